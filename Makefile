@@ -1,0 +1,92 @@
+# Each target does its own set-up into .venv; only Python 3.11 or newer and make are needed.
+# A set-up is remembered in a stamp and done again when pyproject.toml or constraints.txt changes.
+
+PYTHON ?= python3
+EXTRAS ?=
+ARGS ?=
+
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check -c constraints.txt
+CORE := .venv/.installed-core
+DEV := .venv/.installed-dev
+WANTED := pyproject.toml constraints.txt
+
+comma := ,
+empty :=
+space := $(empty) $(empty)
+extras := $(subst $(space),$(comma),$(strip $(EXTRAS)))
+CHOSEN := $(if $(extras),.venv/.installed-with-$(subst $(comma),-,$(extras)),$(CORE))
+
+.DEFAULT_GOAL := help
+.PHONY: help demo install test check docs bench bench-speed bench-hinton clean
+.DELETE_ON_ERROR:
+
+help:
+	@echo "make demo            ten networks into one small one, and a report; run folder runs/demo"
+	@echo "make install         the program into .venv; EXTRAS=images,hub adds extras"
+	@echo "make test            all tests; ARGS='-k store' passes options to pytest"
+	@echo "make check           ruff, mypy, lint-imports, the tests of the documents"
+	@echo "make docs            write the generated parts of docs/reference anew"
+	@echo "make bench-speed     time an epoch and a step beside other tools"
+	@echo "make bench-hinton    the MNIST figures of Hinton, Vinyals and Dean (2015); hours, resumable"
+	@echo "make bench           all benchmarks"
+	@echo "make clean           remove caches and build leftovers; runs/ and .venv/ stay"
+
+# A virtual environment with pip in it. A half-made one has no pip, and is made again.
+$(BIN)/pip:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "error: Stillroom needs Python 3.11 or newer, and '$(PYTHON)' is not ($$($(PYTHON) --version 2>&1 | tail -n 1)). Install one, or name it: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)" >&2; exit 2; }
+	@echo "Making .venv ..."
+	@$(PYTHON) -m venv .venv
+
+$(CORE): $(WANTED) | $(BIN)/pip
+	@echo "Installing Stillroom into .venv (minutes the first time) ..."
+	@$(PIP) -e .
+	@touch $@
+
+# What developers need includes the core, so its stamp counts for both.
+$(DEV): $(WANTED) | $(BIN)/pip
+	@echo "Installing Stillroom and its developer tools into .venv (minutes the first time) ..."
+	@$(PIP) -e ".[dev]"
+	@touch $(CORE) $@
+
+ifneq ($(extras),)
+$(CHOSEN): $(WANTED) | $(BIN)/pip
+	@echo "Installing Stillroom with $(extras) into .venv (minutes the first time) ..."
+	@$(PIP) -e ".[$(extras)]"
+	@touch $(CORE) $@
+endif
+
+demo: $(CORE)
+	@$(BIN)/stillroom demo
+
+install: $(CHOSEN)
+	@echo "Ready: $(BIN)/stillroom --help"
+
+test: export OMP_NUM_THREADS := 1
+test: $(DEV)
+	@$(BIN)/python -m pytest -rfEs $(ARGS)
+
+check: export OMP_NUM_THREADS := 1
+check: $(DEV)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m pytest tests/docs
+
+docs: $(DEV)
+	@$(BIN)/python docs/regenerate.py
+
+bench: bench-speed bench-hinton
+
+bench-speed: export OMP_NUM_THREADS := 1
+bench-speed: $(DEV)
+	@$(BIN)/python benchmarks/speed.py $(ARGS)
+
+bench-hinton: $(DEV)
+	@$(BIN)/python benchmarks/hinton.py $(ARGS)
+
+clean:
+	@rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis src/*.egg-info
+	@find src tests docs benchmarks -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true

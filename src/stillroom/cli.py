@@ -1,0 +1,247 @@
+"""Every command, each a few lines: read the arguments, call flow, print. Imports what a command needs when it runs."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from stillroom.errors import Interrupted, StillroomError
+
+RUN = click.argument("run", type=click.Path(path_type=Path))
+RECIPE = click.argument("recipe", type=click.Path(path_type=Path))
+OVERRIDES = click.argument("overrides", nargs=-1, metavar="[section.key=value]...")
+JSON = click.option("--json", "as_json", is_flag=True, help="Print machine-readable results on stdout.")
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(package_name="stillroom")
+@click.option("--debug", is_flag=True, help="Show a traceback with an error.")
+def stillroom(debug: bool) -> None:
+    """Knowledge distillation: put what a large model knows into a small one, and prove what was kept.
+
+    Start with `stillroom demo`, then `stillroom new ensemble`.
+    """
+
+
+def main() -> None:
+    """The entry point: run a command; an error is one line on stderr and an exit status."""
+    try:
+        stillroom.main(standalone_mode=False)
+    except click.exceptions.Exit as ended:
+        sys.exit(ended.exit_code)
+    except click.ClickException as error:
+        _fail(f"{error.format_message().rstrip('.')} (command line). See stillroom --help.", 2)
+    except StillroomError as error:
+        _fail(str(error), error.exit_status)
+    except (KeyboardInterrupt, click.Abort):
+        stop = Interrupted("stopped by hand", cure="Run the same command again: it goes on where it was")
+        _fail(str(stop), stop.exit_status)
+    except BrokenPipeError:
+        sys.exit(1)
+    except Exception as error:  # noqa: BLE001 - the last place an error can be shown to a person as one line
+        _fail(
+            f"{type(error).__name__}: {error} (inside Stillroom). Run again with --debug and report the traceback.", 1
+        )
+
+
+def _fail(message: str, status: int) -> None:
+    if "--debug" in sys.argv:
+        import traceback
+
+        traceback.print_exc()
+    click.echo("error: " + " ".join(message.split()), err=True)
+    sys.exit(status)
+
+
+@stillroom.command()
+@click.option("--run", "folder", type=click.Path(path_type=Path), default=Path("runs/demo"), show_default=True)
+@JSON
+def demo(folder: Path, as_json: bool) -> None:
+    """Ten networks into one small one, on digits that ship with scikit-learn: two panels, under a minute."""
+    from stillroom import demo as panels
+    from stillroom.progress import for_terminal
+
+    scorecards, page = panels.run(folder, for_terminal())
+    if as_json:
+        click.echo(json.dumps(scorecards, indent=1, ensure_ascii=False))
+    else:
+        from stillroom import terminal
+
+        for heading, scorecard in scorecards.items():
+            terminal.print_scorecard(scorecard, heading)
+        click.echo(f"report: {page}")
+
+
+@stillroom.command()
+@click.argument("kind", type=click.Choice(["ensemble", "compress"]))
+@click.option("--out", type=click.Path(path_type=Path), help="Write the recipe here instead of printing it.")
+def new(kind: str, out: Path | None) -> None:
+    """A starter recipe of at most 15 lines."""
+    from stillroom.errors import RecipeError
+    from stillroom.starters import starter
+
+    text = starter(kind, str(out or "recipe.yaml"))
+    if out is None:
+        click.echo(text, nl=False)
+        return
+    if out.exists():
+        raise RecipeError("this file exists", where=str(out), cure="Choose another name, or remove it first")
+    out.write_text(text)
+    click.echo(f"wrote {out}; look at it, then: stillroom check {out}", err=True)
+
+
+@stillroom.command()
+@RECIPE
+@OVERRIDES
+@JSON
+def check(recipe: Path, overrides: tuple[str, ...], as_json: bool) -> None:
+    """Validate a recipe, look at its data and models, print the plan. Spends nothing."""
+    from stillroom.flow import plan
+    from stillroom.recipe import Recipe
+
+    found = plan(Recipe.load(recipe, overrides), recipe.parent)
+    if as_json:
+        click.echo(json.dumps(found, indent=1, ensure_ascii=False))
+    else:
+        from stillroom import terminal
+
+        terminal.print_plan(found)
+
+
+@stillroom.command()
+@click.argument("recipe", type=click.Path(path_type=Path), metavar="RECIPE|DATA")
+@OVERRIDES
+@click.option("--label", help="With a data file in place of a recipe: the column to learn.")
+@click.option("--run", "folder", type=click.Path(path_type=Path), help="The run folder; runs/<name> by default.")
+@JSON
+def distill(recipe: Path, overrides: tuple[str, ...], label: str | None, folder: Path | None, as_json: bool) -> None:
+    """All stages of a recipe, or of a data file with --label. Run again after any stop, it goes on."""
+    from stillroom import flow
+    from stillroom.progress import for_terminal
+    from stillroom.recipe import Recipe
+    from stillroom.tables import SUFFIXES
+
+    is_data = recipe.suffix.lower() in (*SUFFIXES, ".npz") and (label is not None or recipe.suffix != ".json")
+    if is_data and label is None:
+        raise click.UsageError(f"{recipe} is a data file, so say which column to learn with --label")
+    loaded = flow.table_recipe(recipe, label, overrides) if label is not None else Recipe.load(recipe, overrides)
+    done = flow.distill(loaded, folder, folder=recipe.parent, show=for_terminal())
+    _show(done.path, as_json)
+
+
+def _show(path: Path, as_json: bool) -> None:
+    from stillroom.rundir import read_json
+
+    scorecard = read_json(path / "scorecard.json")
+    if as_json:
+        click.echo(json.dumps(scorecard, indent=1, ensure_ascii=False))
+        return
+    from stillroom import terminal
+
+    terminal.print_scorecard(scorecard, scorecard["name"])
+    click.echo(f"student: {path / 'student'}\nreport:  {path / 'report.html'}")
+
+
+def _stage(name: str, words: str) -> None:
+    @stillroom.command(name, help=words)
+    @RUN
+    def command(run: Path) -> None:
+        from stillroom import flow
+        from stillroom.finished import recipe_file
+        from stillroom.progress import for_terminal
+
+        flow.distill(recipe_file(run), run, show=for_terminal(), until=name)
+        click.echo(f"{name}: finished in {run}")
+
+
+_stage("ask", "Up to the transfer set: train the teacher if the recipe says so, and ask what is not kept yet.")
+_stage("train", "Up to the students: train student, controls and arms from the answers that are kept.")
+_stage("evaluate", "Up to the scorecard: predict once and compute every figure.")
+_stage("report", "Up to report.html.")
+
+
+@stillroom.command()
+@RUN
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--out", type=click.Path(path_type=Path), help="Write here instead of printing.")
+@JSON
+def predict(run: Path, file: Path, out: Path | None, as_json: bool) -> None:
+    """The student at work on a file of rows: label and probabilities as CSV, or JSON lines with --json."""
+    from stillroom.finished import predict_file
+
+    text = predict_file(run, file, as_json)
+    if out is None:
+        click.echo(text, nl=False)
+    else:
+        out.write_text(text)
+
+
+@stillroom.command("try")
+@RUN
+@click.option("--row", type=int, help="A row of the run's test split, instead of asking for values.")
+def try_(run: Path, row: int | None) -> None:
+    """The student by hand, with the teacher beside it."""
+    from stillroom import terminal
+    from stillroom.finished import Beside
+
+    beside = Beside(run)
+    values = beside.test_row(row) if row is not None else beside.from_hand(terminal.ask_value)
+    terminal.print_beside(beside.answers(values))
+
+
+@stillroom.command()
+@click.option("--root", type=click.Path(path_type=Path), default=Path("runs"), show_default=True)
+@JSON
+def runs(root: Path, as_json: bool) -> None:
+    """The runs there are, with their figures."""
+    from stillroom import terminal
+    from stillroom.finished import list_runs
+
+    found = list_runs(root)
+    click.echo(json.dumps(found, indent=1)) if as_json else terminal.print_runs(found, root)
+
+
+@stillroom.command()
+@click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="RUN RUN...")
+@JSON
+def compare(runs: tuple[Path, ...], as_json: bool) -> None:
+    """Runs side by side."""
+    from stillroom import terminal
+    from stillroom.finished import side_by_side
+
+    found = side_by_side(runs)
+    click.echo(json.dumps(found, indent=1)) if as_json else terminal.print_comparison(found)
+
+
+@stillroom.command("export-answers")
+@RUN
+@click.option("--parquet", "form", flag_value="parquet", help="One row an answer: key, split, label, probabilities.")
+@click.option("--jsonl", "form", flag_value="jsonl", default="jsonl", help="The same as JSON lines (the default).")
+@click.option("--openai", "form", flag_value="openai", help="Chat messages, for fine-tuning services.")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="The file to write.")
+def export_answers(run: Path, form: str, out: Path) -> None:
+    """The teacher's answers, for other tools."""
+    from stillroom.finished import export
+
+    count = export(run, form, out)
+    click.echo(f"wrote {count:,} answers to {out}", err=True)
+
+
+@stillroom.command()
+@click.argument("kind", required=False)
+@JSON
+def kinds(kind: str | None, as_json: bool) -> None:
+    """Every teacher, question source, student, objective and metric, with its knobs."""
+    from stillroom.catalogue import catalogue
+
+    found: Any = catalogue(kind)
+    if as_json:
+        click.echo(json.dumps(found, indent=1, ensure_ascii=False))
+    else:
+        from stillroom import terminal
+
+        terminal.print_catalogue(found, brief=kind is None)

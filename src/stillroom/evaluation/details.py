@@ -1,0 +1,108 @@
+"""What a report shows beyond the figures: curves, similarity of classes, example rows with their soft targets.
+
+All of it plain data, read from predictions, histories and the raw test rows. Knows no page.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from stillroom.evaluation.dark_knowledge import dark_knowledge
+from stillroom.evaluation.predictions import Predictions
+from stillroom.rows import Array, Raw, Splits, take_rows
+from stillroom.rundir import read_json
+
+EXAMPLES = 8
+
+
+def details(
+    predictions: Predictions,
+    splits: Splits,
+    models: Mapping[str, list[Path]],
+    teacher_folders: list[Path],
+    temperature: float,
+    about: dict[str, Any],
+) -> dict[str, Any]:
+    """Curves, gradient norms, reliability, similarity, entropy, examples, leaks; see report/ for how they look."""
+    first = {name: said.test_SNC[0] for name, said in predictions.said.items()}
+    dark = dark_knowledge(first, splits.test.label_N, splits.classes, temperature=temperature, examples=EXAMPLES)
+    found: dict[str, Any] = {"about": about, "temperature": temperature}
+    histories = {name: [read_json(folder / "history.json") for folder in folders] for name, folders in models.items()}
+    found["curves"] = {name: [one["curve"] for one in several] for name, several in histories.items()}
+    taught = [read_json(folder / "history.json") for folder in teacher_folders if (folder / "history.json").is_file()]
+    if taught:
+        found["curves"]["teacher"] = [one["curve"] for one in taught]
+    found["gradient_norms"] = histories["student"][0]["gradient_norms"]
+    found["reliability"] = {
+        name: {key: [point[key] for point in one["reliability"]] for key in ("confidence", "accuracy", "count")}
+        for name, one in dark["models"].items()
+        if "reliability" in one
+    }
+    found["similarity"] = _similarity(dark)
+    shown = dark["models"].get("teacher", {}).get("entropy")
+    if shown is not None:
+        found["entropy"] = {"edges": shown["edges"], "counts": shown["counts"], "mean_nats": shown["mean"]}
+    found["examples"] = _examples(dark, first, splits)
+    found["validation"] = {"leaks": _leaks(splits)}
+    return found
+
+
+def _similarity(dark: dict[str, Any]) -> dict[str, Any]:
+    models = {name: one["similarity"] for name, one in dark["models"].items() if "similarity" in one}
+    if not models:
+        return {}
+    classes = next(iter(models.values()))["classes"]
+    return {
+        "classes": classes,
+        "matrices": {name: one["matrix"] for name, one in models.items() if one["classes"] == classes},
+        "rank_correlation": {
+            name: one["spearman_to_teacher"] for name, one in dark["models"].items() if "spearman_to_teacher" in one
+        },
+    }
+
+
+def _leaks(splits: Splits) -> int:
+    """Validation and test rows whose very content stands in train too."""
+    known = {key.tobytes() for key in splits.train.key_N}
+    return sum(key.tobytes() in known for part in (splits.validation, splits.test) for key in part.key_N)
+
+
+def _examples(dark: dict[str, Any], first: dict[str, Array], splits: Splits) -> list[dict[str, Any]]:
+    """Rows on which teacher and control differ most; where there is no such pair, the teacher's least sure rows."""
+    rows = [(int(one["row"]), "teacher and control differ most") for one in dark.get("most_different", [])]
+    leader = "teacher" if "teacher" in first else "student"
+    if not rows:
+        sure_N = first[leader].max(1)
+        rows = [(int(row), f"the {leader} is least sure") for row in np.argsort(sure_N)[:EXAMPLES]]
+    shown = [name for name in ("teacher", "student", "control", "hard_teacher") if name in first]
+    return [
+        {
+            "row": int(splits.test.row_N[row]),
+            "label": None if splits.test.label_N[row] < 0 else splits.classes[splits.test.label_N[row]],
+            "why": why,
+            **_picture(take_rows(splits.test.raw, np.array([row]))),
+            "probabilities": {name: np.exp(first[name][row].astype(np.float64)).tolist() for name in shown},
+        }
+        for row, why in rows[:EXAMPLES]
+    ]
+
+
+def _picture(raw: Raw) -> dict[str, Any]:
+    """One row as a person would look at it: an image's pixels, or its columns by name."""
+    if isinstance(raw, dict):
+        return {"columns": {name: _plain(column[0]) for name, column in raw.items()}}
+    row = raw[0]
+    if row.dtype == np.uint8 and row.ndim >= 2:
+        pixels = row[..., 0] if row.ndim == 3 and row.shape[2] == 1 else row
+        return {"image": {"pixels": pixels.tolist()}}
+    if row.ndim == 0:
+        return {"text": str(row)}
+    return {"columns": {f"column {place}": _plain(value) for place, value in enumerate(row.ravel())}}
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if isinstance(value, np.generic) else value

@@ -1,0 +1,227 @@
+"""What one does with finished runs: predict, try by hand, list, compare, export the answers. Trains and asks nothing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from stillroom.errors import DataError, InputError, ModelError, StillroomError
+from stillroom.rows import Questions, Raw, take_rows
+from stillroom.rundir import read_json, write_file
+from stillroom.stages.opening import load, look_in, opened
+from stillroom.tables import SUFFIXES, read_columns
+
+
+def recipe_file(run: Path) -> Path:
+    """The resolved recipe of a run folder. Raises InputError where it is none."""
+    path = run / "recipe.yaml"
+    if not path.is_file():
+        raise InputError("this is no run folder: it has no recipe.yaml", where=str(run), cure="See stillroom runs")
+    return path
+
+
+def _student(run: Path) -> Any:
+    from stillroom.models.classifier import Classifier
+
+    folder = run / "student"
+    if not (folder / "manifest.json").is_file():
+        raise ModelError("this run has no finished student", where=str(run), cure=f"stillroom train {run}")
+    return Classifier.load(folder)
+
+
+def _rows_of(path: Path) -> Any:
+    """The rows of a file, as `predict` takes them."""
+    if not path.is_file():
+        raise DataError("there is no such file", where=str(path), cure="Check the path")
+    if path.suffix.lower() in SUFFIXES:
+        columns = read_columns(path)
+        return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+    if path.suffix.lower() == ".npz":
+        with np.load(path, allow_pickle=False) as arrays:
+            name = next((name for name in ("x_test", "x") if name in arrays), arrays.files[0])
+            return arrays[name]
+    raise DataError("rows come from a table or an .npz", where=path.name, cure=f"Use {' '.join(SUFFIXES)} or .npz")
+
+
+def predict_file(run: Path, file: Path, as_json: bool) -> str:
+    """Labels and probabilities of a file's rows, as CSV or JSON lines."""
+    import csv
+
+    said = _student(run).predict(_rows_of(file))
+    out = StringIO()
+    if as_json:
+        for label, share_C in zip(said.label.tolist(), said.probabilities.tolist(), strict=True):
+            shares = {str(name): round(share, 6) for name, share in zip(said.classes, share_C, strict=True)}
+            out.write(json.dumps({"label": label, "probabilities": shares}, ensure_ascii=False) + "\n")
+        return out.getvalue()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(["label", *(f"p_{name}" for name in said.classes)])
+    for label, share_C in zip(said.label.tolist(), said.probabilities.tolist(), strict=True):
+        writer.writerow([label, *(f"{share:.6f}" for share in share_C)])
+    return out.getvalue()
+
+
+class Beside:
+    """The student of a run with its teacher beside it, where the teacher can still be asked."""
+
+    def __init__(self, run: Path) -> None:
+        self.run, self.student = run, _student(run)
+        self.recipe, folder = load(recipe_file(run))
+        self.folders = look_in(folder)
+        self.label: Any = None
+
+    def test_row(self, row: int) -> Raw:
+        """One row of the test split."""
+        splits = self.recipe.questions.build(self.folders)
+        if not 0 <= row < len(splits.test):
+            raise DataError(f"there is no test row {row}", where="--row", cure=f"Use 0 to {len(splits.test) - 1}")
+        label = int(splits.test.label_N[row])
+        self.label = None if label < 0 else splits.classes[label]
+        return take_rows(splits.test.raw, np.array([row]))
+
+    def from_hand(self, ask_value: Callable[[str], str]) -> Raw:
+        """A row asked for column by column. Raises DataError where rows are images."""
+        names = self.student.inputs.column_names
+        if names is None:
+            raise DataError(
+                "this student looks at images", where="try", cure="Use --row N to take one of the test split"
+            )
+        row: dict[str, Any] = {}
+        for name in names:
+            value = ask_value(name)
+            try:
+                row[name] = float(value)
+            except ValueError:
+                row[name] = value
+        raw: Raw = self.student.inputs.as_raw([row])
+        return raw
+
+    def answers(self, raw: Raw) -> dict[str, Any]:
+        """Each model's probabilities of one row."""
+        said = {"student": np.exp(self.student.log_probabilities(raw))[0].tolist()}
+        home = self.run / "teacher"
+        try:
+            teacher = self.recipe.teacher.build(home, self.folders, self.student.classes)
+            said["teacher"] = np.exp(teacher.answer(Questions.of(raw)).log_probabilities_NC)[0].tolist()
+        except StillroomError:
+            # A recorded teacher, or one given from Python, cannot be asked about a new row; the student stands alone.
+            pass
+        return {"classes": self.student.classes, "models": said, "label": self.label}
+
+
+def list_runs(root: Path) -> list[dict[str, Any]]:
+    """Every run folder below `root`, with its state and accuracies."""
+    found = []
+    for path in sorted(root.rglob("recipe.yaml")) if root.is_dir() else []:
+        run = path.parent
+        one: dict[str, Any] = {"run": str(run), "state": _state(run)}
+        if (run / "scorecard.json").is_file():
+            scorecard = read_json(run / "scorecard.json")
+            one["seeds"] = len(scorecard["seeds"])
+            for role in ("teacher", "student", "control"):
+                accuracy = scorecard["models"].get(role, {}).get("accuracy")
+                if accuracy is not None:
+                    one[role] = accuracy["mean"]
+        found.append(one)
+    return found
+
+
+def _state(run: Path) -> str:
+    for name, state in (
+        ("report.html", "finished"),
+        ("scorecard.json", "evaluated"),
+        ("student/manifest.json", "trained"),
+    ):
+        if (run / name).is_file():
+            return state
+    return "begun"
+
+
+def side_by_side(runs: Sequence[Path]) -> dict[str, Any]:
+    """Figures of several runs' students and controls, in columns; a note where they were not tested on the same rows."""
+    cards = []
+    for run in runs:
+        if not (run / "scorecard.json").is_file():
+            raise InputError("this run has no scorecard", where=str(run), cure=f"stillroom evaluate {run}")
+        cards.append(read_json(run / "scorecard.json"))
+    figures: dict[str, list[str | None]] = {}
+    for model in ("teacher", "student", "control"):
+        for key, form in (
+            ("accuracy", "{:.4f}"),
+            ("errors", "{:,.1f}"),
+            ("nll", "{:.3f}"),
+            ("latency_ms_p50", "{:.3f}"),
+        ):
+            values = [card["models"].get(model, {}).get(key) for card in cards]
+            if any(values):
+                figures[f"{model}: {key}"] = [value and _with_interval(value, form) for value in values]
+        sizes = [card["models"].get(model, {}).get("parameters") for card in cards]
+        if any(sizes):
+            figures[f"{model}: weights"] = [size and f"{size:,}" for size in sizes]
+    gaps = [card["gap_recovered"] for card in cards]
+    figures["gap recovered"] = ["not given" if "absent" in gap else _with_interval(gap, "{:.2f}") for gap in gaps]
+    notes = []
+    if len({card["rows"]["test"] for card in cards}) > 1:
+        notes.append("these runs were tested on different numbers of rows, so their figures are not comparable")
+    return {"runs": [str(run) for run in runs], "figures": figures, "notes": notes}
+
+
+def _with_interval(value: dict[str, Any], form: str) -> str:
+    text = form.format(value["mean"])
+    return text + " [{}, {}]".format(*(form.format(end) for end in value["ci95"])) if "ci95" in value else text
+
+
+def export(run: Path, form: str, out: Path) -> int:
+    """Write a run's kept answers for another tool: key, split, label, top answer, probabilities. Returns their number."""
+    recipe, folder = load(recipe_file(run))
+    with opened(recipe, run, folder) as at_work:
+        from stillroom.stages.ask import ask
+        from stillroom.stages.teach import teach
+
+        kept, splits = ask(at_work, teach(at_work)), at_work.splits
+    rows: list[dict[str, Any]] = []
+    for name, questions in (("train", splits.train), ("validation", splits.validation), ("test", splits.test)):
+        view = 1 if name == "train" and recipe.questions.augment else 0
+        share_NC = np.exp(kept.reader(questions.key_N, view).all().astype(np.float64))
+        share_NC /= share_NC.sum(1, keepdims=True)
+        for place in range(len(questions)):
+            label = int(questions.label_N[place])
+            row = {
+                "key": questions.key_N[place].tobytes().hex(),
+                "split": name,
+                "label": None if label < 0 else splits.classes[label],
+                "answer": splits.classes[int(share_NC[place].argmax())],
+            }
+            row |= {
+                f"p_{one}": round(float(share), 6) for one, share in zip(splits.classes, share_NC[place], strict=True)
+            }
+            rows.append(row if form != "openai" else _chat(questions.raw, place, row))
+    write_file(out, _encoded(rows, form))
+    return len(rows)
+
+
+def _chat(raw: Raw, place: int, row: dict[str, Any]) -> dict[str, Any]:
+    if not isinstance(raw, dict) and raw.dtype.kind not in "OU":
+        raise DataError(
+            "images and bare arrays cannot be told as chat messages", where="--openai", cure="Use --parquet"
+        )
+    one = take_rows(raw, np.array([place]))
+    asked = {name: str(column[0]) for name, column in one.items()} if isinstance(one, dict) else str(one[0])
+    said = json.dumps(asked, ensure_ascii=False) if isinstance(asked, dict) else asked
+    return {"messages": [{"role": "user", "content": said}, {"role": "assistant", "content": str(row["answer"])}]}
+
+
+def _encoded(rows: list[dict[str, Any]], form: str) -> bytes:
+    if form != "parquet":
+        return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    sink = pa.BufferOutputStream()
+    parquet.write_table(pa.Table.from_pylist(rows), sink)
+    return bytes(sink.getvalue().to_pybytes())

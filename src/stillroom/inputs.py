@@ -1,0 +1,365 @@
+"""What was learned of raw rows so that a model can take them; kept as JSON beside the model.
+
+Three kinds: `numbers` (a 2-D array), `images` (whole numbers 0..255), `table` (named columns of numbers, categories and
+free text; texts alone are a table of one column). `learn` looks at training rows once, `as_raw` takes what a user
+hands over, `encode` turns rows into float32; the values themselves are read in columns.py.
+
+This file knows arrays and columns. It knows no file, no label, no split and no model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal, TypeAlias
+
+import numpy as np
+from pydantic import Field, TypeAdapter, ValidationError
+
+from stillroom.columns import (
+    TEXT_COLUMN,
+    all_of,
+    chunks,
+    columns_in_order,
+    misfit,
+    missing_column,
+    named_columns,
+    numbers_of,
+    objects,
+    refuse_not_finite,
+    texts_of,
+    tidy_column,
+    tidy_images,
+    times,
+)
+from stillroom.errors import DataError, ModelError
+from stillroom.kinds import Knobs
+from stillroom.rows import Array, Raw, row_count
+from stillroom.rundir import fingerprint
+
+Scale: TypeAlias = Literal["standard", "unit"]
+
+MOST_CATEGORIES = 1000
+TEXT_LENGTH = 20
+"""A column of distinct values that are at least this long on average is free text."""
+
+
+class Inputs(Knobs):
+    """What a model must know of raw rows; the base of the three kinds."""
+
+    kind: str
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of one encoded row."""
+        raise NotImplementedError
+
+    @property
+    def column_names(self) -> tuple[str, ...] | None:
+        """The names by which a row's values can be given, in training order; None for images."""
+        return None
+
+    def encode(self, raw: Raw) -> Array:
+        """The rows as float32 [N, *shape]. Raises DataError for what does not fit, or is NaN or infinite."""
+        raise NotImplementedError
+
+    def as_raw(self, rows: Any) -> Raw:
+        """What a user hands over, as raw rows. Raises DataError for what does not fit."""
+        raise NotImplementedError
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data that `from_json` turns back into equal inputs."""
+        return self.model_dump(mode="json")
+
+    @property
+    def fingerprint(self) -> str:
+        """A digest of everything learned."""
+        return fingerprint(self.to_json())
+
+
+class Numbers(Inputs):
+    """A 2-D array: each column is shifted and scaled to mean 0 and standard deviation 1."""
+
+    kind: Literal["numbers"] = "numbers"
+    mean_D: tuple[float, ...]
+    std_D: tuple[float, ...]
+    columns: tuple[str, ...] | None = None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (len(self.mean_D),)
+
+    @property
+    def column_names(self) -> tuple[str, ...]:
+        return self.columns or tuple(str(place) for place in range(1, len(self.mean_D) + 1))
+
+    def encode(self, raw: Raw) -> Array:
+        if isinstance(raw, dict) or raw.ndim != 2 or raw.shape[1] != len(self.mean_D):
+            raise misfit(f"a 2-D array of {len(self.mean_D)} columns", raw)
+        mean_D, std_D = np.array(self.mean_D), np.array(self.std_D)
+        encoded = np.empty(raw.shape, np.float32)
+        with np.errstate(over="ignore", invalid="ignore"):
+            for rows in chunks(len(raw)):
+                encoded[rows] = (raw[rows] - mean_D) / std_D
+        refuse_not_finite(encoded, self.columns)
+        return encoded
+
+    def as_raw(self, rows: Any) -> Raw:
+        if isinstance(rows, np.ndarray) and rows.dtype.kind in "fiu" and rows.shape[1:] == self.shape:
+            return rows
+        by_order = self.columns is None and hasattr(rows, "to_numpy")
+        named = None if by_order else named_columns(rows, self.column_names)
+        columns = columns_in_order(rows, len(self.mean_D)) if named is None else list(named.values())
+        return np.stack(
+            [numbers_of(column, name) for column, name in zip(columns, self.column_names, strict=True)], axis=1
+        )
+
+
+class Images(Inputs):
+    """Images [N, H, W] or [N, H, W, C] of whole numbers 0..255; each channel is shifted and scaled."""
+
+    kind: Literal["images"] = "images"
+    size: tuple[int, ...]
+    """(H, W), or (H, W, C)."""
+    mean_C: tuple[float, ...]
+    std_C: tuple[float, ...]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (len(self.mean_C), *self.size[:2])
+
+    def encode(self, raw: Raw) -> Array:
+        if isinstance(raw, dict) or raw.shape[1:] != self.size:
+            raise misfit(f"images of {times(self.size)}", raw)
+        images = tidy_images(raw)
+        planes = images.reshape(len(images), *self.size[:2], len(self.mean_C))
+        encoded = np.empty((len(images), *self.shape), np.float32)
+        for channel, (mean, std) in enumerate(zip(self.mean_C, self.std_C, strict=True)):
+            np.multiply(planes[..., channel], np.float32(1 / std), out=encoded[:, channel])
+            if mean:
+                encoded[:, channel] -= np.float32(mean / std)
+        return encoded
+
+    def as_raw(self, rows: Any) -> Raw:
+        if isinstance(rows, list | tuple):
+            images = [self._one(image, place) for place, image in enumerate(rows, 1)]
+            return np.stack(images) if images else np.empty((0, *self.size), np.uint8)
+        if not hasattr(rows, "ndim") or not hasattr(rows, "shape") or hasattr(rows, "columns"):
+            raise misfit(f"images of {times(self.size)}", rows)
+        array = np.asarray(rows)
+        if _plain_size(array.shape[1:]) != _plain_size(self.size):
+            raise misfit(
+                f"images of {times(self.size)}", array, "Give [N, H, W] or [N, H, W, C]; one image as a list of one"
+            )
+        return tidy_images(array.reshape(len(array), *self.size))
+
+    def _one(self, image: Any, place: int) -> Array:
+        if hasattr(image, "convert"):
+            image = image.convert("L" if len(self.mean_C) == 1 else "RGB")
+        array = np.asarray(image)
+        if _plain_size(array.shape) != _plain_size(self.size):
+            raise DataError(
+                f"this image is {times(array.shape)}, and the model takes {times(self.size)}",
+                where=f"image {place}",
+                cure="Resize it before",
+            )
+        whole: Array = tidy_images(array.reshape(1, *self.size), f"image {place}")[0]
+        return whole
+
+
+class NumberColumn(Knobs):
+    """A column of numbers: shifted and scaled."""
+
+    kind: Literal["number"] = "number"
+    name: str
+    mean: float
+    std: float
+
+    @property
+    def width(self) -> int:
+        """How many inputs of the model it becomes."""
+        return 1
+
+    def fill(self, block_ND: Array, column: Array) -> None:
+        """Write the encoded column into its place."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            block_ND[:, 0] = (numbers_of(column, self.name) - self.mean) / self.std
+        refuse_not_finite(block_ND, (self.name,))
+
+
+class CategoryColumn(Knobs):
+    """A column of known values: one input each; a value that was not there in training sets none."""
+
+    kind: Literal["category"] = "category"
+    name: str
+    values: tuple[str, ...]
+
+    @property
+    def width(self) -> int:
+        """How many inputs of the model it becomes."""
+        return len(self.values)
+
+    def fill(self, block_ND: Array, column: Array) -> None:
+        """Write the encoded column into its place."""
+        place = {value: index for index, value in enumerate(self.values)}
+        index_N = np.fromiter((place.get(value, -1) for value in texts_of(column, self.name)), np.int64, len(column))
+        known = np.flatnonzero(index_N >= 0)
+        block_ND[known, index_N[known]] = 1
+
+
+class TextColumn(Knobs):
+    """A column of free text: its words and pairs of neighbouring words, counted in hashed places."""
+
+    kind: Literal["text"] = "text"
+    name: str
+    features: int = Field(default=2**12, ge=1)
+
+    @property
+    def width(self) -> int:
+        """How many inputs of the model it becomes."""
+        return self.features
+
+    def fill(self, block_ND: Array, column: Array) -> None:
+        """Write the encoded column into its place."""
+        from sklearn.feature_extraction.text import HashingVectorizer
+
+        if not len(column):
+            return
+        hashing = HashingVectorizer(
+            n_features=self.features, ngram_range=(1, 2), norm="l2", alternate_sign=False, dtype=np.float32
+        )
+        counts = hashing.transform(texts_of(column, self.name)).tocoo()
+        block_ND[counts.row, counts.col] = counts.data
+
+
+Column: TypeAlias = Annotated[NumberColumn | CategoryColumn | TextColumn, Field(discriminator="kind")]
+
+
+class Table(Inputs):
+    """Named columns, in training order."""
+
+    kind: Literal["table"] = "table"
+    columns: tuple[Column, ...]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (sum(column.width for column in self.columns),)
+
+    @property
+    def column_names(self) -> tuple[str, ...]:
+        return tuple(column.name for column in self.columns)
+
+    def encode(self, raw: Raw) -> Array:
+        if not isinstance(raw, dict):
+            raise misfit(f"the columns {', '.join(self.column_names)}", raw)
+        encoded = np.zeros((row_count(raw), *self.shape), np.float32)
+        start = 0
+        for column in self.columns:
+            if column.name not in raw:
+                raise missing_column(column.name, raw)
+            column.fill(encoded[:, start : start + column.width], raw[column.name])
+            start += column.width
+        return encoded
+
+    def as_raw(self, rows: Any) -> Raw:
+        names = self.column_names
+        texts = [rows] if isinstance(rows, str) else list(rows) if getattr(rows, "ndim", 0) == 1 else rows
+        if len(names) == 1 and all_of(texts, str):
+            named: dict[str, Array] | None = {names[0]: objects(texts)}
+        else:
+            named = named_columns(rows, names)
+        if named is None:
+            named = dict(zip(names, columns_in_order(rows, len(names)), strict=True))
+        return {
+            column.name: (numbers_of if column.kind == "number" else texts_of)(named[column.name], column.name)
+            for column in self.columns
+        }
+
+
+def from_json(tree: Any) -> Inputs:
+    """The inputs that `to_json` wrote. Raises ModelError for anything else."""
+    adapter: TypeAdapter[Inputs] = TypeAdapter(Annotated[Numbers | Images | Table, Field(discriminator="kind")])
+    try:
+        return adapter.validate_python(tree)
+    except ValidationError as error:
+        raise ModelError(
+            "this does not describe a model's inputs",
+            where="inputs.json: " + ".".join(str(key) for key in error.errors()[0]["loc"]),
+            cure="Copy the whole model folder again",
+        ) from error
+
+
+def learn(raw: Raw, scale: Scale = "standard", columns: Sequence[str] | None = None) -> Inputs:
+    """What must be known of these training rows. `scale` is for images; `columns` names those of a 2-D array.
+
+    A column of a table is a number where its values are numbers; text that happens to look like numbers was turned into
+    them by `tidy`, which saw all rows, so that a rare word cannot hide in the rows that are not looked at here.
+    """
+    if not isinstance(raw, dict) and raw.ndim == 1:
+        raw = {TEXT_COLUMN: raw}
+    if not row_count(raw):
+        raise DataError("there are no rows to learn from", where="training rows", cure="Give at least one row")
+    if isinstance(raw, dict):
+        return Table(columns=tuple(_learn_column(name, column) for name, column in raw.items()))
+    if raw.ndim == 2:
+        refuse_not_finite(raw, columns)
+        mean_D, std_D = _mean_and_std(raw, columns)
+        names = None if columns is None else tuple(columns)
+        return Numbers(mean_D=tuple(mean_D.tolist()), std_D=tuple(std_D.tolist()), columns=names)
+    images = tidy_images(raw)
+    channels = images.shape[3] if images.ndim == 4 else 1
+    mean_C, std_C = np.zeros(channels), np.full(channels, 255.0)
+    if scale == "standard":
+        mean_C, std_C = _pixel_mean_and_std(images.reshape(len(images), -1, channels))
+    return Images(size=images.shape[1:], mean_C=tuple(mean_C.tolist()), std_C=tuple(std_C.tolist()))
+
+
+def _learn_column(name: str, column: Array) -> NumberColumn | CategoryColumn | TextColumn:
+    if column.dtype.kind != "O" or not all_of(column.tolist(), str):
+        column = tidy_column(column, name)
+    if column.dtype.kind == "f":
+        refuse_not_finite(column[:, None], (name,))
+        mean_D, std_D = _mean_and_std(column[:, None], (name,))
+        return NumberColumn(name=name, mean=float(mean_D[0]), std=float(std_D[0]))
+    distinct = set(column.tolist())
+    if sum(map(len, column)) >= TEXT_LENGTH * len(column) and len(distinct) * 2 > len(column):
+        return TextColumn(name=name)
+    if len(distinct) > MOST_CATEGORIES:
+        raise DataError(
+            f"this column has {len(distinct):,} different values: too many for a category, which has at most "
+            f"{MOST_CATEGORIES:,}, and too short for free text, which has {TEXT_LENGTH} letters or more on average",
+            where=f"column {name}",
+            cure="Leave it out by naming the other columns in questions.input, or group its rare values",
+        )
+    return CategoryColumn(name=name, values=tuple(sorted(distinct)))
+
+
+def _mean_and_std(array_ND: Array, names: Sequence[str] | None) -> tuple[Array, Array]:
+    """Mean and standard deviation of each column; 1 for a constant column, which then encodes to just 0."""
+    constant_D = array_ND.min(0) == array_ND.max(0)
+    with np.errstate(over="ignore", invalid="ignore"):
+        mean_D = np.where(constant_D, array_ND[0], array_ND.mean(0, dtype=np.float64))
+        square_D = np.zeros(len(mean_D))
+        for rows in chunks(len(array_ND)):
+            square_D += ((array_ND[rows] - mean_D) ** 2).sum(0)
+    refuse_not_finite(square_D[None], names, "the spread of training rows")
+    std_D = np.sqrt(square_D / len(array_ND))
+    return mean_D, np.where(constant_D | (std_D == 0), 1.0, std_D)
+
+
+def _pixel_mean_and_std(pixels_NPC: Array) -> tuple[Array, Array]:
+    """Mean and standard deviation of each channel, exact, from how often each of the 256 values stands there."""
+    channels = pixels_NPC.shape[2]
+    count_CV = np.zeros((channels, 256), np.int64)
+    for rows in chunks(len(pixels_NPC)):
+        for channel in range(channels):
+            count_CV[channel] += np.bincount(pixels_NPC[rows, :, channel].ravel(), minlength=256)
+    value_V = np.arange(256)
+    total_C = count_CV.sum(1)
+    mean_C = count_CV @ value_V / total_C
+    std_C = np.sqrt((count_CV * (value_V - mean_C[:, None]) ** 2).sum(1) / total_C)
+    return mean_C, np.where(std_C == 0, 1.0, std_C)
+
+
+def _plain_size(size: tuple[int, ...]) -> tuple[int, ...]:
+    """An image's size without a single channel."""
+    return size[:2] if len(size) == 3 and size[2] == 1 else size

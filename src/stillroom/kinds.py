@@ -1,0 +1,322 @@
+"""Every extension point on one page: which kinds there are, and the base class of each.
+
+A recipe says `kind: NAME`; `find` turns the name into a class, and is the only dynamic import in Stillroom. To add a
+kind, write one file with one class and add one line to TABLE. Other packages add theirs as entry points in the group
+`stillroom.teacher`, `stillroom.objective`, and so on. A recipe never names an import path.
+
+A kind is a frozen pydantic model whose fields are its knobs. It is given nothing but those, and builds what works:
+
+    questions   build(folders)                -> Splits
+    teacher     build(home, folders, classes) -> an AskedTeacher, which answers
+    model       build(input_shape, classes)   -> a torch Module whose forward gives rows.Output
+    student     build(input_shape, classes)   -> the same, with a student's first weights
+    objective   build(setting)                -> a Loss, which gives a sum; only the loop divides
+    view        apply(raw, keys, view)        -> the same rows, augmented
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol, TypeVar
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsAny, ValidationError
+from pydantic_core import PydanticCustomError
+
+from stillroom.errors import RecipeError, did_you_mean
+
+if TYPE_CHECKING:
+    import torch
+
+    from stillroom.rows import Answers, Array, Batch, Output, Questions, Raw, Splits
+
+TABLE: dict[str, dict[str, str]] = {
+    "questions": {
+        "dataset": "stillroom.questions.dataset:Dataset",
+    },
+    "view": {
+        "shift": "stillroom.questions.views:Shift",
+        "flip": "stillroom.questions.views:Flip",
+        "noise": "stillroom.questions.views:Noise",
+    },
+    "teacher": {
+        "trained": "stillroom.teachers.trained:Trained",
+        "saved": "stillroom.teachers.saved:Saved",
+        "recorded": "stillroom.teachers.recorded:Recorded",
+        "ensemble": "stillroom.teachers.ensemble:Ensemble",
+        "python": "stillroom.teachers.python:Python",
+    },
+    "model": {
+        "mlp": "stillroom.models.mlp:Mlp",
+        "convnet": "stillroom.models.convnet:Convnet",
+    },
+    "student": {
+        "fresh": "stillroom.students.fresh:Fresh",
+    },
+    "objective": {
+        "hard_label": "stillroom.objectives.hard_label:HardLabel",
+        "soft_target": "stillroom.objectives.soft_target:SoftTarget",
+        "hidden": "stillroom.objectives.hidden:Hidden",
+    },
+}
+
+
+class Knobs(BaseModel):
+    """A part of a recipe: frozen, and a knob it does not have is an error."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", protected_namespaces=(), allow_inf_nan=False, use_attribute_docstrings=True
+    )
+
+
+class Part(Knobs):
+    """A knob group that is looked up by its `kind`."""
+
+    kind: str
+
+
+class View(Part):
+    """An augmentation: view v of a question is the same rows for whoever asks, in any order and batch."""
+
+    def apply(self, raw: Raw, key_N: Array, view: int) -> Raw:
+        """The rows of `raw` as view `view` > 0 shows them; depends on each row's key and the view, nothing else."""
+        raise NotImplementedError
+
+
+AnyView = Annotated[SerializeAsAny[View], BeforeValidator(lambda value: parse("view", value))]
+
+
+class QuestionSource(Part):
+    """Where the questions come from."""
+
+    licence: str | None = None
+    scale: Literal["standard", "unit"] = "standard"
+    """Images: mean 0 and standard deviation 1 a channel, or just 0 to 1. Columns are always standardised."""
+    augment: tuple[AnyView, ...] = ()
+    """Augmentations of the questions; teacher and student see the same augmented row."""
+    views: int = Field(default=1, ge=1)
+    """Augmented views kept of each question; epochs go round them. A live teacher sees a new view each epoch."""
+
+    def build(self, folders: list[Path]) -> Splits:
+        """Read and split; a relative path is looked for in `folders`, in order."""
+        raise NotImplementedError
+
+
+class AskedTeacher(Protocol):
+    """A teacher at work."""
+
+    fingerprint: str
+    classes: list[Any]
+    hidden_width: int | None
+
+    def answer(self, questions: Questions, view: int = 0) -> Answers:
+        """Log-probabilities [N, C] in the order of `classes`, of rows already shown as `view`; the same rows, the same."""
+        ...
+
+
+class Teacher(Part):
+    """What is asked. `gives` says what its answers hold: answers (a chosen class), probabilities, hidden."""
+
+    gives: ClassVar[frozenset[str]] = frozenset({"answers", "probabilities"})
+    trains: ClassVar[bool] = False
+    """True where `flow` must train it before it can be built."""
+    licence: str | None = None
+
+    def each(self) -> list[Teacher]:
+        """The teachers that are asked, one by one; only an ensemble has several."""
+        return [self]
+
+    def build(self, home: Path, folders: list[Path], classes: list[Any]) -> AskedTeacher:
+        """The teacher at work; `home` is where the run keeps what it trained, `folders` where paths are looked for."""
+        raise NotImplementedError
+
+
+class Model(Part):
+    """An architecture."""
+
+    def build(self, input_shape: tuple[int, ...], classes: int) -> torch.nn.Module:
+        """A freshly initialised network: forward(input [B, *input_shape]) -> Output."""
+        raise NotImplementedError
+
+
+class Student(Part):
+    """Where a student's first weights come from."""
+
+    def architecture(self) -> Model:
+        """What the student's folder says it is."""
+        raise NotImplementedError
+
+    def build(self, input_shape: tuple[int, ...], classes: int) -> torch.nn.Module:
+        """The network before its first step; the caller has seeded torch."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What an objective may know before the first batch."""
+
+    classes: int
+    student_hidden: int | None
+    teacher_hidden: int | None
+    log_probabilities_NC: Array | None
+    """The teacher's answers on the training questions, for objectives that need their mean."""
+
+
+class Loss(Protocol):
+    """An objective at work. The loop divides `sum` by `count`, over all micro-batches and ranks."""
+
+    def count(self, batch: Batch) -> float:
+        """The weight of the rows in this batch that the objective looks at; needs no forward pass."""
+        ...
+
+    def sum(self, output: Output, batch: Batch) -> torch.Tensor:
+        """The loss summed over those rows, a scalar with gradient."""
+        ...
+
+    def parameters(self) -> list[torch.nn.Parameter]:
+        """Weights of its own that are trained beside the student's, such as a projection."""
+        ...
+
+
+class Objective(Part):
+    """A term of the loss. `needs` says what it asks of the teacher: nothing, answers, probabilities, hidden."""
+
+    needs: ClassVar[frozenset[str]] = frozenset()
+    weight: float = Field(default=1.0, ge=0)
+
+    def build(self, setting: Setting) -> Loss:
+        """The loss at work."""
+        raise NotImplementedError
+
+    def required(self) -> frozenset[str]:
+        """What this instance needs of the teacher; a knob may change what its kind needs."""
+        return self.needs
+
+
+BASES: dict[str, type[Part]] = {
+    "questions": QuestionSource,
+    "view": View,
+    "teacher": Teacher,
+    "model": Model,
+    "student": Student,
+    "objective": Objective,
+}
+
+P = TypeVar("P", bound=Part)
+
+
+@cache
+def table(group: str) -> dict[str, str]:
+    """name -> "module:Class" of a group: ours, then other packages' entry points; ours win."""
+    others = {point.name: point.value for point in entry_points(group=f"stillroom.{group}")}
+    return {**others, **TABLE[group]}
+
+
+def find(group: str, kind: str) -> type[Part]:
+    """The class behind a kind. Raises RecipeError with the nearest known name."""
+    known = table(group)
+    if kind not in known:
+        raise RecipeError(f"there is no {group} of kind {kind!r}", cure=did_you_mean(kind, known))
+    module, _, name = known[kind].partition(":")
+    found = getattr(importlib.import_module(module), name)
+    assert issubclass(found, BASES[group]), f"{known[kind]} is no {BASES[group].__name__}"
+    return found  # type: ignore[no-any-return]
+
+
+class Located(dict[str, Any]):
+    """A mapping that knows its place in the recipe, so that an error inside it can say where."""
+
+    path: str = ""
+    lines: ClassVar[dict[str, int]] = {}
+
+
+def parse(group: str, value: Any) -> Any:
+    """Turn a mapping with a `kind` into its part; a part stays as it is."""
+    if isinstance(value, BASES[group]):
+        return value
+    if not isinstance(value, Mapping) or "kind" not in value:
+        raise PydanticCustomError(
+            "no_kind", "should be a mapping with a kind, such as {{kind: {known}}}", {"known": next(iter(table(group)))}
+        )
+    path = value.path if isinstance(value, Located) else ""
+    try:
+        return find(group, str(value["kind"])).model_validate(value)
+    except RecipeError as error:
+        where = error.where or place_of(value, "kind")
+        raise RecipeError(error.what, where=where, cure=error.cure) from None
+    except ValidationError as error:
+        raise first_error(error, value, path) from None
+
+
+def place_of(value: Any, *keys: Any) -> str:
+    """Dotted path and line of a key below a located mapping, as far as they are known."""
+    path, line = (value.path if isinstance(value, Located) else ""), 0
+    for key in keys:
+        if isinstance(value, Located):
+            line = value.lines.get(str(key), line)
+        path = f"{path}.{key}" if path else str(key)
+        try:
+            value = value[key]
+        except (KeyError, IndexError, TypeError):
+            break
+    return f"{path}, line {line}" if line else path
+
+
+def first_error(error: ValidationError, value: Any, path: str) -> RecipeError:
+    """The first of pydantic's errors as one of ours: what, where with its line, and the cure."""
+    first = error.errors()[0]
+    keys = [key for key in first["loc"] if not (isinstance(key, str) and key.startswith(("function-", "lax", "str")))]
+    where = place_of(value, *keys)
+    name = str(keys[-1]) if keys else path
+    if first["type"] == "extra_forbidden":
+        holder = _fields_at(error, value, keys[:-1])
+        return RecipeError(f"there is no knob {name!r} here", where=where, cure=did_you_mean(name, holder))
+    if first["type"] == "missing":
+        return RecipeError(
+            f"the knob {name!r} is missing", where=place_of(value, *keys[:-1]) or name, cure=f"Add {name}:"
+        )
+    given = first["input"]
+    shown = f", not {given!r}" if isinstance(given, str | int | float | bool) else ""
+    message = first["msg"].removeprefix("Value error, ")
+    return RecipeError(f"{name}: {message[0].lower()}{message[1:]}{shown}", where=where, cure="Correct this knob")
+
+
+def _fields_at(error: ValidationError, value: Any, keys: list[Any]) -> list[str]:
+    """The knobs known where an unknown one was given."""
+    from stillroom.errors import StillroomError
+
+    model: Any = _models().get(error.title)
+    for key in keys:
+        annotation = model.model_fields[key].annotation if model and str(key) in model.model_fields else None
+        model = next((part for part in _classes_in(annotation)), None)
+    if model is None:
+        raise StillroomError(f"unknown part of a recipe: {keys}")
+    return [field.alias or name for name, field in model.model_fields.items()]
+
+
+def _classes_in(annotation: Any) -> list[Any]:
+    if isinstance(annotation, type) and issubclass(annotation, Knobs):
+        return [annotation]
+    return [found for inner in getattr(annotation, "__args__", ()) for found in _classes_in(inner)]
+
+
+def _models() -> dict[str, Any]:
+    """Every knob class by name."""
+    found: dict[str, Any] = {}
+    queue: list[Any] = [Knobs]
+    while queue:
+        for child in queue.pop().__subclasses__():
+            found[child.__name__] = child
+            queue.append(child)
+    return found
+
+
+AnyQuestions = Annotated[SerializeAsAny[QuestionSource], BeforeValidator(lambda value: parse("questions", value))]
+AnyTeacher = Annotated[SerializeAsAny[Teacher], BeforeValidator(lambda value: parse("teacher", value))]
+AnyModel = Annotated[SerializeAsAny[Model], BeforeValidator(lambda value: parse("model", value))]
+AnyStudent = Annotated[SerializeAsAny[Student], BeforeValidator(lambda value: parse("student", value))]
+AnyObjective = Annotated[SerializeAsAny[Objective], BeforeValidator(lambda value: parse("objective", value))]

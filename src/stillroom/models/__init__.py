@@ -1,0 +1,1 @@
+"""Architectures, and the folder a trained classifier lives in."""

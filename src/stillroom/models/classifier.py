@@ -1,0 +1,147 @@
+"""A trained classifier in its folder: weights, what was learned of the inputs, the classes. Takes raw rows.
+
+model.safetensors (weights only) · config.json (architecture, classes, class bias) · inputs.json (see inputs.py)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+
+from stillroom import inputs as inputs_
+from stillroom.errors import CorruptFile, ModelError
+from stillroom.inputs import Inputs
+from stillroom.kinds import Model, parse
+from stillroom.models.device import Device
+from stillroom.models.references import refuse_pickles
+from stillroom.rows import Answers, Array, Output, Prediction, Questions, Raw, row_count, take_rows
+from stillroom.rundir import fingerprint, read_json, sha256_file, write_file, write_json
+
+WEIGHTS, CONFIG, INPUTS = "model.safetensors", "config.json", "inputs.json"
+FORWARD_ROWS = 1024
+
+
+@contextmanager
+def evaluating(network: torch.nn.Module) -> Iterator[None]:
+    """Evaluation mode without gradients, and back to the mode it was in: a student stays in training."""
+    was_training = network.training
+    network.eval()
+    try:
+        with torch.inference_mode():
+            yield
+    finally:
+        network.train(was_training)
+
+
+def to_device(encoded: Array, device: Device) -> torch.Tensor:
+    """Encoded rows as a tensor where the network is."""
+    return torch.from_numpy(encoded).to(device.name)
+
+
+def autocast(device: Device) -> torch.autocast:
+    """Matrix products in the device's format; does nothing in float32."""
+    kind = device.name.partition(":")[0]
+    return torch.autocast(kind, torch.bfloat16, enabled=device.dtype == "bfloat16")
+
+
+class Classifier:
+    """A network with its inputs and classes, that answers raw rows and can be saved and loaded."""
+
+    def __init__(
+        self, model: Model, network: torch.nn.Module, inputs: Inputs, classes: list[Any], device: Device
+    ) -> None:
+        self.model, self.inputs, self.classes, self.device = model, inputs, classes, device
+        self.network = network.to(device.name)
+        self.class_bias_C = torch.zeros(len(classes), device=device.name)
+        """Added to every logit vector: the label-free correction for classes the student never saw."""
+        self.fingerprint = ""
+        self.hidden_width: int | None = getattr(network, "hidden_width", None)
+
+    @property
+    def parameters(self) -> int:
+        """How many weights the network has."""
+        return sum(weights.numel() for weights in self.network.parameters())
+
+    def save(self, folder: Path) -> None:
+        """Write the three files durably. The weights' file holds no time and no path."""
+        weights = {name: tensor.detach().cpu().contiguous() for name, tensor in self.network.state_dict().items()}
+        write_file(folder / WEIGHTS, save(weights, {"format": "pt"}))
+        write_json(folder / INPUTS, self.inputs.to_json())
+        config = {
+            "format": 1,
+            "model": self.model.model_dump(mode="json"),
+            "classes": self.classes,
+            "class_bias": self.class_bias_C.tolist(),
+            "parameters": self.parameters,
+        }
+        write_json(folder / CONFIG, config)
+
+    @classmethod
+    def load(cls, folder: Path, device: Device | None = None) -> Classifier:
+        """Read a folder written by `save`. Raises ModelError for what is none, or holds a pickle."""
+        device = device or Device()
+        missing = [name for name in (CONFIG, WEIGHTS, INPUTS) if not (folder / name).is_file()]
+        if missing:
+            raise ModelError(
+                f"this is no folder of a Stillroom student or teacher: it has no {missing[0]}",
+                where=str(folder),
+                cure="Name the folder that holds config.json and model.safetensors, such as runs/NAME/student",
+            )
+        refuse_pickles(folder)
+        config = read_json(folder / CONFIG)
+        inputs = inputs_.from_json(read_json(folder / INPUTS))
+        try:
+            model = parse("model", config["model"])
+            network = model.build(tuple(inputs.shape), len(config["classes"]))
+            network.load_state_dict(load_file(folder / WEIGHTS))
+        except (SafetensorError, RuntimeError, KeyError) as error:
+            raise CorruptFile(
+                "the weights do not fit the model's description", where=str(folder), cure="Copy the whole folder again"
+            ) from error
+        found = cls(model, network, inputs, config["classes"], device)
+        found.class_bias_C = torch.tensor(config["class_bias"], device=device.name)
+        found.fingerprint = fingerprint([sha256_file(folder / name) for name in (CONFIG, WEIGHTS, INPUTS)])
+        found.network.eval()
+        return found
+
+    def forward(self, raw: Raw) -> Output:
+        """Logits [N, C], class bias included, and hidden layer [N, H] of raw rows, in evaluation mode."""
+        outputs = []
+        with evaluating(self.network), autocast(self.device):
+            for start in range(0, row_count(raw), FORWARD_ROWS):
+                rows = take_rows(raw, slice(start, start + FORWARD_ROWS))  # type: ignore[arg-type]
+                outputs.append(self.network(to_device(self.inputs.encode(rows), self.device)))
+        logits_NC = torch.cat([output.logits_BC.float() for output in outputs]) + self.class_bias_C
+        hidden = [output.hidden_BH.float() for output in outputs if output.hidden_BH is not None]
+        return Output(logits_NC, torch.cat(hidden) if hidden else None)
+
+    def log_probabilities(self, raw: Raw) -> Array:
+        """Log-probabilities [N, C] float32 of raw rows."""
+        return self.forward(raw).logits_BC.log_softmax(1).cpu().numpy()
+
+    def answer(self, questions: Questions, view: int = 0) -> Answers:
+        """As a teacher: log-probabilities and hidden layer (see kinds.AskedTeacher)."""
+        logits_NC, hidden_NH = self.forward(questions.raw)
+        return Answers(logits_NC.log_softmax(1).cpu().numpy(), None if hidden_NH is None else hidden_NH.cpu().numpy())
+
+    def predict(self, rows: Any) -> Prediction:
+        """Classify a 2-D array in training column order, a DataFrame, a list of dicts, texts or images."""
+        probabilities_NC = np.exp(self.log_probabilities(self.inputs.as_raw(rows))).astype(np.float32)
+        labels = np.empty(len(self.classes), dtype=object)
+        labels[:] = self.classes
+        chosen = labels[probabilities_NC.argmax(1)]
+        same_type = len({type(name) for name in self.classes}) == 1 and not isinstance(self.classes[0], str)
+        return Prediction(np.array(chosen.tolist()) if same_type else chosen, probabilities_NC, self.classes)
+
+    def _repr_html_(self) -> str:
+        from html import escape
+
+        what = escape(str(self.model.model_dump(mode="json")))
+        return f"<p><b>{self.parameters:,}</b> weights, {len(self.classes)} classes, <code>{what}</code></p>"

@@ -1,0 +1,29 @@
+"""A multilayer perceptron with ReLU units. Knows nothing of what its inputs mean."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field
+
+from stillroom.kinds import Model
+
+if TYPE_CHECKING:
+    import torch
+
+
+class Mlp(Model):
+    """Fully connected layers of these widths, then one linear layer to the classes."""
+
+    kind: Literal["mlp"] = "mlp"
+    hidden: tuple[int, ...] = Field(default=(128,), min_length=1)
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    """Share of each hidden layer's units dropped while training."""
+    input_dropout: float = Field(default=0.0, ge=0, lt=1)
+
+    def build(self, input_shape: tuple[int, ...], classes: int) -> torch.nn.Module:
+        from stillroom.models.networks import MlpNetwork
+
+        widths = [math.prod(input_shape), *self.hidden]
+        return MlpNetwork(widths, classes, self.dropout, self.input_dropout)

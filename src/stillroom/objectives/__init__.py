@@ -1,0 +1,1 @@
+"""What a student is trained towards. An objective gives a sum and a count; only the loop divides."""

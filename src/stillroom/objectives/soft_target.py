@@ -1,0 +1,56 @@
+"""Soft targets: the divergence between teacher and student, both softened by a temperature (Hinton and others 2015)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from pydantic import Field
+
+from stillroom.kinds import Loss, Objective, Setting
+
+if TYPE_CHECKING:
+    import torch
+
+    from stillroom.rows import Batch, Output
+
+
+class SoftTarget(Objective):
+    """T^2 times the divergence from the teacher's softened probabilities, so that its gradient does not shrink with T."""
+
+    kind: Literal["soft_target"] = "soft_target"
+    needs: ClassVar[frozenset[str]] = frozenset({"probabilities"})
+    temperature: float | Literal["auto"] = Field(default=4.0)
+    """auto: the best of a few, by the validation loss of one student each."""
+    divergence: Literal["forward", "reverse", "jensen_shannon"] = "forward"
+    standardise: bool = False
+    """Compare logits standardised a row, so that the student need not match the teacher's scale."""
+
+    def build(self, setting: Setting) -> Loss:
+        assert self.temperature != "auto", "flow settles the temperature before training"
+        return SoftTargetLoss(self.temperature, self.divergence, self.standardise)
+
+
+class SoftTargetLoss:
+    """Looks at every row that has an answer of the teacher."""
+
+    def __init__(
+        self, temperature: float, form: Literal["forward", "reverse", "jensen_shannon"], standard: bool
+    ) -> None:
+        self.temperature, self.form, self.standard = temperature, form, standard
+
+    def count(self, batch: Batch) -> float:
+        return float(len(batch.input)) if batch.weight_B is None else float(batch.weight_B.sum())
+
+    def sum(self, output: Output, batch: Batch) -> torch.Tensor:
+        from stillroom.objectives.divergences import divergence, standardise
+
+        assert batch.log_probabilities_BC is not None
+        student_BC, teacher_BC = output.logits_BC.float(), batch.log_probabilities_BC
+        if self.standard:
+            student_BC, teacher_BC = standardise(student_BC), standardise(teacher_BC)
+        heat = self.temperature
+        row_B = divergence((teacher_BC / heat).log_softmax(1), (student_BC / heat).log_softmax(1), self.form)
+        return heat**2 * (row_B.sum() if batch.weight_B is None else (row_B * batch.weight_B).sum())
+
+    def parameters(self) -> list[torch.nn.Parameter]:
+        return []

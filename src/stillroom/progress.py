@@ -1,0 +1,93 @@
+"""Telling a person how far long work is: bars on a terminal, a line every few seconds in a pipe, nothing in a library.
+
+Knows no stage; a stage says what it does, how much of it there is, and when some of it is done.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+LINE_SECONDS = 5.0
+Done = Callable[[int], None]
+
+
+class Show(Protocol):
+    """Where progress is shown."""
+
+    def stage(self, words: str, total: int, unit: str) -> Any:
+        """A context around one piece of work; yields a callable that is told how much was just done."""
+        ...
+
+
+class Silent:
+    """Shows nothing: what a library does unless told otherwise."""
+
+    @contextmanager
+    def stage(self, words: str, total: int, unit: str) -> Iterator[Done]:
+        yield lambda done: None
+
+
+class Lines:
+    """A line every few seconds, and one at the end, on standard error: for pipes and logs."""
+
+    @contextmanager
+    def stage(self, words: str, total: int, unit: str) -> Iterator[Done]:
+        started = said = time.monotonic()
+        count = 0
+
+        def done(more: int) -> None:
+            nonlocal said, count
+            count += more
+            now = time.monotonic()
+            if now - said >= LINE_SECONDS:
+                said = now
+                rate = count / (now - started)
+                left = max(0, total - count) / rate if rate else 0
+                sys.stderr.write(f"{words}: {count:,} of {total:,} {unit}, {rate:,.0f}/s, {left:,.0f} s left\n")
+                sys.stderr.flush()
+
+        yield done
+        sys.stderr.write(f"{words}: {count:,} {unit} in {time.monotonic() - started:.1f} s\n")
+
+
+class Bars:
+    """One bar for each piece of work, with rate and time left."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[unit]}"),
+            TextColumn("{task.fields[rate]}"),
+            TimeRemainingColumn(),
+            console=Console(stderr=True),
+        )
+
+    @contextmanager
+    def stage(self, words: str, total: int, unit: str) -> Iterator[Done]:
+        started = time.monotonic()
+        count = 0
+        with self._progress:
+            task = self._progress.add_task(words, total=total, unit=unit, rate="")
+
+            def done(more: int) -> None:
+                nonlocal count
+                count += more
+                rate = count / max(1e-9, time.monotonic() - started)
+                self._progress.update(task, advance=more, rate=f"{rate:,.0f}/s")
+
+            yield done
+            self._progress.remove_task(task)
+
+
+def for_terminal() -> Show:
+    """Bars where standard error is a terminal, lines elsewhere."""
+    return Bars() if sys.stderr.isatty() else Lines()

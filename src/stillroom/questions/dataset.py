@@ -1,0 +1,242 @@
+"""A data set of files or arrays as questions: read, checked, split once by its own seed, weighted.
+
+The split and the labelled rows depend on `seed` and the rows alone, never on a recipe's seeds, so that every student,
+control and arm is trained and judged on the same rows. This file knows the knobs and the order of the steps; reading is
+sources.py, drawing is splitting.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from pydantic import AfterValidator, BeforeValidator, Field, field_validator
+
+from stillroom.columns import tidy
+from stillroom.errors import DataError, did_you_mean
+from stillroom.inputs import Scale
+from stillroom.kinds import AnyView, Knobs, QuestionSource
+from stillroom.questions import sources
+from stillroom.questions.arrays import ROLES
+from stillroom.questions.part import Part, class_place, classes_of, codes_of, typed
+from stillroom.questions.splitting import draw, wanted_rows
+from stillroom.questions.views import apply_views
+from stillroom.rows import UNLABELLED, Array, Questions, Raw, Splits
+
+DEFAULT_SPLIT = {"test": 0.2, "validation": 0.1}
+DIGITS = "builtin:digits"
+DIGITS_SPLIT = {"test": 450.0, "validation": 150.0}
+
+
+def _an_amount(amount: float) -> float:
+    if amount <= 0 or (amount >= 1 and amount != int(amount)):
+        raise ValueError("should be a share of the rows between 0 and 1, or a whole number of rows")
+    return amount
+
+
+def _a_list(value: Any) -> Any:
+    """One value where a list is meant."""
+    return value if value is None or isinstance(value, list | tuple) else (value,)
+
+
+Amount = Annotated[float, AfterValidator(_an_amount)]
+
+
+class Split(Knobs):
+    """How many labelled rows are split off train where files do not give them; a share below 1, else a count."""
+
+    validation: Amount | None = None
+    """None: 0.1 of the rows; of builtin:digits 150 rows."""
+    test: Amount | None = None
+    """None: 0.2 of the rows; of builtin:digits 450 rows."""
+
+
+class Dataset(QuestionSource):
+    """Labelled rows from files, a folder of pictures, the `datasets` library, or scikit-learn's digits."""
+
+    kind: Literal["dataset"] = "dataset"
+    source: str | dict[str, str]
+    """A path, `builtin:digits` or `hf:NAME`; or {train: .., validation: .., test: ..}."""
+    split: Split = Split()
+    seed: int = 0
+    """Of the split and of the labelled rows."""
+    input: Annotated[tuple[str, ...] | None, BeforeValidator(_a_list)] = None
+    """The input columns; none: all but the label."""
+    label: str | None = None
+    """The label column; none: `label`."""
+    labelled: int | None = Field(default=None, ge=1)
+    """Keep so many labels of train, stratified; the other rows become unlabelled questions."""
+    omit: Annotated[tuple[Any, ...] | None, BeforeValidator(_a_list)] = None
+    """Classes that a student must not see: out of train and validation, still in test."""
+    class_weights: str | dict[str, float] = "none"
+    """none; balanced: every class weighs the same in all; or {CLASS: WEIGHT}, 1 for the others."""
+    augment: Annotated[tuple[AnyView, ...], BeforeValidator(_a_list)] = ()
+    """Views that a student is shown, applied in order."""
+    views: int = Field(default=1, ge=1)
+    """Stored augmented views of each question; without `augment` there are none."""
+    scale: Scale = "standard"
+    """Images: mean 0 and standard deviation 1 by channel, or unit: 0..1."""
+
+    @field_validator("source", mode="before")
+    @classmethod
+    def _a_source(cls, value: Any) -> Any:
+        if isinstance(value, Path):
+            return str(value)
+        if not isinstance(value, str | Mapping):
+            raise ValueError("should be a path, or {train: PATH, test: PATH}")
+        if isinstance(value, Mapping):
+            for role in value:
+                if role not in ROLES:
+                    raise ValueError(f"{role!r} is no split. {did_you_mean(str(role), ROLES)}")
+            if "train" not in value:
+                raise ValueError("should name a file for train")
+            return {str(role): str(path) for role, path in value.items()}
+        return value
+
+    @field_validator("class_weights", mode="before")
+    @classmethod
+    def _weights(cls, value: Any) -> Any:
+        if isinstance(value, Mapping):
+            for name, weight in value.items():
+                if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight < float("inf"):
+                    raise ValueError(f"the weight of {name} should be a number of at least 0")
+            return {str(name): float(weight) for name, weight in value.items()}
+        if value not in ("none", "balanced"):
+            raise ValueError("should be none, balanced, or {CLASS: WEIGHT}")
+        return value
+
+    def build(self, folders: list[Path]) -> Splits:
+        """Read, check and split. Raises DataError, or NotYet for a task that is not classification."""
+        parts = typed(sources.read(self.source, folders, self.input, self.label))
+        # An omitted class is known even where the training file lacks it already.
+        omitted_names = {str(name) for name in self.omit or ()}
+        others = {label for part in parts.values() for label in part.label_N.tolist() if str(label) in omitted_names}
+        classes = classes_of(parts["train"], others - {None})
+        whole = _questions(parts, classes)
+        notes: list[str] = []
+        rows = self._split(whole, notes)
+        omitted = self._omit(rows, classes, notes)
+        self._unlabel(rows, classes, notes)
+        for role in ROLES:
+            if not rows[role].labelled_N.any():
+                raise DataError(
+                    f"{role} holds no labelled row", where=f"questions.split.{role}", cure="Give it labelled rows"
+                )
+        _note_copies(rows, notes)
+        weight_N = self._weigh(rows["train"].label_N, classes)
+        rows["train"] = replace(rows["train"], weight_N=weight_N)
+        if self.augment:
+            # A view that does not fit the rows is told now, not in the first epoch.
+            first = rows["train"].take(np.arange(1))
+            apply_views(self.augment, first.raw, first.key_N, 1)
+        return Splits(rows["train"], rows["validation"], rows["test"], omitted, classes, notes)
+
+    def _split(self, whole: dict[str, Questions], notes: list[str]) -> dict[str, Questions]:
+        """Train, validation and test: those that files give, and the others drawn from the labelled rows of train."""
+        rows = dict(whole)
+        given = DIGITS_SPLIT if self.source == DIGITS else DEFAULT_SPLIT
+        labelled = int(whole["train"].labelled_N.sum())
+        missing = [role for role in ("test", "validation") if role not in whole]
+        for left, role in enumerate(missing):
+            amount = getattr(self.split, role) or given[role]
+            train = rows["train"]
+            keep = len(missing) - left
+            wanted = wanted_rows(amount, labelled)
+            drawn = draw(train.label_N, train.key_N, wanted, keep, self.seed, f"split.{role}")
+            rows[role] = train.take(drawn)
+            rows["train"] = train.take(np.delete(np.arange(len(train)), drawn))
+            notes.append(f"{role}: {len(drawn):,} rows split off train, stratified, seed {self.seed}")
+        for role in ("validation", "test"):
+            part = rows[role]
+            if part.labelled_N.any() and not part.labelled_N.all():
+                notes.append(f"{role}: {np.count_nonzero(~part.labelled_N):,} rows without a label were left out")
+                rows[role] = part.take(np.flatnonzero(part.labelled_N))
+        return rows
+
+    def _omit(self, rows: dict[str, Questions], classes: Sequence[Any], notes: list[str]) -> Questions:
+        """Take the omitted classes out of train and validation; the training rows among them."""
+        codes = [class_place(name, classes, "questions.omit") for name in self.omit or ()]
+        if len(set(codes)) > len(classes) - 2:
+            raise DataError("fewer than two classes would be left", where="questions.omit", cure="Omit fewer classes")
+        out = {role: np.isin(rows[role].label_N, codes) for role in ("train", "validation")}
+        omitted = rows["train"].take(np.flatnonzero(out["train"]))
+        if codes:
+            names = ", ".join(str(classes[code]) for code in codes)
+            gone = " and ".join(f"{out[role].sum():,} rows of {role}" for role in out)
+            notes.append(f"omitted {names}: {gone}; they stay in test")
+            for role in out:
+                rows[role] = rows[role].take(np.flatnonzero(~out[role]))
+        return omitted
+
+    def _unlabel(self, rows: dict[str, Questions], classes: Sequence[Any], notes: list[str]) -> None:
+        """Keep `labelled` labels of train, stratified."""
+        if self.labelled is None:
+            return
+        train = rows["train"]
+        there = int(train.labelled_N.sum())
+        kinds = len(np.unique(train.label_N[train.labelled_N]))
+        if not kinds <= self.labelled <= there:
+            problem = f"train has {there:,}" if self.labelled > there else f"there are {kinds} classes, each needs one"
+            raise DataError(
+                f"{self.labelled:,} labelled rows are wanted, and {problem}",
+                where="questions.labelled",
+                cure=f"Choose a number from {kinds} to {there}",
+            )
+        kept = draw(train.label_N, train.key_N, self.labelled, 0, self.seed, "labelled")
+        label_N = np.full(len(train), UNLABELLED, np.int64)
+        label_N[kept] = train.label_N[kept]
+        rows["train"] = replace(train, label_N=label_N)
+        notes.append(
+            f"{len(kept):,} of {there:,} training labels kept, stratified, seed {self.seed}; validation "
+            f"({len(rows['validation']):,} rows) and test stay labelled"
+        )
+
+    def _weigh(self, label_N: Array, classes: Sequence[Any]) -> Array:
+        """A weight for each training row; 1 for a row without a label."""
+        weight_C = np.ones(len(classes))
+        if isinstance(self.class_weights, dict):
+            for name, weight in self.class_weights.items():
+                weight_C[class_place(name, classes, "questions.class_weights")] = weight
+        elif self.class_weights == "balanced":
+            count_C = np.bincount(label_N[label_N >= 0], minlength=len(classes))
+            weight_C = count_C.sum() / (np.count_nonzero(count_C) * np.maximum(count_C, 1))
+        weights: Array = np.where(label_N >= 0, weight_C[label_N], 1).astype(np.float32)
+        return weights
+
+
+def _questions(parts: dict[str, Part], classes: Sequence[Any]) -> dict[str, Questions]:
+    """Each part's rows with plain inputs, keys and codes. Raises DataError for rows that do not fit those of train."""
+    train: Raw | None = None
+    found = {}
+    for role in (role for role in ROLES if role in parts):
+        part = parts[role]
+        raw = tidy(part.raw, part.place, train)
+        if train is None:
+            train = raw
+        elif _form(raw) != _form(train):
+            raise DataError(
+                f"these rows are {_form(raw)}, and those of train are {_form(train)}",
+                where=part.place,
+                cure="Give all parts the same columns, or images of the same size",
+            )
+        found[role] = Questions.of(raw, codes_of(part, classes))
+    return found
+
+
+def _note_copies(rows: dict[str, Questions], notes: list[str]) -> None:
+    """Say how many rows of validation and test stand in train too: a student may know them by heart."""
+    known = {key.tobytes() for key in rows["train"].key_N}
+    for role in ("validation", "test"):
+        copies = sum(key.tobytes() in known for key in rows[role].key_N)
+        if copies:
+            notes.append(f"{copies:,} of {len(rows[role]):,} {role} rows stand in train as well, with the same content")
+
+
+def _form(raw: Raw) -> str:
+    """What one row is made of, in words."""
+    if isinstance(raw, dict):
+        return "columns " + ", ".join(raw)
+    return " x ".join(str(side) for side in raw.shape[1:])

@@ -1,0 +1,295 @@
+"""YAML or JSON -> a frozen Recipe. `check()` compares what objectives need with what the teacher gives.
+
+This file knows the sections and their defaults. What a kind's knobs are stands with the kind; what the data and models
+look like is `flow.plan()`'s to find out.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import AfterValidator, Field, ValidationError, field_validator, model_validator
+
+from stillroom.errors import RecipeError
+from stillroom.kinds import (
+    AnyObjective,
+    AnyQuestions,
+    AnyStudent,
+    AnyTeacher,
+    Knobs,
+    Located,
+    first_error,
+    parse,
+    place_of,
+)
+
+METRICS = ("accuracy", "agreement", "calibration", "speed", "size", "cost")
+DTypes = Literal["auto", "float32", "bfloat16"]
+
+
+class Training(Knobs):
+    """How a network is trained; the control, the hard-teacher student and every arm get the very same."""
+
+    epochs: int = Field(default=60, ge=1)
+    batch_size: int = Field(default=128, ge=1)
+    accumulate: int = Field(default=1, ge=1)
+    """Micro-batches of `batch_size` rows before each step of the optimiser."""
+    optimiser: Literal["adamw", "sgd"] = "adamw"
+    learning_rate: float = Field(default=1e-3, gt=0)
+    momentum: float = Field(default=0.9, ge=0, lt=1)
+    weight_decay: float = Field(default=0.0, ge=0)
+    schedule: Literal["one_cycle", "cosine", "linear", "constant"] = "one_cycle"
+    warmup: float = Field(default=0.1, ge=0, lt=1)
+    """Share of the steps in which the learning rate rises from near 0."""
+    clip: float | None = Field(default=None, gt=0)
+    """Largest norm of the gradient over all weights."""
+    max_norm: float | None = Field(default=None, gt=0)
+    """Largest norm of the weights into one hidden unit (Hinton and others 2012, arXiv:1207.0580)."""
+    patience: int | None = Field(default=None, ge=1)
+    """Stop after so many epochs without a better validation loss, and keep the best weights; none: the last epoch."""
+    mixup: float = Field(default=0.0, ge=0)
+    """Beta(a, a) mixing of inputs (Zhang and others 2017, arXiv:1710.09412); wants a live teacher."""
+    class_prior: Literal["none", "labels", "teacher", "uniform"] = "none"
+    """After training, move the class biases until the mean probability of each class on unlabelled rows matches this."""
+    checkpoint_seconds: float = Field(default=20.0, ge=0)
+
+
+class TransferSet(Knobs):
+    """Where answers are kept and how they are read."""
+
+    store: Path | None = None
+    """A store that several runs share; none: the run's own `transfer_set/`."""
+    live: bool = False
+    """Ask the teacher anew for each batch and keep nothing: for endless views and for mixup."""
+    wrong_classes: Literal["teacher", "permuted", "uniform"] = "teacher"
+    """Experiments: permute the wrong classes' probabilities, or spread them evenly at equal mean entropy."""
+
+
+class Price(Knobs):
+    """What an hour of the machine costs."""
+
+    usd_per_hour: float = Field(gt=0)
+
+
+class Evaluation(Knobs):
+    """What is measured, all of it on predictions made once."""
+
+    metrics: tuple[Literal["accuracy", "agreement", "calibration", "speed", "size", "cost"], ...] = METRICS  # type: ignore[assignment]
+    price: Price | None = None
+    groups: dict[str, tuple[Any, ...]] | None = None
+    """Classes that are alike, by group: a mistake within a group is half as severe as one across."""
+    independent_teacher: AnyTeacher | None = None
+    """A teacher that the student did not learn from: the check that agreement is more than accuracy."""
+
+
+class Budget(Knobs):
+    """Hard stops. What was bought before one is kept."""
+
+    minutes: float | None = Field(default=None, gt=0)
+    usd: float | None = Field(default=None, ge=0)
+    teacher_tokens: int | None = Field(default=None, ge=0)
+
+
+def _a_name(name: str) -> str:
+    if not name or name.startswith(".") or any(letter in name for letter in "/\\\0\n"):
+        raise ValueError("should be a plain word that can name a folder")
+    return name
+
+
+class Recipe(Knobs):
+    """A whole distillation, as data: the same object in YAML, JSON and Python."""
+
+    name: Annotated[str, AfterValidator(_a_name)]
+    seeds: int = Field(default=5, ge=1)
+    questions: AnyQuestions
+    teacher: AnyTeacher
+    student: AnyStudent
+    objectives: tuple[AnyObjective, ...] = Field(default=(), validate_default=True)
+    training: Training = Training()
+    transfer_set: TransferSet = TransferSet()
+    evaluation: Evaluation = Evaluation()
+    budget: Budget = Budget()
+    arms: dict[str, dict[str, Any]] = {}
+    device: str = "auto"
+    dtype: DTypes = "auto"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _locate(cls, value: Any) -> Any:
+        return locate(value) if isinstance(value, dict) and not isinstance(value, Located) else value
+
+    @field_validator("objectives", mode="before")
+    @classmethod
+    def _default_objectives(cls, value: Any) -> Any:
+        if isinstance(value, list | tuple) and not value:
+            return (parse("objective", {"kind": "soft_target", "temperature": 4}),)
+        return value
+
+    @model_validator(mode="after")
+    def _whole(self) -> Recipe:
+        for name in self.arms:
+            if name in ("teacher", "student", "control", "hard_teacher"):
+                raise ValueError(f"the arm {name!r} would hide the model of that name")
+            _a_name(name)
+        return self
+
+    @classmethod
+    def load(cls, path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -> Recipe:
+        """Read a recipe file and apply `section.key=value` overrides. Raises RecipeError."""
+        tree = read_tree(Path(path))
+        for override in overrides:
+            apply_override(tree, override)
+        return cls.from_tree(tree)
+
+    @classmethod
+    def from_tree(cls, tree: dict[str, Any]) -> Recipe:
+        """Validate a mapping. Raises RecipeError with the place of the first thing wrong."""
+        located = tree if isinstance(tree, Located) else locate(tree)
+        try:
+            recipe = cls.model_validate(located)
+        except ValidationError as error:
+            raise first_error(error, located, "") from None
+        for name in recipe.arms:
+            recipe.arm(name)
+        return recipe
+
+    def to_tree(self) -> dict[str, Any]:
+        """Plain data that `from_tree` turns back into an equal recipe."""
+        return self.model_dump(mode="json", exclude_none=True, by_alias=True)
+
+    def arm(self, name: str) -> Recipe:
+        """The recipe of a named arm: this one with the arm's sections laid over it."""
+        tree = {key: value for key, value in self.to_tree().items() if key != "arms"}
+        return Recipe.from_tree(_lay_over(tree, self.arms[name]))
+
+    def check(self, gives: frozenset[str] | None = None) -> None:
+        """Refuse what cannot work whatever the data: needs against gives, live against stored. Spends nothing.
+
+        `gives` is what a teacher gives that has been looked at, where that is less than its kind can give.
+        """
+        gives = self.teacher.gives if gives is None else gives & self.teacher.gives
+        needs = frozenset[str]().union(*(objective.required() for objective in self.objectives))
+        missing = sorted(needs - gives)
+        if missing:
+            raise RecipeError(
+                f"the objectives need {', '.join(missing)} of the teacher, and a teacher of kind "
+                f"{self.teacher.kind!r} gives {', '.join(sorted(gives))} here",
+                where="objectives",
+                cure="Take out that objective, or choose a teacher that gives it",
+            )
+        if sum(objective.weight for objective in self.objectives) == 0:
+            raise RecipeError("all weights are 0, so nothing would be learned", where="objectives", cure="Raise one")
+        if self.training.mixup and not self.transfer_set.live:
+            raise RecipeError(
+                "mixup makes new questions in each batch, and stored answers do not cover them",
+                where="training.mixup",
+                cure="Set transfer_set.live: true, or mixup: 0",
+            )
+        if self.budget.usd is not None and self.evaluation.price is None:
+            raise RecipeError(
+                "a budget in USD needs a price",
+                where="budget.usd",
+                cure="Add evaluation: {price: {usd_per_hour: ..}}, or budget minutes",
+            )
+        for name in self.arms:
+            self.arm(name).check()
+
+
+def _lay_over(base: dict[str, Any], extra: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in extra.items():
+        below = merged.get(key)
+        same_kind = (
+            isinstance(value, dict)
+            and isinstance(below, dict)
+            and value.get("kind", below.get("kind")) == below.get("kind")
+        )
+        merged[key] = _lay_over(below, value) if same_kind and isinstance(below, dict) else value
+    return merged
+
+
+def locate(value: Any, path: str = "", lines: dict[str, dict[str, int]] | None = None) -> Any:
+    """Copy plain data so that each mapping knows its dotted path and, from a file, its keys' lines."""
+    if isinstance(value, dict):
+        found = Located(
+            {key: locate(inner, f"{path}.{key}" if path else str(key), lines) for key, inner in value.items()}
+        )
+        found.path = path
+        found.lines = (lines or {}).get(path, {})  # type: ignore[misc]
+        return found
+    if isinstance(value, list | tuple):
+        return [locate(inner, f"{path}.{place}", lines) for place, inner in enumerate(value)]
+    return value
+
+
+def read_tree(path: Path) -> Located:
+    """A recipe file as a located mapping. Raises RecipeError for what is no YAML or JSON, or no mapping."""
+    if not path.is_file():
+        raise RecipeError(
+            "there is no such recipe", where=str(path), cure="Check the path, or make one: stillroom new ensemble"
+        )
+    text = path.read_text()
+    try:
+        tree = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
+        lines = {} if path.suffix == ".json" else _lines(yaml.compose(text, yaml.SafeLoader))
+    except (yaml.YAMLError, ValueError) as error:
+        mark = getattr(error, "problem_mark", None)
+        line = (
+            f", line {mark.line + 1}"
+            if mark
+            else f", line {error.lineno}"
+            if isinstance(error, json.JSONDecodeError)
+            else ""
+        )
+        raise RecipeError(
+            "this is not well-formed YAML or JSON", where=f"{path}{line}", cure="Correct the syntax there"
+        ) from error
+    if not isinstance(tree, dict):
+        raise RecipeError(
+            "a recipe is a mapping of sections", where=str(path), cure="Start with `name: ...`; see stillroom new"
+        )
+    return locate(tree, "", lines)  # type: ignore[no-any-return]
+
+
+def _lines(node: Any, path: str = "") -> dict[str, dict[str, int]]:
+    """For each mapping of a YAML document, by dotted path: the line of each of its keys."""
+    found: dict[str, dict[str, int]] = {}
+    if isinstance(node, yaml.MappingNode):
+        found[path] = {key.value: key.start_mark.line + 1 for key, _ in node.value}
+        for key, inner in node.value:
+            found |= _lines(inner, f"{path}.{key.value}" if path else key.value)
+    elif isinstance(node, yaml.SequenceNode):
+        for place, inner in enumerate(node.value):
+            found |= _lines(inner, f"{path}.{place}")
+    return found
+
+
+def apply_override(tree: dict[str, Any], override: str) -> None:
+    """Set one knob by `section.key=value`; the value is read as YAML, a number in the path is a place in a list."""
+    path, equals, text = override.partition("=")
+    if not equals or not path:
+        raise RecipeError(
+            f"{override!r} is no override", where="command line", cure="Write section.key=value, such as seeds=3"
+        )
+    *parents, last = path.split(".")
+    target: Any = tree
+    for key in parents:
+        try:
+            target = target[int(key)] if isinstance(target, list) else target.setdefault(key, Located())
+        except (ValueError, IndexError):
+            raise RecipeError(f"there is no {key!r} in this list", where=path, cure="Count from 0") from None
+    try:
+        value = locate(yaml.safe_load(text), path)
+        if isinstance(target, list):
+            target[int(last)] = value
+        elif isinstance(target, dict):
+            target[last] = value
+        else:
+            raise RecipeError(f"{'.'.join(parents)} is no section", where=path, cure="Name a section's knob")
+    except (yaml.YAMLError, ValueError, IndexError) as error:
+        raise RecipeError(
+            f"{override!r} cannot be read", where=place_of(tree, path), cure="Write section.key=value"
+        ) from error

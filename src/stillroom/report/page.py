@@ -1,0 +1,82 @@
+"""A scorecard and its details -> one self-contained HTML page that opens offline: `render`, `render_panels`.
+
+The page asks nothing of any server, and its content policy forbids it to. It reads without JavaScript; the one script
+only switches the theme. What a part shows is made in sections.py and evidence.py; how it looks is page.html and
+page.css.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from stillroom.report import evidence, sections
+from stillroom.report.numbers import Tree, tidy
+from stillroom.report.verdict import figures, verdict
+from stillroom.report.words import GLOSSARY
+
+HERE = Path(__file__).parent
+Panel = tuple[str, str, Tree, Tree]
+"""Heading, explanation, scorecard, details."""
+
+
+def render(scorecard: Tree, details: Tree) -> str:
+    """The report of one run."""
+    return _page(str(scorecard.get("name") or "Distillation"), "", [_panel("p1", "", "", scorecard, details)])
+
+
+def render_panels(title: str, intro: str, panels: Sequence[Panel]) -> str:
+    """One page with the reports of several runs, each under its heading; the glossary stands once, at the end."""
+    found = [
+        _panel(f"p{place}", heading, explanation, scorecard, details)
+        for place, (heading, explanation, scorecard, details) in enumerate(panels, 1)
+    ]
+    return _page(title, intro, found)
+
+
+def _panel(ident: str, heading: str, explanation: str, given: Tree, details: Tree) -> dict[str, Any]:
+    scorecard = tidy(given)
+    return {
+        "id": ident,
+        "heading": heading,
+        "explanation": explanation,
+        "verdict": verdict(scorecard),
+        "figures": figures(scorecard),
+        "table": sections.table(scorecard),
+        "cast": sections.cast(scorecard, details),
+        "differences": evidence.differences(scorecard, ident),
+        "idea": evidence.idea(scorecard, details, ident),
+        "unseen": sections.unseen(scorecard, ident),
+        "money": sections.money(scorecard, ident),
+        "gap": sections.gap(scorecard, ident),
+        "findings": sections.findings(scorecard, details),
+        "beyond": evidence.beyond(scorecard, details, ident),
+        "examples": evidence.examples(scorecard, details, ident),
+        "training": evidence.training(scorecard, details, ident),
+        "calibration": evidence.calibration(scorecard, details, ident),
+        "sizes": evidence.sizes(scorecard, ident),
+        "made": sections.made(scorecard, details),
+    }
+
+
+def _page(title: str, intro: str, panels: list[dict[str, Any]]) -> str:
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    from markupsafe import Markup
+
+    house = Environment(
+        loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    script = (HERE / "page.js").read_text(encoding="utf-8")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    return house.get_template("page.html").render(
+        title=title,
+        intro=intro,
+        panels=panels,
+        glossary=GLOSSARY,
+        css=Markup((HERE / "page.css").read_text(encoding="utf-8")),
+        script=Markup(script),
+        script_sha256=digest,
+    )

@@ -1,0 +1,317 @@
+"""A scorecard -> what the upper and lower parts of the page show: table, money, gap, unseen classes, how it was made.
+
+Each function gives plain data for the template, or None where there is nothing to show. The parts that need `details`
+most are in evidence.py. This file knows no HTML.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from stillroom.report import numbers as n
+from stillroom.report import plots, svg
+from stillroom.report.diagnosis import diagnose
+from stillroom.report.numbers import Metric, Stat, Tree
+from stillroom.report.verdict import bills, pays
+from stillroom.report.words import Role, join, roles
+
+KNOWN = frozenset({metric.key for metric in n.METRICS} | {"recall_by_class"})
+UNKNOWN = "unknown"
+TWINS = ("student", "control", "hard_teacher")
+"""The same network, taught differently: it costs the same to run."""
+
+
+def cast(scorecard: Tree, details: Tree) -> list[dict[str, Any]]:
+    """Who is who: each model with its mark, what it is, and what the recipe made it of."""
+    about = details.get("about") or {}
+    return [
+        {"role": role, "swatch": svg.swatch(role), "meaning": role.meaning, "made_of": _words(about.get(key))}
+        for key, role in roles(scorecard.get("models", {})).items()
+    ]
+
+
+def _words(value: object) -> str:
+    return value.strip().rstrip(".") if isinstance(value, str) else ""
+
+
+def table(scorecard: Tree) -> dict[str, Any] | None:
+    """The models' table: a row for each measure, a column for each model; and a second one for the lesser measures."""
+    models = roles(scorecard.get("models", {}))
+    if not models:
+        return None
+    columns = [{"role": role, "swatch": svg.swatch(role)} for role in models.values()]
+    metrics = [*n.METRICS, *_foreign(scorecard)]
+    groups: list[dict[str, Any]] = []
+    more: list[dict[str, Any]] = []
+    for name in dict.fromkeys(metric.group for metric in metrics):
+        for main, target in ((True, groups), (False, more)):
+            rows = [
+                _row(scorecard, models, metric) for metric in metrics if metric.group == name and metric.main == main
+            ]
+            if main and name == n.RIGHT:
+                rows += [
+                    _unseen_row(scorecard, models, str(omitted)) for omitted in scorecard.get("omitted_classes") or []
+                ]
+            shown = [row for row in rows if row["measured"]]
+            if shown:
+                target.append({"name": name, "rows": shown})
+    expected = ("latency_ms_p50", "usd_per_million_rows", "size_bytes", "ece")
+    absent = [
+        n.BY_KEY[key].name.lower() for key in expected if not any(n.measured(scorecard, model, key) for model in models)
+    ]
+    rows_tested, seeds = n.number(scorecard.get("rows", {}).get("test")), scorecard.get("seeds") or []
+    on = f"On {n.big(rows_tested)} test rows" if rows_tested else "On the test rows"
+    over = f", {len(seeds)} seeds" if len(seeds) > 1 else ", one seed" if seeds else ""
+    oracle = [role.title for role in models.values() if role.tag]
+    return {
+        "columns": columns,
+        "groups": groups,
+        "more": more,
+        "caption": f"{on}{over}. Small figures are 95% intervals.",
+        "absent": join(absent),
+        "oracle": join(oracle),
+    }
+
+
+def _foreign(scorecard: Tree) -> list[Metric]:
+    """Measures that this page has no words for, under the names the scorecard gives them."""
+    keys: dict[str, None] = {}
+    for model in scorecard.get("models", {}).values():
+        for key, value in model.items():
+            if key not in KNOWN and n.stat(value):
+                keys[key] = None
+    return [Metric(key, key.replace("_", " "), "", "number", "Other measures", main=False) for key in keys]
+
+
+def _row(scorecard: Tree, models: dict[str, Role], metric: Metric) -> dict[str, Any]:
+    digits = n.share_digits(scorecard)
+    cells = []
+    if metric.unit == "count":
+        means = [found.mean for key in models if (found := n.measured(scorecard, key, metric.key))]
+        digits = int(any(mean != round(mean) for mean in means))
+    for key, role in models.items():
+        found = n.measured(scorecard, key, metric.key)
+        words = n.printed(found.mean, metric.unit, digits) if found else n.NOT_MEASURED
+        itself = key == "teacher" and not found and metric.key in n.FITTED_TO
+        cells.append(
+            {
+                "role": role,
+                "value": "itself" if itself else words,
+                "interval": n.interval(found, metric.unit, digits) if found else "",
+                "absent": not found,
+            }
+        )
+    return {
+        "name": metric.name,
+        "gloss": metric.gloss,
+        "cells": cells,
+        "measured": any(not cell["absent"] for cell in cells),
+    }
+
+
+def _unseen_row(scorecard: Tree, models: dict[str, Role], name: str) -> dict[str, Any]:
+    found = {key: n.recall(scorecard, key, name) for key in models}
+    cells = [
+        {
+            "role": role,
+            "value": n.percent(value.mean) if (value := found[key]) else n.NOT_MEASURED,
+            "interval": n.interval(value, "share", 1) if value else "",
+            "absent": not value,
+        }
+        for key, role in models.items()
+    ]
+    gloss = "share found of a class that no student saw"
+    return {"name": f"Recall of {name}", "gloss": gloss, "cells": cells, "measured": any(found.values())}
+
+
+def money(scorecard: Tree, ident: str) -> dict[str, Any]:
+    """What a billion answers cost or take from each model, and when the student has paid for itself."""
+    everyone = roles(scorecard.get("models", {}))
+    twins = (
+        {key for key, role in everyone.items() if key != "student" and role.colour in TWINS}
+        if "student" in everyone
+        else set()
+    )
+    models = {key: role for key, role in everyone.items() if key not in twins}
+    found = {bill.model: bill for bill in bills(scorecard)}
+    priced = [
+        plots.Bar(role.title, n.usd(usd), Stat(usd), role)
+        for key, role in models.items()
+        if key in found and (usd := found[key].usd) is not None
+    ]
+    timed = [
+        plots.Bar(role.title, n.duration(seconds), Stat(seconds), role)
+        for key, role in models.items()
+        if key in found and (seconds := found[key].seconds) is not None
+    ]
+    return {
+        "pays": pays(scorecard),
+        "twins": join([everyone[key].title.lower() for key in ("control", "hard_teacher") if key in twins]),
+        "usd": plots.bars(f"{ident}-usd", "What a billion answers cost", priced) if priced else None,
+        "time": plots.bars(f"{ident}-time", "How long a billion answers take on one such machine", timed)
+        if timed
+        else None,
+    }
+
+
+def gap(scorecard: Tree, ident: str) -> dict[str, Any] | None:
+    """How much of the way from control to teacher the student went, or why that is not said."""
+    recovered = scorecard.get("gap_recovered")
+    if not isinstance(recovered, dict):
+        return None
+    if "absent" in recovered:
+        return {"absent": str(recovered["absent"]).strip().rstrip(".")}
+    found = n.stat(recovered)
+    models = roles(scorecard.get("models", {}))
+    if not found or not {"control", "teacher", "student"} <= set(models):
+        return None
+    bounds = n.interval(found, "share", 0)
+    words = f"The student went {n.percent(found.mean, 0)} of the way from its control to its teacher"
+    words += f" (95% interval {bounds})." if bounds else "."
+    picture = plots.gap(f"{ident}-gap", found, words, models["control"], models["teacher"], models["student"])
+    return {"words": words, "chart": picture}
+
+
+def findings(scorecard: Tree, details: Tree) -> list[dict[str, str]]:
+    """The diagnosis, problems first, each with its level in words and as a sign."""
+    words = {"problem": ("Problem", "!"), "note": ("Note", "i"), "good": ("Good", "✓")}
+    return [
+        {**vars(found), "word": words[found.level][0], "sign": words[found.level][1]}
+        for found in diagnose(scorecard, details)
+    ]
+
+
+def unseen(scorecard: Tree, ident: str) -> dict[str, Any] | None:
+    """How each model does on classes that were left out of the transfer set."""
+    omitted = [str(name) for name in scorecard.get("omitted_classes") or []]
+    models = roles(scorecard.get("models", {}))
+    charts = []
+    for place, name in enumerate(omitted):
+        rows = []
+        for key, role in models.items():
+            found = n.recall(scorecard, key, name)
+            if found:
+                bounds = n.interval(found, "share", 0)
+                words = n.percent(found.mean, 1) + (f" ({bounds})" if bounds else "")
+                rows.append(plots.Bar(f"{role.title}, {role.tag}" if role.tag else role.title, words, found, role))
+        if rows:
+            title = f"Share of the test rows of class {name} that each model finds"
+            chart = plots.intervals(
+                f"{ident}-unseen{place}", title, rows, "recall", lambda v: n.percent(v, 0), False, (0.0, 1.0)
+            )
+            charts.append({"title": title, "chart": chart})
+    return {"classes": omitted, "charts": charts, "recall": recall_table(scorecard)} if omitted else None
+
+
+def recall_table(scorecard: Tree) -> dict[str, Any] | None:
+    """Recall of every class from every model that has it."""
+    models = {
+        key: role
+        for key, role in roles(scorecard.get("models", {})).items()
+        if scorecard["models"][key].get("recall_by_class")
+    }
+    names = list(dict.fromkeys(str(name) for key in models for name in scorecard["models"][key]["recall_by_class"]))
+    if not names:
+        return None
+    omitted = {str(name) for name in scorecard.get("omitted_classes") or []}
+    rows = []
+    for name in names:
+        found = {key: n.recall(scorecard, key, name) for key in models}
+        cells = [
+            {
+                "role": role,
+                "value": n.percent(value.mean) if (value := found[key]) else n.NOT_MEASURED,
+                "absent": not value,
+            }
+            for key, role in models.items()
+        ]
+        rows.append({"name": name, "omitted": name in omitted, "cells": cells})
+    return {"columns": [{"role": role, "swatch": svg.swatch(role)} for role in models.values()], "rows": rows}
+
+
+Facts = list[tuple[str, str]]
+
+
+def made(scorecard: Tree, details: Tree) -> dict[str, Any]:
+    """Rows, splits, notes, licences, cost, transfer set and versions."""
+    about = details.get("about") or {}
+    notes = [str(note) for note in about.get("notes") or [] if note]
+    omitted = [str(name) for name in scorecard.get("omitted_classes") or []]
+    if omitted:
+        notes.append(f"Left out of the transfer set, so that no student saw a row of them: {join(omitted)}.")
+    licences = {"teacher": None, "data": None, **(about.get("licences") or {})}
+    versions = [
+        (str(name), str(version)) for name, version in (scorecard.get("versions") or {}).items() if version is not None
+    ]
+    return {
+        "rows": _rows(scorecard),
+        "models": _models(scorecard, about),
+        "licences": [(name.replace("_", " "), licence_of(value)) for name, value in licences.items()],
+        "cost": _cost(scorecard.get("cost") or {}),
+        "transfer": _transfer(scorecard.get("transfer_set") or {}),
+        "versions": versions,
+        "notes": notes,
+        "recipe": about.get("recipe_yaml") if isinstance(about.get("recipe_yaml"), str) else None,
+    }
+
+
+def licence_of(value: object) -> str:
+    """A licence, or those of all members of an ensemble or mix; what was not said is unknown."""
+    if isinstance(value, list | tuple):
+        return join([licence_of(part) for part in value]) or UNKNOWN
+    return str(value).strip() if value not in (None, "") else UNKNOWN
+
+
+def _rows(scorecard: Tree) -> Facts:
+    rows = scorecard.get("rows") or {}
+    names = (
+        ("train", "training rows"),
+        ("labelled", "of those, labelled"),
+        ("validation", "validation rows"),
+        ("test", "test rows"),
+    )
+    found = [(name, n.big(value)) for key, name in names if (value := n.number(rows.get(key))) is not None]
+    seeds = [str(seed) for seed in scorecard.get("seeds") or []]
+    return found + ([("seeds", f"{len(seeds)} ({', '.join(seeds)})")] if seeds else [])
+
+
+def _models(scorecard: Tree, about: Tree) -> Facts:
+    found = [(key, _words(about[key])) for key in ("teacher", "student") if _words(about.get(key))]
+    temperature = n.number(about.get("temperature"))
+    return found + ([("temperature", f"{temperature:g}")] if temperature is not None else [])
+
+
+def _cost(cost: Tree) -> Facts:
+    parts = (
+        ("asking_s", "asking took", n.duration),
+        ("teacher_calls", "calls to the teacher", n.big),
+        ("teacher_tokens", "tokens of the teacher", n.big),
+        ("teacher_usd", "asking cost", n.usd),
+        ("training_s", "training took", n.duration),
+        ("training_usd", "training cost", n.usd),
+        ("saved_usd_per_million_rows", "saved by each million rows", n.usd),
+        ("break_even_rows", "paid for itself after (rows)", n.big),
+    )
+    return [(name, words(value)) for key, name, words in parts if (value := n.number(cost.get(key))) is not None]
+
+
+def _transfer(stored: Tree) -> Facts:
+    parts = (
+        ("rows", "answers kept", n.big),
+        ("bytes", "size on disk", n.size_of),
+        ("bytes_per_token", "for one position", lambda v: f"{n.significant(v)} bytes"),
+        ("shared_bytes", "shared by all positions", n.size_of),
+    )
+    found = [(name, words(value)) for key, name, words in parts if (value := n.number(stored.get(key))) is not None]
+    rows, size = n.number(stored.get("rows")), n.number(stored.get("bytes"))
+    if rows and size and "bytes_per_token" not in stored:
+        found.append(("for one answer", n.size_of(size / rows)))
+    for key, name in (
+        ("kl", "KL lost in storing"),
+        ("total_variation", "total variation lost in storing"),
+        ("bias", "bias of storing"),
+    ):
+        value = n.number((stored.get("fidelity") or {}).get(key))
+        if value is not None:
+            found.append((name, n.significant(value)))
+    return found

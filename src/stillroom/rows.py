@@ -1,0 +1,216 @@
+"""What travels between stages: Questions, Answers, Batch, Prediction, and the Arrow schema of a key.
+
+The shape legend, used as suffix of every array name:
+
+    N rows   B rows of a batch   C classes   D input columns   H hidden width   S seeds   K members of an ensemble
+    later: T tokens   V vocabulary   L layers
+
+This file knows no model, no loss and no file layout.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    import torch
+
+Array: TypeAlias = npt.NDArray[Any]
+Raw: TypeAlias = Array | dict[str, Array]
+"""Rows as they were given: one array [N, ...], or named columns of [N] values each."""
+
+KEY_BYTES = 16
+UNLABELLED = -1
+PLAIN_VIEW = 0
+"""View 0 is the question as it was given; view v > 0 is its v-th augmentation."""
+
+
+class Output(NamedTuple):
+    """What a model's forward pass gives: logits [B, C] and its last hidden layer [B, H]."""
+
+    logits_BC: torch.Tensor
+    hidden_BH: torch.Tensor | None = None
+
+
+def row_count(raw: Raw) -> int:
+    """How many rows `raw` holds."""
+    return len(next(iter(raw.values()))) if isinstance(raw, dict) else len(raw)
+
+
+def take_rows(raw: Raw, index_B: Array) -> Raw:
+    """The rows of `raw` at `index_B`, in that order."""
+    if isinstance(raw, dict):
+        return {name: column[index_B] for name, column in raw.items()}
+    return raw[index_B]
+
+
+def content_keys(raw: Raw) -> Array:
+    """The key of each question: the first 16 bytes of the sha256 of its content, uint8 [N, 16].
+
+    A column's name belongs to the content, the place of the row and of the file does not; so the same question has the
+    same key under any shuffle, split or neighbour. Floats are hashed as float64, so a CSV and a NumPy file agree.
+    """
+    if isinstance(raw, dict):
+        parts = {name: _canonical(raw[name]) for name in sorted(raw)}
+        heads = {name: f"{name}\0{column.dtype.kind}\0".encode() for name, column in parts.items()}
+        keys = bytearray()
+        for row in range(row_count(raw)):
+            digest = hashlib.sha256()
+            for name, column in parts.items():
+                value = column[row]
+                body = str(value).encode() if column.dtype.kind in "OU" else value.tobytes()
+                digest.update(heads[name] + len(body).to_bytes(4, "little") + body)
+            keys += digest.digest()[:KEY_BYTES]
+        return np.frombuffer(bytes(keys), np.uint8).reshape(-1, KEY_BYTES)
+    array = np.ascontiguousarray(_canonical(raw))
+    head = f"{array.dtype.kind}{array.shape[1:]}\0".encode()
+    if array.dtype.kind in "OU":
+        bodies = (str(value).encode() for value in array)
+    else:
+        bodies = (row.tobytes() for row in array)
+    joined = b"".join(hashlib.sha256(head + body).digest()[:KEY_BYTES] for body in bodies)
+    return np.frombuffer(joined, np.uint8).reshape(-1, KEY_BYTES)
+
+
+def _canonical(column: Array) -> Array:
+    if column.dtype.kind in "fiub" and column.dtype != np.uint8:
+        return column.astype(np.float64)
+    return column
+
+
+@dataclass(frozen=True)
+class Questions:
+    """Rows to ask about: raw inputs, content keys [N, 16], labels [N] (-1 where there is none) and weights [N]."""
+
+    raw: Raw
+    key_N: Array
+    label_N: Array
+    weight_N: Array
+    row_N: Array
+    """The row's place in its source, for error messages and example tables."""
+
+    @classmethod
+    def of(cls, raw: Raw, label_N: Array | None = None, row_N: Array | None = None) -> Questions:
+        """Questions with keys made from their content; no label where none is given."""
+        count = row_count(raw)
+        return cls(
+            raw,
+            content_keys(raw),
+            np.full(count, UNLABELLED, np.int64) if label_N is None else label_N.astype(np.int64),
+            np.ones(count, np.float32),
+            np.arange(count) if row_N is None else row_N,
+        )
+
+    def __len__(self) -> int:
+        return len(self.label_N)
+
+    def take(self, index: Array) -> Questions:
+        """These rows, in this order."""
+        return Questions(
+            take_rows(self.raw, index), self.key_N[index], self.label_N[index], self.weight_N[index], self.row_N[index]
+        )
+
+    @property
+    def labelled_N(self) -> Array:
+        """True where the row has a label."""
+        known_N: Array = self.label_N != UNLABELLED
+        return known_N
+
+    def fingerprint(self) -> str:
+        """A digest of keys, labels and weights, in order."""
+        digest = hashlib.sha256(self.key_N.tobytes())
+        digest.update(self.label_N.tobytes())
+        digest.update(self.weight_N.tobytes())
+        return digest.hexdigest()
+
+
+def joined(first: Questions, second: Questions) -> Questions:
+    """The rows of both, in order."""
+    if not len(second):
+        return first
+    if isinstance(first.raw, dict) and isinstance(second.raw, dict):
+        other = second.raw
+        raw: Raw = {name: np.concatenate([column, other[name]]) for name, column in first.raw.items()}
+    else:
+        raw = np.concatenate([first.raw, second.raw])
+    pairs = [(first.key_N, second.key_N), (first.label_N, second.label_N), (first.weight_N, second.weight_N)]
+    key_N, label_N, weight_N = (np.concatenate(pair) for pair in pairs)
+    return Questions(raw, key_N, label_N, weight_N, np.concatenate([first.row_N, second.row_N]))
+
+
+@dataclass(frozen=True)
+class Splits:
+    """All questions of a run. `omitted` are the training rows of classes the student must not see: a trained teacher
+    learns their labels, a student is given no more than their inputs, and those only to match a class prior."""
+
+    train: Questions
+    validation: Questions
+    test: Questions
+    omitted: Questions
+    classes: list[Any]
+    notes: list[str] = field(default_factory=list)
+    """What a reader of the report must know about how the rows were split."""
+
+    def fingerprint(self) -> str:
+        """A digest of every split and of the classes."""
+        parts = [self.train, self.validation, self.test, self.omitted]
+        text = "".join(part.fingerprint() for part in parts) + repr(self.classes)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What a teacher said: log-probabilities [N, C] and, where asked for, its last hidden layer [N, H]."""
+
+    log_probabilities_NC: Array
+    hidden_NH: Array | None = None
+
+
+@dataclass(slots=True)
+class Batch:
+    """What the loop hands to a student and its objectives. Fields that a recipe does not use are None."""
+
+    input: torch.Tensor
+    label_B: torch.Tensor | None = None
+    weight_B: torch.Tensor | None = None
+    log_probabilities_BC: torch.Tensor | None = None
+    hidden_BH: torch.Tensor | None = None
+    mixed_label_B: torch.Tensor | None = None
+    """Mixup: the label of the row mixed in, with share 1 - `mix`."""
+    mix: float = 1.0
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a student says of N rows: the original labels [N], probabilities [N, C] float32, and the classes [C]."""
+
+    label: Array
+    probabilities: Array
+    classes: list[Any]
+
+    def __len__(self) -> int:
+        return len(self.label)
+
+    def _repr_html_(self) -> str:
+        from html import escape
+
+        head = "".join(f"<th>{escape(str(name))}</th>" for name in ["label", *self.classes])
+        body = "".join(
+            f"<tr><td>{escape(str(label))}</td>" + "".join(f"<td>{p:.3f}</td>" for p in row) + "</tr>"
+            for label, row in zip(self.label[:20], self.probabilities[:20], strict=True)
+        )
+        more = f"<p>{len(self) - 20:,} more rows</p>" if len(self) > 20 else ""
+        return f"<table><tr>{head}</tr>{body}</table>{more}"
+
+
+def key_schema() -> pa.Schema:
+    """The Arrow schema of a shard's keys: content key (16 bytes) and view."""
+    import pyarrow as pa
+
+    return pa.schema([("key", pa.binary(KEY_BYTES)), ("view", pa.int64())])

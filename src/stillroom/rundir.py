@@ -1,0 +1,228 @@
+"""Where each stage keeps its folder, and how a file becomes durable.
+
+A stage writes its folder, then `manifest.json` last: the sha256 of each file and the fingerprint of what the folder was
+made from. A folder without a manifest, or with another fingerprint, is made again; so a killed run goes on where it was.
+Every fsync and rename is a commit point, numbered, at which a test can end the process (STILLROOM_KILL_AT=n).
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from stillroom.errors import CorruptFile, DiskFull, ForeignRun, RunBusy
+
+MANIFEST = "manifest.json"
+_commit_points = 0
+
+
+def commit_point() -> None:
+    """Called before and after each fsync and rename. Ends the process here if STILLROOM_KILL_AT names this point."""
+    global _commit_points  # noqa: PLW0603 - a process-wide count is what fault injection needs
+    _commit_points += 1
+    if os.environ.get("STILLROOM_KILL_AT") == str(_commit_points):
+        os.kill(os.getpid(), signal.SIGKILL)
+    log = os.environ.get("STILLROOM_COMMIT_LOG")
+    if log:
+        Path(log).write_text(str(_commit_points))
+
+
+@contextmanager
+def disk_errors(path: Path) -> Iterator[None]:
+    """Turn 'no space left' into an error that says where, and that nothing finished is lost."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise DiskFull(
+            "no room left on the disk",
+            where=str(path),
+            cure="Free some space and run the same command again: everything finished before is kept",
+        ) from error
+
+
+def write_file(path: Path, data: bytes | memoryview) -> None:
+    """Write `path` so that after any crash it holds either its old content or all of the new."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    staged = path.with_name(path.name + ".staged")
+    with disk_errors(path):
+        with open(staged, "wb") as file:
+            file.write(data)
+            file.flush()
+            commit_point()
+            os.fsync(file.fileno())
+            commit_point()
+        os.rename(staged, path)
+        commit_point()
+        sync_folder(path.parent)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a value as JSON, durably (see `write_file`)."""
+    write_file(path, (json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode())
+
+
+def read_json(path: Path) -> Any:
+    """Read JSON; a file that is cut short or damaged is a CorruptFile."""
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise CorruptFile(
+            "this file is not whole JSON", where=str(path), cure="Remove its folder and run again; it is made anew"
+        ) from error
+
+
+def publish(staged: Path, final: Path) -> None:
+    """Give a finished, synced folder its final name in one step."""
+    with disk_errors(final):
+        sync_folder(staged)
+        commit_point()
+        os.rename(staged, final)
+        commit_point()
+        sync_folder(final.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder durable."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        commit_point()
+        os.fsync(handle)
+        commit_point()
+    finally:
+        os.close(handle)
+
+
+def sha256_file(path: Path) -> str:
+    """The sha256 of a file's content, in hex."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def fingerprint(*parts: Any) -> str:
+    """A digest of JSON-like values: equal values, equal fingerprint, in any process."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def seal(folder: Path, made_from: str) -> None:
+    """Write the folder's manifest: from now on it is finished."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST)
+    sums = {str(path.relative_to(folder)): sha256_file(path) for path in files}
+    write_json(folder / MANIFEST, {"made_from": made_from, "files": sums})
+
+
+def is_sealed(folder: Path, made_from: str) -> bool:
+    """True where the folder is finished and was made from just this."""
+    manifest = folder / MANIFEST
+    return manifest.is_file() and bool(read_json(manifest)["made_from"] == made_from)
+
+
+def verify(folder: Path) -> None:
+    """Compare every file with the manifest. Raises CorruptFile naming the first that differs."""
+    for name, expected in read_json(folder / MANIFEST)["files"].items():
+        path = folder / name
+        if not path.is_file() or sha256_file(path) != expected:
+            raise CorruptFile(
+                "this file does not match its checksum",
+                where=str(path),
+                cure=f"Remove {folder} and run again; only what it held is made anew",
+            )
+
+
+def take_lock(path: Path) -> int:
+    """Take the lock file at `path` for this process; a busy one is a RunBusy. Returns the open handle."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(handle)
+        raise RunBusy(
+            "another process is working in this folder",
+            where=str(path.parent),
+            cure="Wait for it to end, or choose another folder with --run",
+        ) from error
+    return handle
+
+
+@contextmanager
+def lock(path: Path) -> Iterator[None]:
+    """Hold the lock file at `path` while the block runs; the system frees it if the process dies."""
+    handle = take_lock(path)
+    try:
+        yield
+    finally:
+        os.close(handle)
+
+
+class RunDir:
+    """A run folder: its stages, its events and its temporary work."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.work = path / ".work"
+
+    @contextmanager
+    def hold(self, name: str) -> Iterator[None]:
+        """Hold the folder for the run called `name`. Raises RunBusy or ForeignRun."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        with lock(self.path / ".lock"):
+            owner = self.path / ".name"
+            if owner.is_file():
+                if owner.read_text() != name:
+                    raise ForeignRun(
+                        f"this folder holds the run {owner.read_text()!r}, not {name!r}",
+                        where=str(self.path),
+                        cure="Choose another folder with --run, or give the recipe that run's name",
+                    )
+            elif any(child.name != ".lock" for child in self.path.iterdir()):
+                raise ForeignRun(
+                    "this folder is not empty and holds no run",
+                    where=str(self.path),
+                    cure="Choose another folder with --run",
+                )
+            else:
+                write_file(owner, name.encode())
+            yield
+
+    @contextmanager
+    def stage(self, name: str, made_from: str) -> Iterator[Path | None]:
+        """Yield the folder to fill, or None where it is finished already; sealed when the block ends well."""
+        folder = self.path / name
+        if is_sealed(folder, made_from):
+            yield None
+            return
+        self.discard(folder)
+        folder.mkdir(parents=True)
+        yield folder
+        seal(folder, made_from)
+
+    def discard(self, folder: Path) -> None:
+        """Remove a stale or half-written folder, its manifest first, so that no half of it can pass for whole."""
+        (folder / MANIFEST).unlink(missing_ok=True)
+        shutil.rmtree(folder, ignore_errors=True)
+
+    def event(self, kind: str, **values: Any) -> None:
+        """Append one line to events.jsonl."""
+        line = json.dumps({"time": round(time.time(), 3), "event": kind, **values}, ensure_ascii=False)
+        with disk_errors(self.path), open(self.path / "events.jsonl", "a") as file:
+            file.write(line + "\n")
+
+    def events(self) -> list[dict[str, Any]]:
+        """All whole lines of events.jsonl; a last line cut by a crash is left out."""
+        path = self.path / "events.jsonl"
+        if not path.is_file():
+            return []
+        lines = path.read_text().splitlines()
+        return [json.loads(line) for line in lines if line.startswith("{") and line.endswith("}")]

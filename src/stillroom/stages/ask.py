@@ -1,0 +1,75 @@
+"""Stage ask: put every question to every teacher once; what they answer is the transfer set."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from stillroom.errors import WrongAnswer
+from stillroom.kinds import AskedTeacher
+from stillroom.rows import Questions
+from stillroom.rundir import write_json
+from stillroom.stages.opening import Run, seen_as, views_of
+
+if TYPE_CHECKING:
+    from stillroom.transfer_set.store import Kept
+
+
+def ask(run: Run, asked: AskedTeacher) -> Kept:
+    """Ask each member what the store lacks, then merge the members' answers where there are several."""
+    from stillroom.teachers.ensemble import Ensemble
+    from stillroom.transfer_set.ask import KeptTeacher
+
+    teacher, started = run.recipe.teacher, time.monotonic()
+    members = getattr(asked, "members", [asked])
+    licences = {"teacher": teacher.licence or "unknown"}
+    kept: list[Kept] = []
+    for place, (member, knobs) in enumerate(zip(members, teacher.each(), strict=True)):
+        licence = knobs.licence or teacher.licence or "unknown"
+        kept.append(
+            _ask_one(run, member, knobs.kind, {"teacher": licence}, f"ask teacher {place + 1} of {len(members)}")
+        )
+    whole = kept[0]
+    if isinstance(teacher, Ensemble):
+        for place, one in enumerate(kept):
+            licences[f"teacher.{place}"] = one.header.licences["teacher"]
+        whole = _ask_one(run, teacher.over([KeptTeacher(one) for one in kept]), "ensemble", licences, "merge answers")
+    run.dir.event("asked", seconds=round(time.monotonic() - started, 3), rows=len(whole))
+    if run.recipe.transfer_set.store is not None:
+        write_json(
+            run.dir.path / "transfer_set" / "asked.json", {"store": str(whole.folder), "teacher": asked.fingerprint}
+        )
+    return whole
+
+
+def _ask_one(run: Run, teacher: AskedTeacher, kind: str, licences: dict[str, str], words: str) -> Kept:
+    """All the questions one teacher is asked: the transfer set in its views, and every other split as it is."""
+    from stillroom.transfer_set.ask import ask as ask_all
+    from stillroom.transfer_set.store import Store
+
+    recipe, splits = run.recipe, run.splits
+    store = Store(recipe.transfer_set.store or run.dir.path / "transfer_set")
+    views = views_of(recipe)
+    asking: list[tuple[str, Questions, Sequence[int]]] = [
+        ("train", splits.train, () if recipe.transfer_set.live else views),
+        ("omitted", splits.omitted, (0,) if recipe.training.class_prior == "teacher" else ()),
+        ("validation", splits.validation, (0,)),
+        ("test", splits.test, (0,)),
+    ]
+    if not teacher.fingerprint and hasattr(teacher, "identify"):
+        teacher.identify(splits.train)
+    total = sum(len(questions) * len(which) for _, questions, which in asking)
+    with run.show.stage(words, total, "answers") as done:
+        for name, questions, which in asking:
+            try:
+                found = ask_all(
+                    store, teacher, questions, kind=kind, licences=licences, views=which,
+                    seen=seen_as(recipe.questions.augment), progress=done,
+                )  # fmt: skip
+            except WrongAnswer:
+                # Recorded answers may cover the transfer set alone; the teacher is then not scored on that split.
+                if name == "train" or kind not in ("recorded", "ensemble"):
+                    raise
+            run.clock.check()
+    return found

@@ -1,0 +1,102 @@
+"""Stage evaluate: predictions once, then scorecard.json and what the report shows. The test split is read here only."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from stillroom.errors import WrongAnswer
+from stillroom.kinds import AskedTeacher
+from stillroom.rows import Questions
+from stillroom.rundir import fingerprint, read_json, write_json
+from stillroom.stages.opening import Run, versions
+from stillroom.stages.train import roles
+
+if TYPE_CHECKING:
+    from stillroom.evaluation.exam import Exam
+    from stillroom.transfer_set.store import Kept
+
+
+def evaluate(run: Run, asked: AskedTeacher, kept: Kept) -> None:
+    """Predict once, write the predictions, and compute the scorecard from them. The test split is read here only."""
+    from stillroom.evaluation.details import details
+    from stillroom.evaluation.exam import sit
+
+    models = {role.name: [run.dir.path / role.folder(seed) for seed in range(run.recipe.seeds)] for role in roles(run)}
+    taught = _taught_folders(run)
+    manifests = [read_json(folder / "manifest.json") for folders in models.values() for folder in folders]
+    made_from = fingerprint(
+        manifests, asked.fingerprint, run.splits.fingerprint(), run.recipe.evaluation.model_dump(mode="json")
+    )
+    with run.dir.stage("evaluation", made_from) as folder:
+        if folder is None:
+            return
+        with run.show.stage("evaluate", 1, "scorecard") as done:
+            scorecard, found = sit(_exam(run, asked, kept, models, taught), folder)
+            heat = settled_temperature(run)
+            write_json(folder / "details.json", details(found, run.splits, models, taught, heat, _about(run, heat)))
+            write_json(run.dir.path / "scorecard.json", scorecard)
+            done(1)
+
+
+def _exam(run: Run, asked: AskedTeacher, kept: Kept, models: dict[str, list[Path]], taught: list[Path]) -> Exam:
+    from stillroom.evaluation.cost import Spent
+    from stillroom.evaluation.exam import Exam
+    from stillroom.rows import Answers
+
+    def answers(questions: Questions) -> Answers | None:
+        try:
+            return Answers(kept.reader(questions.key_N).all())
+        except WrongAnswer:
+            return None
+
+    recipe, events = run.recipe, run.dir.events()
+    trained = {one["name"]: one["seconds"] for one in events if one["event"] in ("trained", "taught")}
+    asking = sum(one["seconds"] for one in events if one["event"] == "asked")
+    other = recipe.evaluation.independent_teacher
+    return Exam(
+        recipe.name, run.splits, models, asked, taught, answers(run.splits.test), answers(run.splits.validation),
+        recipe.evaluation, run.device,
+        Spent(asking, sum(trained.values()), trained.get("student"), sum(one["rows"] for one in events if one["event"] == "asked")),
+        sorted(set(run.splits.omitted.label_N.tolist()) - {-1}),
+        None if other is None else other.build(run.dir.path / "independent", run.folders, run.splits.classes),
+        {"rows": len(kept), "bytes": kept.size_bytes, "shared_bytes": 0}, versions(),
+    )  # fmt: skip
+
+
+def _taught_folders(run: Run) -> list[Path]:
+    """The folders of the teacher's members, as far as they are models of ours."""
+    home, members = run.dir.path / run.teacher_home, run.recipe.teacher.each()
+    found = [home / str(place) if len(members) > 1 else home for place in range(len(members))]
+    for place, member in enumerate(members):
+        if member.kind == "saved":
+            from stillroom.models.references import resolve
+
+            found[place] = resolve(getattr(member, "model", ""), run.folders)
+    return found if all((folder / "config.json").is_file() for folder in found) else []
+
+
+def settled_temperature(run: Run) -> float:
+    """The temperature the student was trained at; 1 where it had none."""
+    chosen = run.dir.path / "tuning" / "student" / "chosen.json"
+    for objective in run.recipe.objectives:
+        heat = getattr(objective, "temperature", None)
+        if heat is not None:
+            return float(read_json(chosen)["temperature"]) if heat == "auto" else float(heat)
+    return 1.0
+
+
+def _about(run: Run, heat: float) -> dict[str, Any]:
+    """What the report and the card say of how it was made."""
+    recipe, members = run.recipe, run.recipe.teacher.each()
+    names = [member.kind for member in members]
+    licences = {"teacher": recipe.teacher.licence or "unknown", "data": recipe.questions.licence or "unknown"}
+    licences |= {f"teacher {place + 1}": member.licence for place, member in enumerate(members) if member.licence}
+    return {
+        "teacher": f"an ensemble of {len(members)} ({', '.join(sorted(set(names)))})" if len(members) > 1 else names[0],
+        "student": f"{recipe.student.kind}, {recipe.student.architecture().model_dump(mode='json')}",
+        "licences": licences,
+        "recipe_yaml": (run.dir.path / "recipe.yaml").read_text(),
+        "temperature": heat,
+        "notes": run.splits.notes,
+    }

@@ -1,0 +1,191 @@
+"""A recipe at work: read, checked against its data and models, and holding its run folder. Before any stage.
+
+Nothing is spent here: what can be found wrong is found wrong before the first stage.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from stillroom import inputs
+from stillroom.budget import Clock
+from stillroom.errors import RecipeError
+from stillroom.kinds import Teacher, parse
+from stillroom.progress import Show, Silent
+from stillroom.recipe import Recipe
+from stillroom.rows import Questions, Splits
+from stillroom.rundir import RunDir, fingerprint, write_file
+
+if TYPE_CHECKING:
+    from stillroom.models.device import Device
+    from stillroom.training.loop import Hooks
+
+
+@dataclass
+class Run:
+    """A recipe at work in its folder. An arm is a Run too: the same folder under the arm's recipe."""
+
+    recipe: Recipe
+    dir: RunDir
+    folders: list[Path]
+    show: Show
+    clock: Clock
+    arm: str = ""
+
+    @cached_property
+    def splits(self) -> Splits:
+        """The questions, read and split."""
+        return self.recipe.questions.build(self.folders)
+
+    @cached_property
+    def device(self) -> Device:
+        """Where tensors live."""
+        from stillroom.models.device import choose
+
+        return choose(self.recipe.device)
+
+    @cached_property
+    def arms(self) -> dict[str, Run]:
+        """The runs of the named arms."""
+        return {name: self._as_arm(name) for name in self.recipe.arms}
+
+    def _as_arm(self, name: str) -> Run:
+        arm = Run(self.recipe.arm(name), self.dir, self.folders, self.show, self.clock, name)
+        if arm.recipe.questions == self.recipe.questions:
+            arm.__dict__["splits"] = self.splits
+        return arm
+
+    @property
+    def teacher_home(self) -> str:
+        """Where, in the run folder, this run's trained teacher stands."""
+        return f"arms/{self.arm}/teacher" if self.arm else "teacher"
+
+
+def load(recipe: Recipe | Mapping[str, Any] | str | Path, teacher: Any = None) -> tuple[Recipe, Path]:
+    """The recipe, with a Python teacher in it if one is given, and the folder its relative paths start from."""
+    folder = Path()
+    if isinstance(recipe, str | Path):
+        loaded, folder = Recipe.load(recipe), Path(recipe).parent
+        if (folder / ".folder").is_file():
+            folder = Path((folder / ".folder").read_text())
+    else:
+        loaded = recipe if isinstance(recipe, Recipe) else Recipe.from_tree(dict(recipe))
+    if teacher is not None:
+        given = teacher if isinstance(teacher, Teacher) else parse("teacher", {"kind": "python", "given": teacher})
+        loaded = loaded.model_copy(update={"teacher": given})
+    return loaded, folder
+
+
+def table_recipe(data: Path, label: str, overrides: Sequence[str] = ()) -> Recipe:
+    """The recipe of `distill DATA --label COLUMN`; its paths start at the data's folder."""
+    from stillroom.recipe import apply_override
+    from stillroom.starters import for_table
+
+    tree = for_table(data.stem, data.name, label)
+    for override in overrides:
+        apply_override(tree, override)
+    return Recipe.from_tree(tree)
+
+
+@contextmanager
+def opened(recipe: Recipe, path: Path, folder: Path, show: Show | None = None) -> Iterator[Run]:
+    """Check all that can be checked, then hold the run folder and write the resolved recipe into it."""
+    recipe.check()
+    run = Run(recipe, RunDir(path), look_in(folder), show or Silent(), clock_of(recipe, path))
+    check_data(run)
+    with run.dir.hold(recipe.name), run.clock.running():
+        head = "".join(f"# {name} {version}\n" for name, version in versions().items())
+        body = yaml.safe_dump(recipe.to_tree(), sort_keys=False, allow_unicode=True)
+        write_file(path / "recipe.yaml", (head + body).encode())
+        write_file(path / ".folder", str(folder.resolve()).encode())
+        yield run
+
+
+def look_in(folder: Path) -> list[Path]:
+    """Where relative paths are looked for: the recipe's folder, then $STILLROOM_DATA."""
+    data = os.environ.get("STILLROOM_DATA")
+    return [folder, *([Path(data)] if data else [])]
+
+
+def versions() -> dict[str, str]:
+    """Versions of what the figures depend on."""
+    import platform
+    from importlib.metadata import version
+
+    names = ("stillroom", "torch", "numpy", "pyarrow", "scikit-learn")
+    return {"python": platform.python_version(), **{name: version(name) for name in names}}
+
+
+def clock_of(recipe: Recipe, path: Path) -> Clock:
+    """The tighter of the budgets in minutes and in USD; a teacher on this machine costs machine time, and no tokens."""
+    limits = {"budget.minutes": recipe.budget.minutes}
+    if recipe.budget.usd is not None and recipe.evaluation.price is not None:
+        limits["budget.usd"] = 60 * recipe.budget.usd / recipe.evaluation.price.usd_per_hour
+    known = {named: limit for named, limit in limits.items() if limit is not None}
+    named = min(known, key=lambda name: known[name]) if known else ""
+    return Clock(known.get(named), named, path)
+
+
+def check_data(run: Run) -> None:
+    """Read the questions and see that teacher, controls and arms can work on them, before anything is spent."""
+    splits = run.splits
+    if any(member.trains for member in run.recipe.teacher.each()) and not splits.train.labelled_N.any():
+        raise RecipeError(
+            "the teacher is to be trained, and no training row has a label",
+            where="teacher",
+            cure="Give labels, or a teacher of kind saved or recorded",
+        )
+    if run.recipe.training.mixup and isinstance(splits.train.raw, dict):
+        raise RecipeError(
+            "columns cannot be mixed", where="training.mixup", cure="Use mixup with images or arrays only"
+        )
+    shape = tuple(inputs.learn(splits.train.raw, run.recipe.questions.scale).shape)
+    for checked in [run, *run.arms.values()]:
+        checked.recipe.student.build(shape, len(splits.classes))
+        if checked.splits is not splits and checked.splits.test.fingerprint() != splits.test.fingerprint():
+            raise RecipeError(
+                "this arm would be tested on other rows than the student",
+                where=f"arms.{checked.arm}.questions",
+                cure="An arm may change the training side of the questions only",
+            )
+        for place, member in enumerate(checked.recipe.teacher.each()):
+            if not member.trains:
+                built = member.build(run.dir.path / "teacher" / str(place), run.folders, splits.classes)
+                checked.recipe.check(getattr(built, "gives", member.gives))
+
+
+@contextmanager
+def working(run: Run, name: str, made_from: str, words: str, steps: int) -> Iterator[tuple[Path, Hooks]]:
+    """A training's own working folder, for its checkpoints, and what its loop is to tell and ask."""
+    from stillroom.training.loop import Hooks
+
+    work = run.dir.work / fingerprint(name, made_from)[:16]
+    with run.show.stage(words, steps, "steps") as done:
+        yield work, Hooks(stepped=done, may_go_on=run.clock.check)
+    shutil.rmtree(work, ignore_errors=True)
+
+
+def views_of(recipe: Recipe) -> list[int]:
+    """View 0 is the row as it is; with augmentation the transfer set is asked in views 1 to `views`."""
+    return list(range(1, recipe.questions.views + 1)) if recipe.questions.augment else [0]
+
+
+def seen_as(augment: Sequence[Any]) -> Any:
+    """Shows questions as a view has them."""
+    from stillroom.questions.views import apply_views
+
+    def seen(questions: Questions, view: int) -> Questions:
+        if view == 0 or not augment:
+            return questions
+        return replace(questions, raw=apply_views(augment, questions.raw, questions.key_N, view))
+
+    return seen

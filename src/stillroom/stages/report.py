@@ -1,0 +1,21 @@
+"""Stage report: report.html and the student's model card, from what the evaluation wrote."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from stillroom.rundir import read_json
+from stillroom.stages.opening import Run
+
+
+def report(run: Run) -> Path:
+    """Render report.html and the student's model card from what the evaluation wrote."""
+    from stillroom.report.card import model_card
+    from stillroom.report.page import render
+
+    scorecard = read_json(run.dir.path / "scorecard.json")
+    details = read_json(run.dir.path / "evaluation" / "details.json")
+    path = run.dir.path / "report.html"
+    path.write_text(render(scorecard, details))
+    (run.dir.path / "student" / "README.md").write_text(model_card(scorecard, details["about"]))
+    return path

@@ -1,0 +1,55 @@
+"""Stage teach: train the teachers that the recipe has trained, each in its own folder, and build the teacher."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from stillroom import inputs
+from stillroom.kinds import AskedTeacher, parse
+from stillroom.recipe import Training
+from stillroom.rows import joined
+from stillroom.rundir import fingerprint
+from stillroom.stages.opening import Run, seen_as, working
+
+
+def teach(run: Run) -> AskedTeacher:
+    """Train the members that must be, each in its own folder, and build the teacher."""
+    home, members = run.dir.path / run.teacher_home, run.recipe.teacher.each()
+    for place, member in enumerate(members):
+        if member.trains:
+            name = f"{run.teacher_home}/{place}" if len(members) > 1 else run.teacher_home
+            _train_teacher(run, member, name, f"teacher {place + 1} of {len(members)}")
+    return run.recipe.teacher.build(home, run.folders, run.splits.classes)
+
+
+def _train_teacher(run: Run, member: Any, name: str, words: str) -> None:
+    """A `trained` teacher learns from the labels of all training rows, those that the student must not see included."""
+    from stillroom.models.device import Device
+    from stillroom.training.batches import Source
+    from stillroom.training.fit import Lesson, fit, steps_in
+
+    known = joined(run.splits.train, run.splits.omitted)
+    known = known.take(np.flatnonzero(known.labelled_N))
+    knobs: Training = member.training()
+    learned = inputs.learn(known.raw, run.recipe.questions.scale)
+    seen = seen_as(member.augment) if member.augment else None
+    source = Source(known, learned, views=0, seen=seen)
+    device: Device = run.device
+    steps = steps_in(knobs, len(known))
+    made_from = fingerprint(
+        member.model_dump(mode="json", exclude={"licence"}), run.recipe.questions.scale, run.recipe.dtype,
+        known.fingerprint(), run.splits.validation.fingerprint(),
+    )  # fmt: skip
+    with run.dir.stage(name, made_from) as folder:
+        if folder is None:
+            return
+        hard = (parse("objective", {"kind": "hard_label"}),)
+        lesson = Lesson(
+            member.model, member.model.build, hard, knobs, source, run.splits.classes, run.splits.validation,
+            member.seed, steps, device, run.recipe.dtype,
+        )  # fmt: skip
+        with working(run, name, made_from, words, steps) as (work, hooks):
+            history = fit(lesson, folder, work, hooks)
+        run.dir.event("taught", name=name, seconds=round(history.seconds, 3))

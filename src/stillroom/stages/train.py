@@ -1,0 +1,171 @@
+"""Stage train: the student, its controls and the arms, each over all seeds, each in its own folder."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from stillroom import inputs
+from stillroom.kinds import AskedTeacher, Objective, parse
+from stillroom.rows import Array, Questions, joined
+from stillroom.rundir import fingerprint, read_json, write_json
+from stillroom.stages.ask import ask
+from stillroom.stages.opening import Run, seen_as, views_of, working
+from stillroom.stages.teach import teach
+
+if TYPE_CHECKING:
+    from stillroom.training.batches import Source
+    from stillroom.transfer_set.store import Kept
+
+TEMPERATURES = (1.0, 2.0, 4.0, 8.0, 20.0)
+"""What `temperature: auto` tries: small students want 2 to 4, wide ones 8 and more (Hinton and others 2015)."""
+
+
+@dataclass(frozen=True)
+class Role:
+    """One of the models that are compared: under which run's recipe, by which objectives, on labels alone or not."""
+
+    name: str
+    run: Run
+    objectives: tuple[Objective, ...]
+    labels_alone: bool = False
+
+    def folder(self, seed: int) -> str:
+        """Where this role's model of a seed stands; the first seed at the top level."""
+        name = f"arms/{self.name}" if self.run.arm else self.name
+        return name if seed == 0 else f"seeds/{seed}/{name}"
+
+
+def roles(run: Run) -> list[Role]:
+    """The student, its controls, and the arms. A control that makes no sense for the recipe is left out."""
+    recipe = run.recipe
+    found = [Role("student", run, recipe.objectives)]
+    if run.splits.train.labelled_N.any():
+        found.append(Role("control", run, (parse("objective", {"kind": "hard_label"}),), labels_alone=True))
+    if any(objective.kind == "soft_target" for objective in recipe.objectives):
+        found.append(Role("hard_teacher", run, tuple(_hardened(objective) for objective in recipe.objectives)))
+    return found + [Role(name, arm, arm.recipe.objectives) for name, arm in run.arms.items()]
+
+
+def _hardened(objective: Objective) -> Objective:
+    if objective.kind != "soft_target":
+        return objective
+    found: Objective = parse("objective", {"kind": "hard_label", "from": "teacher", "weight": objective.weight})
+    return found
+
+
+def train(run: Run, asked: AskedTeacher, kept: Kept) -> None:
+    """Train every role over all seeds. An arm with another teacher, or other questions, first has its own asked."""
+    for role in roles(run):
+        teacher, answers = asked, kept
+        if role.run.arm and (role.run.recipe.teacher, role.run.recipe.questions) != (
+            run.recipe.teacher,
+            run.recipe.questions,
+        ):
+            teacher = teach(role.run)
+            answers = ask(role.run, teacher)
+        objectives = settled(role, teacher, answers)
+        for seed in range(run.recipe.seeds):
+            train_one(role, objectives, teacher, answers, seed, role.folder(seed), f"{role.name}, seed {seed}")
+    shutil.rmtree(run.dir.work, ignore_errors=True)
+
+
+def settled(role: Role, asked: AskedTeacher, kept: Kept) -> tuple[Objective, ...]:
+    """The objectives with `temperature: auto` settled: one student a temperature, the fewest validation errors wins."""
+    if not any(getattr(objective, "temperature", None) == "auto" for objective in role.objectives):
+        return role.objectives
+    run, tried = role.run, {}
+    for heat in TEMPERATURES:
+        name = f"tuning/{role.name}/{heat:g}"
+        train_one(role, _heated(role.objectives, heat), asked, kept, 0, name, f"{role.name} at temperature {heat:g}")
+        last = read_json(run.dir.path / name / "history.json")["curve"][-1]
+        tried[heat] = (-last["validation_accuracy"], last["validation_loss"])
+    best = min(tried, key=lambda heat: tried[heat])
+    found = {"temperature": best, "tried": {f"{heat:g}": {"accuracy": -a, "loss": b} for heat, (a, b) in tried.items()}}
+    write_json(run.dir.path / "tuning" / role.name / "chosen.json", found)
+    return _heated(role.objectives, best)
+
+
+def _heated(objectives: Sequence[Objective], heat: float) -> tuple[Objective, ...]:
+    return tuple(
+        objective.model_copy(update={"temperature": heat})
+        if getattr(objective, "temperature", None) == "auto"
+        else objective
+        for objective in objectives
+    )
+
+
+def train_one(
+    role: Role, objectives: tuple[Objective, ...], asked: AskedTeacher, kept: Kept, seed: int, name: str, words: str
+) -> None:
+    """Train one role's model of one seed into its folder; the control gets the student's number of steps."""
+    from stillroom.training.fit import Lesson, fit, steps_in
+
+    recipe, splits, knobs = role.run.recipe, role.run.splits, role.run.recipe.training
+    steps = steps_in(knobs, len(splits.train))
+    source = _labels_alone(role.run) if role.labels_alone else _transfer_set(role.run, objectives, asked, kept, seed)
+    prior = _prior(role.run, asked, kept)
+    made_from = fingerprint(
+        recipe.student.model_dump(mode="json"), [objective.model_dump(mode="json") for objective in objectives],
+        knobs.model_dump(mode="json"), recipe.transfer_set.model_dump(mode="json", exclude={"store"}),
+        recipe.questions.model_dump(mode="json", exclude={"licence"}), role.run.splits.fingerprint(), seed, recipe.dtype,
+        "" if role.labels_alone else asked.fingerprint, None if prior is None else prior[1].tolist(),
+    )  # fmt: skip
+    with role.run.dir.stage(name, made_from) as folder:
+        if folder is None:
+            return
+        lesson = Lesson(
+            recipe.student.architecture(), recipe.student.build, objectives, knobs, source, splits.classes,
+            splits.validation, seed, steps, role.run.device, recipe.dtype, prior,
+        )  # fmt: skip
+        with working(role.run, name, made_from, words, steps) as (work, hooks):
+            history = fit(lesson, folder, work, hooks)
+        role.run.dir.event("trained", name=name, seconds=round(history.seconds, 3))
+
+
+def _labels_alone(run: Run) -> Source:
+    from stillroom.training.batches import Source
+
+    splits, augment = run.splits, run.recipe.questions.augment
+    known = splits.train.take(np.flatnonzero(splits.train.labelled_N))
+    learned = inputs.learn(splits.train.raw, run.recipe.questions.scale)
+    return Source(known, learned, views=0, seen=seen_as(augment) if augment else None)
+
+
+def _transfer_set(run: Run, objectives: Sequence[Objective], asked: AskedTeacher, kept: Kept, seed: int) -> Source:
+    from stillroom.training.batches import Source
+    from stillroom.transfer_set import wrong_classes
+
+    recipe, train = run.recipe, run.splits.train
+    learned = inputs.learn(train.raw, recipe.questions.scale)
+    seen = seen_as(recipe.questions.augment) if recipe.questions.augment else None
+    needs = frozenset[str]().union(*(objective.required() for objective in objectives))
+    hidden = "hidden" in needs
+    if recipe.transfer_set.live:
+        return Source(train, learned, live=asked, views=0, seen=seen, with_hidden=hidden)
+    heat = next((float(getattr(one, "temperature")) for one in objectives if hasattr(one, "temperature")), 1.0)  # noqa: B009
+    spoil = {
+        "teacher": None,
+        "permuted": lambda logs_NC: wrong_classes.permuted(logs_NC, seed),
+        "uniform": lambda logs_NC: wrong_classes.uniform(logs_NC, heat),
+    }[recipe.transfer_set.wrong_classes]
+    views = views_of(recipe)
+    readers = [kept.reader(train.key_N, view) for view in views] if needs else []
+    return Source(train, learned, readers, None, len(views), seen, hidden, spoil)
+
+
+def _prior(run: Run, asked: AskedTeacher, kept: Kept) -> tuple[Questions, Array] | None:
+    """The unlabelled questions and the class prior to match on them, where the recipe asks for it."""
+    wanted, splits = run.recipe.training.class_prior, run.splits
+    if wanted == "none":
+        return None
+    pool, classes = joined(splits.train, splits.omitted), len(splits.classes)
+    if wanted == "uniform":
+        return pool, np.full(classes, 1 / classes)
+    if wanted == "labels":
+        return pool, np.bincount(pool.label_N[pool.labelled_N], minlength=classes) / max(1, pool.labelled_N.sum())
+    return pool, np.exp(kept.reader(pool.key_N).all()).mean(0)

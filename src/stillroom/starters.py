@@ -1,0 +1,101 @@
+"""Recipes to start from: what `stillroom new` prints, what `distill DATA.csv` uses, and the two panels of the demo."""
+
+from __future__ import annotations
+
+from typing import Any
+
+STARTERS = {
+    "ensemble": """\
+# Ten networks into one small one. Run it: stillroom distill {file}
+name: my-ensemble
+questions: {{kind: dataset, source: data.csv, label: label}}   # or an .npz, a folder of images, builtin:digits
+teacher:
+  kind: ensemble
+  size: 10
+  member: {{kind: trained, model: {{kind: mlp, hidden: [256, 256], dropout: 0.2}}, epochs: 30}}
+student: {{kind: fresh, model: {{kind: mlp, hidden: [32]}}}}
+objectives:
+  - {{kind: soft_target, temperature: auto, weight: 1.0}}
+  - {{kind: hard_label, weight: 0.1}}
+training: {{epochs: 60, batch_size: 64, learning_rate: 2e-3}}
+evaluation: {{price: {{usd_per_hour: 0.1}}}}
+""",
+    "compress": """\
+# A model you have into a smaller one. Run it: stillroom distill {file}
+name: my-compression
+questions: {{kind: dataset, source: data.csv, label: label}}
+teacher: {{kind: saved, model: runs/my-ensemble/student, licence: unknown}}
+student: {{kind: fresh, model: {{kind: mlp, hidden: [16]}}}}
+objectives:
+  - {{kind: soft_target, temperature: 2, weight: 1.0}}
+  - {{kind: hard_label, weight: 0.1}}
+training: {{epochs: 60, batch_size: 64, learning_rate: 2e-3}}
+evaluation: {{price: {{usd_per_hour: 0.1}}}}
+""",
+}
+
+
+def starter(kind: str, file: str) -> str:
+    """The text of a starter recipe, at most 15 lines."""
+    return STARTERS[kind].format(file=file)
+
+
+def for_table(name: str, source: str, label: str) -> dict[str, Any]:
+    """The recipe of `distill DATA.csv --label COLUMN`: five networks into one of 32 units, in about a minute."""
+    return {
+        "name": name,
+        "seeds": 3,
+        "questions": {"kind": "dataset", "source": source, "label": label},
+        "teacher": {
+            "kind": "ensemble",
+            "size": 5,
+            "member": {"kind": "trained", "model": {"kind": "mlp", "hidden": [128, 128], "dropout": 0.2}, "epochs": 20},
+        },
+        "student": {"kind": "fresh", "model": {"kind": "mlp", "hidden": [32]}},
+        "objectives": [
+            {"kind": "soft_target", "temperature": 2, "weight": 1.0},
+            {"kind": "hard_label", "weight": 0.1},
+        ],
+        "training": {"epochs": 30, "batch_size": 64, "learning_rate": 2e-3},
+        "evaluation": {"price": {"usd_per_hour": 0.1}},
+    }
+
+
+def _digits(name: str, teacher_epochs: int) -> dict[str, Any]:
+    return {
+        "name": name,
+        "seeds": 5,
+        "teacher": {
+            "kind": "ensemble",
+            "size": 10,
+            "member": {
+                "kind": "trained",
+                "model": {"kind": "mlp", "hidden": [256, 256], "dropout": 0.2},
+                "epochs": teacher_epochs,
+                "batch_size": 32,
+            },
+        },
+        "student": {"kind": "fresh", "model": {"kind": "mlp", "hidden": [32]}},
+        "training": {"epochs": 30, "batch_size": 32, "learning_rate": 5e-3},
+        "evaluation": {"price": {"usd_per_hour": 0.1}},
+    }
+
+
+def few_labels() -> dict[str, Any]:
+    """Panel one: a hundred labelled digits, the other training rows unlabelled."""
+    return {
+        **_digits("few-labels", teacher_epochs=60),
+        "questions": {"kind": "dataset", "source": "builtin:digits", "labelled": 100},
+        "objectives": [{"kind": "soft_target", "temperature": 2}],
+    }
+
+
+def never_saw_a_three() -> dict[str, Any]:
+    """Panel two: the student never sees a 3; only soft targets tell it what one looks like."""
+    recipe = _digits("never-saw-a-three", teacher_epochs=12)
+    return {
+        **recipe,
+        "questions": {"kind": "dataset", "source": "builtin:digits", "omit": [3]},
+        "objectives": [{"kind": "soft_target", "temperature": 8}],
+        "training": {**recipe["training"], "class_prior": "labels"},
+    }

@@ -1,0 +1,1 @@
+"""Who is asked. A teacher's knobs build something that answers; none of them trains itself."""

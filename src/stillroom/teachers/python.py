@@ -1,0 +1,128 @@
+"""A teacher given from Python: a torch module that gives logits, or any callable that gives probabilities.
+
+`stillroom.distill(recipe, teacher=model.predict_proba)`. A callable has no content to take a fingerprint of, so its
+fingerprint is that of its answers to the first questions it is asked about: other answers, another teacher.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import Field
+
+from stillroom.errors import ModelError
+from stillroom.kinds import AskedTeacher, Teacher
+from stillroom.rows import Answers, Array, Questions
+from stillroom.rundir import fingerprint
+
+LEAST_LOG_PROBABILITY = -1e4
+"""Stands for log 0: small enough to be nothing at any temperature, and finite in float16."""
+
+
+class Python(Teacher):
+    """A module or callable handed to `distill`; a recipe file cannot name one."""
+
+    kind: Literal["python"] = "python"
+    name: str = ""
+    given: Any = Field(default=None, exclude=True, repr=False)
+
+    @classmethod
+    def of(cls, given: Any) -> Python:
+        """The knobs around what was handed over."""
+        owner = getattr(given, "__self__", given)
+        return cls(name=getattr(owner, "__qualname__", type(owner).__qualname__), given=given)
+
+    def build(self, home: Path, folders: list[Path], classes: list[Any]) -> AskedTeacher:
+        if self.given is None:
+            raise ModelError(
+                "this recipe's teacher is given from Python",
+                where="teacher",
+                cure="Call stillroom.distill(recipe, teacher=...) with a torch module or a callable",
+            )
+        return CallableTeacher(self.given, classes)
+
+
+class CallableTeacher:
+    """Asks a torch module (logits of raw rows as a float tensor) or a callable (probabilities of raw rows)."""
+
+    hidden_width: int | None = None
+
+    def __init__(self, given: Any, classes: list[Any]) -> None:
+        self.classes = classes
+        known = getattr(getattr(given, "__self__", None), "classes_", None)
+        if known is not None and list(known) != list(classes):
+            raise ModelError(
+                f"the teacher's classes {list(known)[:12]} are not the data's {classes[:12]}",
+                where="teacher",
+                cure="Fit the teacher on the same labels",
+            )
+        self._module = given if _is_module(given) else None
+        self._call: Callable[[Any], Any] = self._module_answers if _is_module(given) else given
+        self.fingerprint = _module_fingerprint(given) if _is_module(given) else ""
+
+    def identify(self, questions: Questions) -> None:
+        """Give a callable its fingerprint, from its answers to these questions; a module has one already."""
+        if self._module is None:
+            probe = questions.take(np.arange(min(256, len(questions))))
+            self.fingerprint = fingerprint("callable", np.round(self.answer(probe).log_probabilities_NC, 4).tolist())
+
+    def answer(self, questions: Questions, view: int = 0) -> Answers:
+        """Log-probabilities of these rows. Raises ModelError for answers that are no probabilities."""
+        said = np.asarray(self._call(questions.raw), dtype=np.float64)
+        if said.shape != (len(questions), len(self.classes)):
+            raise ModelError(
+                f"the teacher answered with shape {list(said.shape)}, not [{len(questions)}, {len(self.classes)}]",
+                where="teacher",
+                cure="It should give one probability for each row and class, classes sorted",
+            )
+        if self._module is None:
+            said = log_of_probabilities(said)
+        return Answers(said.astype(np.float32))
+
+    def _module_answers(self, raw: Any) -> Array:
+        import torch
+
+        from stillroom.models.classifier import evaluating
+
+        module = self._module
+        assert module is not None
+        if isinstance(raw, dict):
+            raw = np.stack([np.asarray(column, dtype=np.float32) for column in raw.values()], 1)
+        with evaluating(module):
+            output = module(torch.from_numpy(raw.astype(np.float32)))
+            logits = output if isinstance(output, torch.Tensor) else output[0]
+            found: Array = logits.float().log_softmax(1).cpu().numpy()
+            return found
+
+
+def log_of_probabilities(said: Array) -> Array:
+    wrong = np.flatnonzero(~np.isclose(said.sum(1), 1, atol=1e-3) | (said < 0).any(1))
+    if len(wrong) and np.isfinite(said).all():
+        raise ModelError(
+            f"the teacher's answer to question {wrong[0]} is no probability distribution: {said[wrong[0]][:6].round(4)}",
+            where="teacher",
+            cure="Give probabilities that are at least 0 and add up to 1 in each row, such as predict_proba",
+        )
+    with np.errstate(divide="ignore"):
+        logs: Array = np.maximum(np.log(said / said.sum(1, keepdims=True)), LEAST_LOG_PROBABILITY)
+    return logs
+
+
+def _is_module(given: Any) -> bool:
+    try:
+        import torch
+    except ImportError:
+        return False
+    return isinstance(given, torch.nn.Module)
+
+
+def _module_fingerprint(module: Any) -> str:
+    import hashlib
+
+    digest = hashlib.sha256(str(module).encode())
+    for name, tensor in module.state_dict().items():
+        digest.update(name.encode() + tensor.detach().cpu().numpy().tobytes())
+    return digest.hexdigest()

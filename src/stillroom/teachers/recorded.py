@@ -1,0 +1,167 @@
+"""Answers you already have, from a file, read back by the content of the question they were given for.
+
+A row of the file names its question either by the question's own input columns, or by `key`, the content key that
+`stillroom export-answers` writes. Its answer is one probability or log-probability column a class, a label, or chat
+messages whose last one is the label.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from stillroom.errors import DataError, ModelError, WrongAnswer, did_you_mean
+from stillroom.kinds import AskedTeacher, Teacher
+from stillroom.rows import KEY_BYTES, Answers, Array, Questions, content_keys
+from stillroom.rundir import fingerprint, sha256_file
+from stillroom.tables import SUFFIXES, read_columns
+from stillroom.teachers.python import LEAST_LOG_PROBABILITY, log_of_probabilities
+
+KEY = "key"
+
+
+class Recorded(Teacher):
+    """The answers in a .csv, .tsv, .jsonl, .json or .parquet file."""
+
+    kind: Literal["recorded"] = "recorded"
+    source: str
+    probabilities: dict[str, str] | None = None
+    """Class -> column of its probability; by default the columns p_CLASS."""
+    log_probabilities: dict[str, str] | None = None
+    """Class -> column of its log-probability; by default the columns logp_CLASS."""
+    answer: str | None = None
+    """The column of the class the teacher chose, where it gave no probabilities; by default `answer`."""
+    messages: str | None = None
+    """A column of chat messages; the last one's content is the class. By default `messages`."""
+
+    def build(self, home: Path, folders: list[Path], classes: list[Any]) -> AskedTeacher:
+        tried = [folder / self.source for folder in folders]
+        path = next((path for path in tried if path.is_file()), None)
+        if path is None or path.suffix.lower() not in SUFFIXES:
+            raise DataError(
+                f"there are no recorded answers at {self.source!r}",
+                where="teacher.source, looked in " + ", ".join(str(folder) for folder in folders),
+                cure=f"Name a file that ends in {' '.join(SUFFIXES)}",
+            )
+        columns = read_columns(path)
+        return RecordedTeacher(columns, *self._logs(columns, classes, path.name), classes, sha256_file(path), path.name)
+
+    def _logs(self, columns: dict[str, Array], classes: list[Any], file: str) -> tuple[Array, bool]:
+        """Log-probabilities [M, C] of every recorded row, and whether they are more than a chosen class."""
+        for given, prefix, is_log in ((self.probabilities, "p_", False), (self.log_probabilities, "logp_", True)):
+            named = given or {str(name): f"{prefix}{name}" for name in classes}
+            wanted = [named.get(str(name), "") for name in classes]
+            if given is not None or all(name in columns for name in wanted):
+                return self._numbers(columns, wanted, is_log, file), True
+        chosen = self.answer or (self.messages is None and "answer" in columns and "answer") or None
+        if chosen is not None:
+            if chosen not in columns:
+                raise DataError(f"there is no column {chosen!r}", where=file, cure=did_you_mean(chosen, columns))
+            return _one_hot(columns[chosen].tolist(), classes, f"{file}, column {chosen}"), False
+        messages = self.messages or "messages"
+        if messages not in columns:
+            raise DataError(
+                "these recorded answers hold neither probabilities nor an answer",
+                where=file,
+                cure=f"Give columns p_CLASS for {', '.join(map(str, classes[:6]))}, or name one with teacher.answer",
+            )
+        return _one_hot([_last(value) for value in columns[messages]], classes, f"{file}, column {messages}"), False
+
+    def _numbers(self, columns: dict[str, Array], wanted: list[str], is_log: bool, file: str) -> Array:
+        missing = next((name for name in wanted if name not in columns), None)
+        if missing is not None:
+            raise DataError(f"there is no column {missing!r}", where=file, cure=did_you_mean(missing, columns))
+        try:
+            said = np.stack([columns[name].astype(np.float64) for name in wanted], 1)
+        except (TypeError, ValueError) as error:
+            raise DataError(
+                "an answer is no number", where=f"{file}, {error}", cure="Give a number in each cell"
+            ) from error
+        if not np.isfinite(said).all() and not is_log:
+            row = int(np.flatnonzero(~np.isfinite(said).all(1))[0])
+            raise DataError(
+                "an answer is not finite", where=f"{file}, row {row + 1}", cure="Give a probability in each cell"
+            )
+        return np.maximum(said, LEAST_LOG_PROBABILITY) if is_log else log_of_probabilities(said)
+
+
+class RecordedTeacher:
+    """Answers by looking up the question; a question it was never asked is a WrongAnswer."""
+
+    hidden_width: int | None = None
+    recorded = True
+
+    def __init__(
+        self, columns: dict[str, Array], logs_MC: Array, soft: bool, classes: list[Any], sha256: str, file: str
+    ) -> None:
+        self._columns, self._logs_MC, self.classes, self._file = columns, logs_MC, classes, file
+        self.gives = frozenset({"answers", "probabilities"}) if soft else frozenset({"answers"})
+        self.fingerprint = fingerprint("recorded", sha256, soft)
+        self._place: dict[bytes, int] = {}
+
+    def answer(self, questions: Questions, view: int = 0) -> Answers:
+        """The recorded log-probabilities of these questions. Raises WrongAnswer where one was not recorded."""
+        if not self._place:
+            self._place = {key.tobytes(): row for row, key in enumerate(self._keys(questions))}
+        rows = [self._place.get(key.tobytes(), -1) for key in questions.key_N]
+        if -1 in rows or view != 0:
+            first = rows.index(-1) if -1 in rows else 0
+            raise WrongAnswer(
+                f"{rows.count(-1):,} of {len(rows):,} questions have no recorded answer"
+                + (" in an augmented view" if view else ""),
+                where=f"{self._file}, first: row {int(questions.row_N[first]) + 1} of the data",
+                cure="Record answers for all training rows, or take those rows out of the data",
+            )
+        return Answers(self._logs_MC[rows].astype(np.float32))
+
+    def _keys(self, questions: Questions) -> Array:
+        if KEY in self._columns:
+            try:
+                keys = b"".join(bytes.fromhex(str(value)) for value in self._columns[KEY])
+                return np.frombuffer(keys, np.uint8).reshape(-1, KEY_BYTES)
+            except ValueError as error:
+                raise DataError(
+                    "a key is no content key", where=f"{self._file}, column {KEY}", cure="Use what export-answers wrote"
+                ) from error
+        if not isinstance(questions.raw, dict):
+            raise ModelError(
+                "recorded answers to questions that are no table are found by their key",
+                where=self._file,
+                cure="Add the column `key`, as stillroom export-answers writes it",
+            )
+        missing = next((name for name in questions.raw if name not in self._columns), None)
+        if missing is not None:
+            raise DataError(
+                f"the recorded answers lack the question's column {missing!r}",
+                where=self._file,
+                cure="Keep the input columns beside the answers, or the column `key`",
+            )
+        try:
+            like = {name: self._columns[name].astype(column.dtype) for name, column in questions.raw.items()}
+        except (TypeError, ValueError) as error:
+            raise DataError(
+                "a question here is unlike the data's", where=f"{self._file}, {error}", cure="Correct it"
+            ) from error
+        return content_keys(like)
+
+
+def _one_hot(said: list[Any], classes: list[Any], where: str) -> Array:
+    place = {str(name): number for number, name in enumerate(classes)}
+    logs_MC = np.full((len(said), len(classes)), LEAST_LOG_PROBABILITY)
+    for row, label in enumerate(said):
+        if str(label) not in place:
+            raise DataError(
+                f"the teacher's answer {label!r} is none of the classes", where=f"{where}, row {row + 1}",
+                cure=did_you_mean(str(label), place),
+            )  # fmt: skip
+        logs_MC[row, place[str(label)]] = 0.0
+    return logs_MC
+
+
+def _last(messages: Any) -> Any:
+    """The content of the last chat message."""
+    told = json.loads(messages) if isinstance(messages, str) else messages
+    return str(told[-1]["content"]).strip()

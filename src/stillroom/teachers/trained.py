@@ -1,0 +1,31 @@
+"""A teacher that the run trains on the labels first. Holds knobs only; `flow` has it trained, then it loads its folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from stillroom.kinds import AnyModel, AnyView, AskedTeacher, Teacher
+from stillroom.recipe import Training
+
+
+class Trained(Teacher, Training):
+    """A network trained in this run on the labelled rows, with hard labels alone."""
+
+    kind: Literal["trained"] = "trained"
+    gives: ClassVar[frozenset[str]] = frozenset({"answers", "probabilities", "hidden"})
+    trains: ClassVar[bool] = True
+    model: AnyModel
+    seed: int = 0
+    """Of its initialisation and order of rows; members of an ensemble count on from it."""
+    augment: tuple[AnyView, ...] = ()
+    """Augmentations of the teacher's own training rows; the student's are `questions.augment`."""
+
+    def training(self) -> Training:
+        """Its training knobs alone."""
+        return Training(**{name: getattr(self, name) for name in Training.model_fields})
+
+    def build(self, home: Path, folders: list[Path], classes: list[Any]) -> AskedTeacher:
+        from stillroom.models.classifier import Classifier
+
+        return Classifier.load(home)

@@ -1,0 +1,141 @@
+"""Printing for people: tables and bars on a terminal. Knows how things look, not what they are computed from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from stillroom.errors import DataError
+
+ROLES = ("teacher", "student", "control", "hard_teacher")
+SHOWN = (
+    ("errors", "errors", "{:,.1f}"),
+    ("accuracy", "accuracy", "{:.4f}"),
+    ("nll", "nll", "{:.3f}"),
+    ("ece", "ece", "{:.3f}"),
+    ("agreement", "agrees with teacher", "{:.3f}"),
+    ("latency_ms_p50", "ms a row", "{:.3f}"),
+    ("usd_per_million_rows", "USD a million", "{:.4f}"),
+)
+
+
+def _console() -> Console:
+    import sys
+
+    # In a pipe a table keeps its columns whole instead of being folded to 80.
+    return Console() if sys.stdout.isatty() else Console(width=200)
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for place, column in enumerate(columns):
+        table.add_column(column, justify="left" if place == 0 else "right", overflow="fold")
+    return table
+
+
+def _figure(value: Any, form: str) -> str:
+    """A figure with its interval; a dash where it was not measured."""
+    if not isinstance(value, dict) or "mean" not in value:
+        return "-"
+    text = form.format(value["mean"])
+    if "ci95" in value:
+        low, high = (form.format(end) for end in value["ci95"])
+        text += f" [{low}, {high}]"
+    return text
+
+
+def print_scorecard(scorecard: dict[str, Any], heading: str) -> None:
+    """The models' table, the gap, and the difference to the control."""
+    models = scorecard["models"]
+    table = _table(heading, *(title for _, title, _ in SHOWN), "weights")
+    for name in [*(role for role in ROLES if role in models), *(name for name in models if name not in ROLES)]:
+        figures = models[name]
+        weights = f"{figures['parameters']:,}" if "parameters" in figures else "-"
+        table.add_row(name, *(_figure(figures.get(key), form) for key, _, form in SHOWN), weights)
+    console = _console()
+    console.print(table)
+    for name in scorecard.get("omitted_classes", []):
+        recalls = {model: one.get("recall_by_class", {}).get(str(name)) for model, one in models.items()}
+        told = ", ".join(f"{model} {_figure(value, '{:.3f}')}" for model, value in recalls.items() if value)
+        console.print(Text(f"recall of {name}, never in the transfer set: {told}"))
+    gap = scorecard["gap_recovered"]
+    told = f"not given: {gap['absent']}" if "absent" in gap else _figure(gap, "{:.2f}")
+    console.print(Text(f"share of the teacher's gain over the control that the student keeps: {told}"))
+
+
+def print_plan(plan: dict[str, Any]) -> None:
+    """What a recipe would do and cost."""
+    table = _table(plan["name"], "")
+    for name, value in plan["figures"].items():
+        table.add_row(name, str(value))
+    _console().print(table)
+    for note in plan["notes"]:
+        _console().print(Text(f"note: {note}"))
+    _console().print(Text("nothing was spent"))
+
+
+def print_runs(found: list[dict[str, Any]], root: Path) -> None:
+    """The runs below a folder."""
+    if not found:
+        _console().print(Text(f"there are no runs in {root}"))
+        return
+    table = _table("run", "state", "teacher", "student", "control", "seeds")
+    for one in found:
+        figures = [_figure({"mean": one[role]}, "{:.4f}") if role in one else "-" for role in ROLES[:3]]
+        table.add_row(one["run"], one["state"], *figures, str(one.get("seeds", "-")))
+    _console().print(table)
+
+
+def print_comparison(found: dict[str, Any]) -> None:
+    """Runs side by side, one column each."""
+    table = _table("", *found["runs"])
+    for name, values in found["figures"].items():
+        table.add_row(name, *("-" if value is None else value for value in values))
+    _console().print(table)
+    for note in found["notes"]:
+        _console().print(Text(f"note: {note}"))
+
+
+def print_catalogue(found: dict[str, Any], brief: bool) -> None:
+    """Kinds by group; with their knobs where one was asked for."""
+    console = _console()
+    for group, kinds in found.items():
+        table = _table(group, "")
+        table.columns[1].justify = "left"
+        for name, one in kinds.items():
+            table.add_row(name, one["meaning"])
+            if not brief:
+                for knob in one["knobs"]:
+                    told = f"{knob['type']}, default {knob['default']}. {knob['meaning']}"
+                    table.add_row(Text(f"    {knob['name']}"), Text(told))
+        console.print(table)
+
+
+def print_beside(answers: dict[str, Any]) -> None:
+    """Student and teacher beside each other on one row."""
+    names = list(answers["models"])
+    table = _table("class", *names)
+    for place, label in enumerate(answers["classes"]):
+        shares = [answers["models"][name][place] for name in names]
+        table.add_row(Text(str(label)), *(f"{share:6.3f} {'█' * round(20 * share):<20}" for share in shares))
+    _console().print(table)
+    if answers.get("label") is not None:
+        _console().print(Text(f"label in the data: {answers['label']}"))
+
+
+def ask_value(column: str) -> str:
+    """Ask a person for one value of a row."""
+    import click
+
+    try:
+        value: str = click.prompt(column, type=str)
+    except click.Abort as error:
+        raise DataError(
+            "no value was given", where=column, cure="Give one, or use --row to take a row of the test split"
+        ) from error
+    return value

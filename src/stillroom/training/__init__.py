@@ -1,0 +1,1 @@
+"""Batches in, a trained network out. One loop; it sees batches and objectives, and knows no teacher."""

@@ -1,0 +1,235 @@
+"""THE loop. It alone divides: each term's sum by that term's count over all micro-batches and ranks of a step.
+
+It sees batches, objectives and a network; no teacher, no recipe, no file but its checkpoint.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from stillroom.errors import NotFinite
+from stillroom.models.classifier import autocast
+from stillroom.models.device import Device
+from stillroom.objectives.weighted_sum import WeightedSum
+from stillroom.recipe import Training
+from stillroom.rows import Batch
+from stillroom.training import checkpoint
+from stillroom.training.batches import Batches
+from stillroom.training.ranks import Accelerated, Alone, ranks_for
+from stillroom.training.schedule import share
+
+LOOKS = 20
+"""How often a training looks at the validation split when nothing depends on it."""
+NORM_LOOKS = 4
+"""How often the terms' gradient norms are measured."""
+
+
+@dataclass
+class History:
+    """What a training went through: curve points and, by term, gradient norms."""
+
+    curve: list[dict[str, float]] = field(default_factory=list)
+    gradient_norms: dict[str, list[float]] = field(default_factory=dict)
+    steps: int = 0
+    seconds: float = 0.0
+    best_epoch: int | None = None
+
+
+@dataclass(frozen=True)
+class Hooks:
+    """What the loop tells and asks: looks at validation, counts steps, is told to stop (by raising)."""
+
+    validate: Callable[[torch.nn.Module], dict[str, float]] | None = None
+    stepped: Callable[[int], None] = lambda steps: None
+    may_go_on: Callable[[], None] = lambda: None
+
+
+class Trainer:
+    """One training of one network, resumable at its last checkpoint."""
+
+    def __init__(
+        self,
+        network: torch.nn.Module,
+        loss: WeightedSum,
+        batches: Batches,
+        knobs: Training,
+        steps: int,
+        device: Device,
+        work: Path,
+        hooks: Hooks,
+    ) -> None:
+        self.network, self.loss, self.batches, self.knobs = network, loss, batches, knobs
+        self.steps, self.device, self.work, self.hooks = steps, device, work, hooks
+        self.ranks: Alone | Accelerated = ranks_for(device)
+        self.parameters = [*network.parameters(), *loss.parameters()]
+        self.optimiser = self._optimiser()
+        self.history = History()
+        self.best: dict[str, torch.Tensor] = {}
+        self.best_loss, self.best_step = math.inf, 0
+        self.limited = [layer for name, layer in network.named_modules() if _is_hidden_linear(name, layer)]
+
+    def _optimiser(self) -> torch.optim.Optimizer:
+        knobs = self.knobs
+        if knobs.optimiser == "sgd":
+            return torch.optim.SGD(
+                self.parameters, knobs.learning_rate, knobs.momentum, weight_decay=knobs.weight_decay, fused=True
+            )
+        return torch.optim.AdamW(self.parameters, knobs.learning_rate, weight_decay=knobs.weight_decay, fused=True)
+
+    def train(self) -> History:
+        """Train to the last step, or to the end of patience. Raises NotFinite, and whatever `may_go_on` raises."""
+        started, resumed, first = time.monotonic(), self.history.seconds, 0
+        first = self._resume()
+        resumed = self.history.seconds
+        saved = time.monotonic()
+        call, optimiser = self.ranks.prepare(self.network, self.optimiser)
+        self.network.train()
+        for step in range(first, self.steps):
+            total = self._step(call, optimiser, step)
+            self.hooks.stepped(1)
+            if self._looks_at(step):
+                self._look(step, total)
+            ended = self._out_of_patience(step)
+            now = time.monotonic()
+            if now - saved > self.knobs.checkpoint_seconds and step + 1 < self.steps and not ended:
+                self.history.seconds, saved = resumed + now - started, now
+                self._save(step + 1)
+            if ended:
+                break
+            try:
+                self.hooks.may_go_on()
+            except BaseException:
+                self.history.seconds = resumed + now - started
+                self._save(step + 1)
+                raise
+        if self.best:
+            self.network.load_state_dict(self.best)
+            self.history.best_epoch = self.best_step // self._per_epoch + 1
+        self.history.seconds = resumed + time.monotonic() - started
+        return self.history
+
+    @property
+    def _per_epoch(self) -> int:
+        """Optimiser steps in an epoch."""
+        return -(-self.batches.per_epoch // self.knobs.accumulate)
+
+    def _step(self, call: torch.nn.Module, optimiser: torch.optim.Optimizer, step: int) -> torch.Tensor:
+        """One optimiser step over `accumulate` micro-batches. Returns the loss, still a tensor: reading it is a cost."""
+        knobs, terms = self.knobs, self.loss.terms
+        micro = [self.ranks.share(self.batches(step * knobs.accumulate + place)) for place in range(knobs.accumulate)]
+        counts = [self.ranks.total(sum(term.loss.count(batch) for batch in micro)) for term in terms]
+        for group in optimiser.param_groups:
+            group["lr"] = knobs.learning_rate * share(step, self.steps, knobs.schedule, knobs.warmup)
+        for weights in self.parameters:  # what zero_grad does, at a tenth of its cost for a small network
+            weights.grad = None
+        total = torch.zeros(())
+        for batch in micro:
+            parts = self._parts(call, batch, counts)
+            loss = parts[0] if len(parts) == 1 else torch.stack(parts).sum()
+            if step % max(1, self.steps // NORM_LOOKS) == 0 and len(terms) > 1 and batch is micro[0]:
+                self._measure_norms(parts)
+            self.ranks.backward(loss)
+            total = loss.detach() if batch is micro[0] else total + loss.detach()
+        if knobs.clip is not None:
+            torch.nn.utils.clip_grad_norm_(self.parameters, knobs.clip)
+        optimiser.step()
+        if knobs.max_norm is not None:
+            self._limit_norms(knobs.max_norm)
+        return total
+
+    def _parts(self, call: torch.nn.Module, batch: Batch, counts: list[float]) -> list[torch.Tensor]:
+        """Each term's weighted share of this step's loss."""
+        with autocast(self.device):
+            output = call(batch.input)
+        parts = [
+            term.loss.sum(output, batch) * (term.weight / count)
+            for term, count in zip(self.loss.terms, counts, strict=True)
+            if count > 0
+        ]
+        # A batch in which no term looks at any row moves nothing, but keeps the graph whole.
+        return parts or [output.logits_BC.sum() * 0.0]
+
+    def _measure_norms(self, parts: list[torch.Tensor]) -> None:
+        if len(parts) != len(self.loss.terms):
+            return
+        weights = [weight for weight in self.network.parameters() if weight.requires_grad]
+        for term, part in zip(self.loss.terms, parts, strict=True):
+            found = torch.autograd.grad(part, weights, retain_graph=True, allow_unused=True)
+            squares = sum(float(gradient.square().sum()) for gradient in found if gradient is not None)
+            self.history.gradient_norms.setdefault(term.name, []).append(math.sqrt(squares))
+
+    @torch.no_grad()
+    def _limit_norms(self, largest: float) -> None:
+        for layer in self.limited:
+            norm_O1 = layer.weight.norm(dim=1, keepdim=True)
+            layer.weight.mul_((largest / norm_O1).clamp_(max=1))
+
+    def _looks_at(self, step: int) -> bool:
+        epoch_ends = (step + 1) % self._per_epoch == 0
+        if step + 1 == self.steps or (self.knobs.patience is not None and epoch_ends):
+            return True
+        return (step + 1) % max(1, self.steps // LOOKS) == 0
+
+    def _look(self, step: int, total: torch.Tensor) -> None:
+        loss = float(total)
+        if not math.isfinite(loss):
+            raise NotFinite(
+                f"the training loss became {loss} at step {step + 1:,}",
+                where="training",
+                cure="Lower training.learning_rate, set training.clip: 1.0, or look for extreme values in the inputs",
+            )
+        point: dict[str, float] = {"step": step + 1, "epoch": (step + 1) / self._per_epoch, "loss": loss}
+        if self.hooks.validate is not None:
+            point |= self.hooks.validate(self.network)
+        self.history.curve.append(point)
+        self.history.steps = step + 1
+        if self.knobs.patience is not None and point.get("validation_loss", math.inf) < self.best_loss:
+            self.best_loss, self.best_step = point["validation_loss"], step
+            self.best = {name: tensor.detach().clone() for name, tensor in self.network.state_dict().items()}
+
+    def _out_of_patience(self, step: int) -> bool:
+        patience = self.knobs.patience
+        return patience is not None and bool(self.best) and step - self.best_step >= patience * self._per_epoch
+
+    def _save(self, next_step: int) -> None:
+        if not self.ranks.main:
+            return
+        tensors = {
+            "network": dict(self.network.state_dict()),
+            "optimiser": checkpoint.optimiser_tensors(self.optimiser),
+        }
+        tensors["terms"] = {str(place): weight for place, weight in enumerate(self.loss.parameters())}
+        tensors["best"] = self.best
+        best = None if math.isinf(self.best_loss) else self.best_loss
+        facts = {"next": next_step, "best_loss": best, "best_step": self.best_step, "history": self.history.__dict__}
+        checkpoint.write(self.work, tensors, facts)
+
+    def _resume(self) -> int:
+        """Restore the last checkpoint. Returns the step to go on with."""
+        found = checkpoint.read(self.work)
+        if found is None:
+            return 0
+        tensors, facts = found
+        self.network.load_state_dict(tensors["network"])
+        with torch.no_grad():
+            for place, weight in enumerate(self.loss.parameters()):
+                weight.copy_(tensors["terms"][str(place)])
+        checkpoint.restore_optimiser(self.optimiser, tensors["optimiser"])
+        self.best = tensors.get("best", {})
+        self.best_loss = math.inf if facts["best_loss"] is None else facts["best_loss"]
+        self.best_step = facts["best_step"]
+        self.history = History(**facts["history"])
+        next_step: int = facts["next"]
+        return next_step
+
+
+def _is_hidden_linear(name: str, layer: Any) -> bool:
+    """Linear layers into hidden units; the output layer, called head, keeps its scale."""
+    return isinstance(layer, torch.nn.Linear) and name != "head"

@@ -1,0 +1,57 @@
+"""Ask a teacher what the store lacks, shard by shard; a killed run loses at most one shard."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from stillroom.kinds import AskedTeacher
+from stillroom.rows import Answers, Questions
+from stillroom.transfer_set.store import Header, Kept, Store
+
+SHARD_ROWS = 65_536
+"""Most rows a shard holds; also what a kill can cost."""
+
+Seen = Callable[[Questions, int], Questions]
+"""Shows questions as a view has them: their raw rows augmented, keys and labels unchanged."""
+
+
+def ask(
+    store: Store,
+    teacher: AskedTeacher,
+    questions: Questions,
+    *,
+    kind: str,
+    licences: dict[str, str],
+    views: Sequence[int],
+    seen: Seen,
+    progress: Callable[[int], None] = lambda rows: None,
+    shard_rows: int = SHARD_ROWS,
+) -> Kept:
+    """Every question's answer in every view, asking only for those that are not kept yet.
+
+    `progress` is called with the number of rows just answered. Raises RunBusy, NotFinite, DiskFull, CorruptFile.
+    """
+    header = Header(teacher.fingerprint, kind, teacher.classes, teacher.hidden_width, licences)
+    with store.hold():
+        kept = store.of(header)
+        for view in views:
+            missing = kept.missing(questions.key_N, view)
+            for start in range(0, len(missing), shard_rows):
+                asked = questions.take(missing[start : start + shard_rows])
+                kept.append(asked.key_N, view, teacher.answer(seen(asked, view), view))
+                progress(len(asked))
+    return kept
+
+
+class KeptTeacher:
+    """A teacher that answers from what is kept of it; how an ensemble merges its members without asking them again."""
+
+    def __init__(self, kept: Kept) -> None:
+        self._kept = kept
+        self.fingerprint, self.classes = kept.header.fingerprint, kept.header.classes
+        self.hidden_width = kept.header.hidden_width
+
+    def answer(self, questions: Questions, view: int = 0) -> Answers:
+        """The kept answers. Raises WrongAnswer for a question that was never asked."""
+        reader = self._kept.reader(questions.key_N, view)
+        return Answers(reader.all(), reader.all("hidden") if self.hidden_width else None)

@@ -1,0 +1,221 @@
+"""A store of answers: one folder a teacher, filled shard by shard, read through memory maps.
+
+    STORE/<teacher fingerprint, 16 hex>/teacher.json         who answered: classes, width of the hidden layer, licence
+    STORE/<teacher fingerprint, 16 hex>/000000/keys.arrow    content key and view of each row
+                                              /log_probabilities.f16   raw, row after row, as hidden.f16
+                                              /manifest.json           sha256 of each file, written last
+
+A shard is *staged* while its files are written (its folder ends in .staged), *complete* once renamed, and *verified*
+once read back against its checksums; only verified shards are read. Knows no question's text and no model.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from stillroom.errors import CorruptFile, NotFinite, WrongAnswer
+from stillroom.rows import KEY_BYTES, Answers, Array, key_schema
+from stillroom.rundir import disk_errors, lock, publish, read_json, seal, verify, write_file, write_json
+
+FORMAT = 1
+STAGED = ".staged"
+PLACE = f"S{KEY_BYTES + 8}"
+
+
+def places(key_N: Array, view: int) -> Array:
+    """Content key and view as one sortable value a row. The view is big-endian, so no two pairs collide."""
+    views = np.full((len(key_N), 1), view, ">i8").view(np.uint8)
+    joined = np.concatenate([key_N, views], 1)
+    return np.ascontiguousarray(joined).view(PLACE)[:, 0]
+
+
+@dataclass(frozen=True)
+class Header:
+    """Who answered, and what each answer holds."""
+
+    fingerprint: str
+    kind: str
+    classes: list[Any]
+    hidden_width: int | None
+    licences: dict[str, str]
+    """Teacher or member -> licence as the recipe gave it, or "unknown"."""
+
+
+class Store:
+    """The folder that keeps every teacher's answers; one process at a time adds to it."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    @contextmanager
+    def hold(self) -> Iterator[None]:
+        """Hold the store while adding to it. Raises RunBusy."""
+        with lock(self.root / ".lock"):
+            yield
+
+    def of(self, header: Header) -> Kept:
+        """What is kept of this teacher; its folder is made where it is new."""
+        folder = self.root / header.fingerprint[:16]
+        known = folder / "teacher.json"
+        if not known.is_file():
+            write_json(known, {"format": FORMAT, **header.__dict__})
+        found = read_json(known)
+        if (
+            found.get("format") != FORMAT
+            or found["fingerprint"] != header.fingerprint
+            or found["classes"] != header.classes
+        ):
+            raise WrongAnswer(
+                "these answers are of another teacher, or for other classes",
+                where=str(known),
+                cure="Name another transfer_set.store, or remove this folder to ask again",
+            )
+        return Kept(folder, Header(**{key: value for key, value in found.items() if key != "format"}))
+
+
+class Kept:
+    """One teacher's answers, found by content key and view."""
+
+    def __init__(self, folder: Path, header: Header) -> None:
+        self.folder, self.header = folder, header
+        self._shards: list[dict[str, Array]] = []
+        self._next = 0
+        self._place_M: Array = np.empty(0, PLACE)
+        self._shard_M: Array = np.empty(0, np.int32)
+        self._row_M: Array = np.empty(0, np.int64)
+        for shard in sorted(path for path in folder.iterdir() if path.is_dir()):
+            if shard.suffix == STAGED:
+                shutil.rmtree(shard)
+            else:
+                self._open(shard)
+                self._next = int(shard.name) + 1
+
+    def __len__(self) -> int:
+        return len(self._place_M)
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of all answers, keys included."""
+        return sum(path.stat().st_size for path in self.folder.rglob("*") if path.is_file())
+
+    def _open(self, shard: Path) -> None:
+        """Verify a shard and add its rows to the index."""
+        import pyarrow as pa
+
+        if not (shard / "manifest.json").is_file():
+            raise CorruptFile("this shard has no manifest", where=str(shard), cure=f"Remove {shard} and run again")
+        verify(shard)
+        with pa.memory_map(str(shard / "keys.arrow")) as source:
+            table = pa.ipc.open_file(source).read_all()
+        count = table.num_rows
+        keys = np.frombuffer(b"".join(table["key"].to_pylist()), np.uint8).reshape(count, KEY_BYTES)
+        views = table["view"].to_numpy()
+        place_n = np.empty(count, PLACE)
+        for view in np.unique(views):
+            place_n[views == view] = places(keys[views == view], int(view))
+        arrays = {"log_probabilities": self._map(shard, "log_probabilities", count, len(self.header.classes))}
+        if self.header.hidden_width:
+            arrays["hidden"] = self._map(shard, "hidden", count, self.header.hidden_width)
+        place_M = np.concatenate([self._place_M, place_n])
+        shard_M = np.concatenate([self._shard_M, np.full(count, len(self._shards), np.int32)])
+        row_M = np.concatenate([self._row_M, np.arange(count)])
+        order = np.argsort(place_M, kind="stable")
+        self._place_M, self._shard_M, self._row_M = place_M[order], shard_M[order], row_M[order]
+        self._shards.append(arrays)
+
+    def _map(self, shard: Path, name: str, rows: int, width: int) -> Array:
+        path = shard / f"{name}.f16"
+        if path.stat().st_size != rows * width * 2:
+            raise CorruptFile("this file has the wrong length", where=str(path), cure=f"Remove {shard} and run again")
+        # A plain array over the map: taking rows of the memmap class itself costs four times as much.
+        return np.asarray(np.memmap(path, np.float16, "r", shape=(rows, width)))
+
+    def _find(self, key_N: Array, view: int) -> tuple[Array, Array]:
+        wanted = places(key_N, view)
+        at = np.searchsorted(self._place_M, wanted)
+        at[at == len(self._place_M)] = 0
+        there = self._place_M[at] == wanted if len(self._place_M) else np.zeros(len(wanted), bool)
+        return at, there
+
+    def missing(self, key_N: Array, view: int) -> Array:
+        """Positions of the first occurrence of each question that has no answer in this view."""
+        _, there = self._find(key_N, view)
+        without = np.flatnonzero(~there)
+        _, first = np.unique(places(key_N[without], view), return_index=True)
+        found: Array = without[np.sort(first)]
+        return found
+
+    def append(self, key_N: Array, view: int, answers: Answers) -> None:
+        """Keep one shard of answers: staged, then complete, then verified. Raises NotFinite, DiskFull."""
+        import pyarrow as pa
+
+        logs = answers.log_probabilities_NC
+        if not np.isfinite(logs).all():
+            row = int(np.flatnonzero(~np.isfinite(logs).all(1))[0])
+            raise NotFinite(
+                f"the teacher's answer to question {row} of this batch is not finite",
+                where=f"teacher {self.header.kind}",
+                cure="Look at the teacher's inputs and weights; nothing of this batch was kept",
+            )
+        name = f"{self._next:06d}"
+        self._next += 1
+        staged, final = self.folder / (name + STAGED), self.folder / name
+        staged.mkdir()
+        with disk_errors(staged):
+            keys = pa.table({"key": [key.tobytes() for key in key_N], "view": [view] * len(key_N)}, key_schema())
+            sink = pa.BufferOutputStream()
+            with pa.ipc.new_file(sink, keys.schema) as writer:
+                writer.write_table(keys)
+            write_file(staged / "keys.arrow", sink.getvalue().to_pybytes())
+            write_file(staged / "log_probabilities.f16", logs.astype(np.float16).tobytes())
+            if self.header.hidden_width:
+                assert answers.hidden_NH is not None
+                write_file(staged / "hidden.f16", answers.hidden_NH.astype(np.float16).tobytes())
+            seal(staged, self.header.fingerprint)
+        publish(staged, final)
+        self._open(final)
+
+    def reader(self, key_N: Array, view: int = 0) -> Reader:
+        """Reads the answers to these questions. Raises WrongAnswer where one was never given."""
+        at, there = self._find(key_N, view)
+        if not there.all():
+            raise WrongAnswer(
+                f"{int((~there).sum()):,} of {len(key_N):,} questions have no answer of this teacher in view {view}",
+                where=f"{self.folder}, first: question {int(np.flatnonzero(~there)[0])}",
+                cure="Run `stillroom ask` on the run; it asks just what is missing",
+            )
+        return Reader(self._shards, self._shard_M[at], self._row_M[at])
+
+
+class Reader:
+    """Answers to N questions in their order, taken by position; the arrays stay on disk."""
+
+    def __init__(self, shards: list[dict[str, Array]], shard_N: Array, row_N: Array) -> None:
+        self._shards, self._shard_N, self._row_N = shards, shard_N, row_N
+        self._only = int(shard_N[0]) if len(shard_N) and (shard_N == shard_N[0]).all() else None
+
+    def __len__(self) -> int:
+        return len(self._row_N)
+
+    def take(self, index_B: Array, name: str = "log_probabilities") -> Array:
+        """float16 [B, C] (or hidden [B, H]) of the questions at these positions."""
+        if self._only is not None:
+            found: Array = self._shards[self._only][name][self._row_N[index_B]]
+            return found
+        shard_B, row_B = self._shard_N[index_B], self._row_N[index_B]
+        taken = np.empty((len(index_B), self._shards[0][name].shape[1]), np.float16)
+        for shard in np.unique(shard_B):
+            here = shard_B == shard
+            taken[here] = self._shards[shard][name][row_B[here]]
+        return taken
+
+    def all(self, name: str = "log_probabilities") -> Array:
+        """float32 [N, C] (or hidden [N, H]) of every question."""
+        return self.take(np.arange(len(self)), name).astype(np.float32)

@@ -1,0 +1,306 @@
+"""The page: what it says, what it must never say, and that no text from data can act on it."""
+
+from __future__ import annotations
+
+import copy
+import html
+import itertools
+import random
+import re
+from html.parser import HTMLParser
+from typing import Any
+
+import pytest
+
+from stillroom.report.page import render, render_panels
+
+Run = tuple[dict[str, Any], dict[str, Any]]
+EVIL = '<script>alert("x")</script>'
+VOID = {"meta", "link", "img", "br", "input", "hr"}
+
+
+class Page(HTMLParser):
+    """What a reader gets: the words outside scripts and styles, every tag, and whether tags are balanced."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.words: list[str] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[str] = []
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if not {"script", "style"} & set(self.open):
+            self.words.append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.words).split())
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attrs for name, attrs in self.tags if name == tag]
+
+
+def check_page(text: str) -> Page:
+    """What holds for every page whatever it shows."""
+    page = Page(text)
+    assert text.startswith("<!doctype html>")
+    assert page.open == []
+    assert not re.search(r"\b(nan|None|null|inf|undefined)\b", page.text)
+    assert "Markup(" not in text
+    for _, attrs in page.tags:
+        for key in ("src", "href", "xlink:href", "action", "srcset"):
+            address = attrs.get(key)
+            assert address is None or address.startswith(("data:", "#")), address
+    assert "http://" not in text
+    assert "https://" not in text
+    assert "@import" not in text
+    assert "url(" not in text
+    idents = [attrs["id"] for _, attrs in page.tags if attrs.get("id")]
+    assert len(idents) == len(set(idents))
+    for _, attrs in page.tags:
+        assert set((attrs.get("aria-labelledby") or "").split()) <= set(idents)
+    assert len(page.all("script")) == 1
+    return page
+
+
+def minimal(**models: Any) -> dict[str, Any]:
+    return {"schema": 1, "name": "small", "task": "classification", "models": models}
+
+
+def test_a_whole_run_is_shown(few_labels: Run) -> None:
+    page = check_page(render(*few_labels))
+    for heading in (
+        "The models, side by side",
+        "The idea, on one row of this run",
+        "What a billion answers cost",
+        "Diagnosis",
+        "What the teacher knows beyond labels",
+        "Single rows",
+        "How training went",
+        "Whether they know how sure to be",
+        "Quality against size",
+        "How it was made",
+        "How to read this page",
+    ):
+        assert heading in page.text
+    scorecard = few_labels[0]
+    assert f"{100 * scorecard['models']['student']['accuracy']['mean']:.1f}%" in page.text
+    assert "Not given for this run: the teacher's lead over the control is under 4 standard errors." in page.text
+    assert "teacher unknown" in page.text
+    assert "data CC BY 4.0" in page.text
+    assert len(page.all("img")) == 1 + len(few_labels[1]["examples"])
+    assert all(attrs.get("alt") for attrs in page.all("img"))
+    assert (
+        page.text.index("The models, side by side") < page.text.index("Diagnosis") < page.text.index("How it was made")
+    )
+
+
+def test_charts_are_named_and_described(unseen_three: Run) -> None:
+    text = render(*unseen_three)
+    page = check_page(text)
+    charts = [attrs for attrs in page.all("svg") if attrs.get("role") == "img"]
+    assert len(charts) > 15
+    assert all(attrs.get("aria-labelledby") for attrs in charts)
+    assert all(attrs.get("aria-hidden") == "true" for attrs in page.all("svg") if attrs.get("role") != "img")
+    assert len(
+        re.findall(r'<svg class="chart"[^>]*><title id="[^"]+">[^<]+</title><desc id="[^"]+">[^<]+</desc>', text)
+    ) == len(charts)
+    assert all(attrs.get("scope") for attrs in page.all("th"))
+    assert len(page.all("caption")) == len(page.all("table"))
+    levels = [int(tag[1]) for tag, _ in page.tags if tag in {"h1", "h2", "h3"}]
+    assert levels[0] == 1
+    assert all(after - before <= 1 for before, after in itertools.pairwise(levels))
+
+
+def test_unseen_classes_are_prominent_and_the_oracle_is_no_result(unseen_three: Run) -> None:
+    page = check_page(render(*unseen_three))
+    recall = unseen_three[0]["models"]["student"]["recall_by_class"]["3"]["mean"]
+    assert f"{100 * recall:.0f}% of class 3 found, never having seen one" in page.text
+    assert "Recall of 3 share found of a class that no student saw" in page.text
+    assert "Not a result: Student, oracle" in page.text
+    assert "A ceiling to compare with, never a result" in page.text
+    sizes = page.text[page.text.index("Quality against size") : page.text.index("How it was made")]
+    assert "oracle" not in sizes
+
+
+def test_several_panels_share_one_page(few_labels: Run, unseen_three: Run) -> None:
+    text = render_panels(
+        "Two runs", "What they show.", [("Few & far", "Labels.", *few_labels), ("Unseen", "A 3.", *unseen_three)]
+    )
+    page = check_page(text)
+    assert page.text.count("How to read this page") == 2, "once in the contents, once as a heading"
+    assert text.count('<dl class="glossary">') == 1
+    assert [attrs["id"] for attrs in page.all("h2")] == ["p1-heading", "p2-heading", "glossary-heading"]
+    assert page.all("nav")
+    assert "Few &amp; far" in text
+    assert len(page.all("h1")) == 1
+
+
+@pytest.mark.parametrize(
+    "scorecard",
+    [
+        {},
+        minimal(),
+        minimal(student={}),
+        minimal(student={"accuracy": {"mean": 0.5}}),
+        minimal(teacher={"accuracy": {"mean": 0.9}}, student={"accuracy": {"mean": 0.8}}),
+        minimal(
+            student={"accuracy": {"mean": 1.0, "ci95": [1.0, 1.0]}},
+            control={"accuracy": {"mean": 1.0, "ci95": [1.0, 1.0]}},
+        ),
+        {
+            **minimal(),
+            "task": "language",
+            "models": {"student": {"perplexity": {"mean": 9.1}}, "teacher": {"perplexity": {"mean": 8.0}}},
+        },
+    ],
+)
+def test_a_minimal_scorecard_is_shown(scorecard: dict[str, Any]) -> None:
+    page = check_page(render(scorecard, {}))
+    assert "How to read this page" in page.text
+
+
+def test_what_was_not_measured_is_said_and_never_zero() -> None:
+    models = {
+        "teacher": {"accuracy": {"mean": 0.9}, "latency_ms_p50": {"mean": 2.0}},
+        "student": {"accuracy": {"mean": 0.8}},
+        "control": {"accuracy": {"mean": 0.7}, "nll": {"mean": float("nan")}, "ece": None},
+    }
+    page = check_page(render(minimal(**models), {}))
+    assert "2.00 ms not measured not measured" in page.text
+    assert "Log loss" not in page.text
+    assert "Not measured in this run: cost of a million rows, size and calibration error" in page.text
+    assert "The run was given no price" in page.text
+
+
+def leaves(tree: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    items = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else None
+    return [path] if items is None else [leaf for key, value in items for leaf in leaves(value, (*path, key))]
+
+
+def put(tree: Any, path: tuple[Any, ...], value: object) -> None:
+    for key in path[:-1]:
+        tree = tree[key]
+    tree[path[-1]] = value
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_holes_in_the_numbers_are_left_out(unseen_three: Run, seed: int) -> None:
+    luck = random.Random(seed)
+    scorecard, details = copy.deepcopy(unseen_three)
+    for tree in (scorecard, details):
+        for path in leaves(tree):
+            if luck.random() < 0.08:
+                put(tree, path, luck.choice([None, float("nan"), float("inf")]))
+    check_page(render(scorecard, details))
+
+
+def test_any_part_may_be_absent(few_labels: Run) -> None:
+    scorecard, details = few_labels
+    for key in details:
+        check_page(render(scorecard, {**details, key: None}))
+    for key in scorecard:
+        check_page(render({other: value for other, value in scorecard.items() if other != key}, {}))
+
+
+def test_text_from_data_is_escaped(few_labels: Run) -> None:
+    scorecard, details = copy.deepcopy(few_labels)
+    evil = [EVIL, *[f'"><img src=x onerror=alert({c})>' for c in range(1, 10)]]
+    scorecard["name"] = EVIL
+    scorecard["models"][EVIL] = copy.deepcopy(scorecard["models"]["student"])
+    scorecard["models"]["student"]["recall_by_class"] = {name: {"mean": 0.5} for name in evil}
+    scorecard["models"]["student"][EVIL] = {"mean": 0.5}
+    scorecard["omitted_classes"] = [EVIL]
+    scorecard["gap_recovered"] = {"absent": EVIL}
+    scorecard["versions"][EVIL] = EVIL
+    details["similarity"]["classes"] = evil
+    details["about"] = {
+        "teacher": EVIL,
+        "licences": {"teacher": EVIL, EVIL: [EVIL, None]},
+        "recipe_yaml": EVIL,
+        "notes": [EVIL],
+        "temperature": 4,
+    }
+    details["curves"][EVIL] = details["curves"]["student"]
+    details["reliability"][EVIL] = details["reliability"]["student"]
+    details["similarity"]["matrices"][EVIL] = details["similarity"]["matrices"]["student"]
+    details["gradient_norms"] = {EVIL: [1.0]}
+    for example in details["examples"]:
+        example |= {"label": EVIL, "row": EVIL, "why": EVIL, "text": EVIL, "columns": {EVIL: EVIL}}
+    text = render_panels(EVIL, EVIL, [(EVIL, EVIL, scorecard, details)])
+    page = Page(text)
+    assert page.open == []
+    assert len(page.all("script")) == 1
+    assert "onerror" not in {key for _, attrs in page.tags for key in attrs}
+    assert all((attrs.get("src") or "").startswith("data:image/png") for attrs in page.all("img"))
+    assert EVIL not in text
+    assert html.escape(EVIL, quote=False).replace('"', "&#34;") in text
+
+
+def test_rows_of_text_and_of_columns_are_shown(few_labels: Run) -> None:
+    details = copy.deepcopy(few_labels[1])
+    first, second = details["examples"][:2]
+    first |= {"image": None, "text": "word " * 400}
+    second |= {
+        "image": None,
+        "columns": {"age": 41.5, "job": "baker", "pay": float("nan"), "left": None},
+        "label": None,
+    }
+    page = check_page(render(few_labels[0], {**details, "examples": [first, second]}))
+    assert "word word …" in page.text
+    assert "age 41.50 job baker pay missing left missing" in page.text
+    assert "No label" in page.text
+    assert not page.all("img")
+
+
+def test_colour_images_and_many_classes(few_labels: Run) -> None:
+    count = 60
+    names = [f"a rather long class name {c}" for c in range(count)]
+    share = [1 / (3 + c) for c in range(count)]
+    share = [value / sum(share) for value in share]
+    pixels = [[[255, 0, 0], [0, 255, 0]], [[0, 0, 255], [10, 20, 30]]]
+    matrix = [[1 / (1 + i + j) for j in range(count)] for i in range(count)]
+    example = {"row": 0, "label": names[50], "image": {"pixels": pixels}}
+    example["probabilities"] = {"teacher": share, "student": share}
+    similarity = {"classes": names, "matrices": {"teacher": matrix, "student": matrix}}
+    details = {"similarity": similarity, "examples": [example]}
+    text = render(few_labels[0], details)
+    page = check_page(text)
+    assert "Of 60 classes, the 20 in the most alike pairs are shown." in page.text
+    assert text.count('class="cell') == 2 * 20 * 20
+    assert "Not shown: 50 unlikely classes." in page.text
+    assert len(page.all("img")) == 1
+
+
+def contrast(one: str, other: str) -> float:
+    def light(colour: str) -> float:
+        parts = [int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5)]
+        linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    low, high = sorted((light(one), light(other)))
+    return (high + 0.05) / (low + 0.05)
+
+
+def test_letters_and_marks_have_contrast_in_both_themes(few_labels: Run) -> None:
+    found = re.findall(r"--([\w]+): light-dark\((#\w{6}), (#\w{6})\)", render(*few_labels))
+    for place in (1, 2):
+        colour = {name: values[place - 1] for name, *values in found}
+        for paper in ("paper", "sheet", "tint"):
+            for letters in ("ink", "quiet", "link", "bad", "fair", "fine"):
+                assert contrast(colour[letters], colour[paper]) >= 4.5, (letters, paper, place)
+            for mark in ("teacher", "student", "control", "hard", "arm1", "arm2", "arm3"):
+                assert contrast(colour[mark], colour[paper]) >= 3, (mark, paper, place)

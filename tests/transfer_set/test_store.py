@@ -1,0 +1,191 @@
+"""Answers are kept by content and read back against the right question, or not at all."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from stillroom.errors import CorruptFile, NotFinite, RunBusy, WrongAnswer
+from stillroom.rows import Answers, Questions
+from stillroom.transfer_set.ask import KeptTeacher, ask
+from stillroom.transfer_set.store import Store, places
+
+
+class Rule:
+    """A real small teacher: its answer is a fixed function of the row."""
+
+    fingerprint = "rule" * 16
+    hidden_width: int | None = 3
+
+    def __init__(self) -> None:
+        self.classes = ["low", "middle", "high"]
+        self.asked: list[int] = []
+
+    def answer(self, questions: Questions, view: int = 0) -> Answers:
+        assert not isinstance(questions.raw, dict)
+        self.asked.append(len(questions))
+        total_N = questions.raw.sum(1)
+        logits_NC = np.stack([-total_N, np.zeros_like(total_N), total_N], 1)
+        logs_NC = logits_NC - np.log(np.exp(logits_NC).sum(1, keepdims=True))
+        return Answers(logs_NC.astype(np.float32), questions.raw[:, :3].astype(np.float32))
+
+
+def plus_view(questions: Questions, view: int) -> Questions:
+    assert not isinstance(questions.raw, dict)
+    return Questions(questions.raw + view, questions.key_N, questions.label_N, questions.weight_N, questions.row_N)
+
+
+def some(rows: int, seed: int | None = None) -> Questions:
+    return Questions.of(np.random.default_rng(seed).normal(size=(rows, 4)))
+
+
+def ask_all(root: Path, teacher: Rule, questions: Questions, shard_rows: int = 10, views: tuple[int, ...] = (0,)):  # type: ignore[no-untyped-def]
+    return ask(
+        Store(root), teacher, questions, kind="rule", licences={"teacher": "unknown"}, views=views, seen=plus_view,
+        shard_rows=shard_rows,
+    )  # fmt: skip
+
+
+def test_answers_come_back_under_any_shuffle_and_batch(tmp_path: Path) -> None:
+    questions, teacher = some(57), Rule()
+    kept = ask_all(tmp_path, teacher, questions)
+    expected = Rule().answer(questions)
+    order = np.random.default_rng().permutation(57)
+    reader = kept.reader(questions.key_N[order])
+    for start in range(0, 57, 8):
+        batch = np.arange(start, min(start + 8, 57))
+        np.testing.assert_allclose(
+            reader.take(batch), expected.log_probabilities_NC[order][batch], rtol=1e-3, atol=1e-3
+        )
+        assert expected.hidden_NH is not None
+        np.testing.assert_allclose(reader.take(batch, "hidden"), expected.hidden_NH[order][batch], rtol=1e-3, atol=2e-3)
+
+
+def test_only_what_is_missing_is_asked(tmp_path: Path) -> None:
+    questions, teacher = some(40, 1), Rule()
+    ask_all(tmp_path, teacher, questions.take(np.arange(30)))
+    assert sum(teacher.asked) == 30
+    ask_all(tmp_path, teacher, questions)
+    assert sum(teacher.asked) == 40
+    ask_all(tmp_path, teacher, questions.take(np.random.default_rng().permutation(40)))
+    assert sum(teacher.asked) == 40
+
+
+def test_equal_questions_are_asked_once(tmp_path: Path) -> None:
+    one, teacher = some(5, 2), Rule()
+    twice = one.take(np.array([0, 1, 2, 0, 1, 2, 3, 4, 4]))
+    kept = ask_all(tmp_path, teacher, twice)
+    assert sum(teacher.asked) == 5
+    assert len(kept.reader(twice.key_N)) == 9
+
+
+def test_views_are_different_questions(tmp_path: Path) -> None:
+    questions, teacher = some(6, 3), Rule()
+    kept = ask_all(tmp_path, teacher, questions, views=(1, 2))
+    assert sum(teacher.asked) == 12
+    first, second = kept.reader(questions.key_N, 1).all(), kept.reader(questions.key_N, 2).all()
+    assert np.abs(first - second).max() > 0.1
+    with pytest.raises(WrongAnswer, match="no answer"):
+        kept.reader(questions.key_N, 0)
+
+
+def test_places_tell_key_and_view_apart() -> None:
+    keys = np.zeros((2, 16), np.uint8)
+    keys[1, 15] = 1
+    # A view's bytes follow the key's, so neither can pass for the other.
+    assert len({*places(keys, 0), *places(keys, 1), *places(keys, 256)}) == 6
+
+
+def test_a_question_never_asked_is_refused(tmp_path: Path) -> None:
+    kept = ask_all(tmp_path, Rule(), some(5, 4))
+    with pytest.raises(WrongAnswer, match="1 of 1 questions"):
+        kept.reader(some(1, 5).key_N)
+
+
+def test_a_flipped_bit_is_found(tmp_path: Path) -> None:
+    questions = some(20, 6)
+    kept = ask_all(tmp_path, Rule(), questions)
+    for name in ("log_probabilities.f16", "keys.arrow", "hidden.f16"):
+        path = kept.folder / "000001" / name
+        good = path.read_bytes()
+        path.write_bytes(good[:9] + bytes([good[9] ^ 4]) + good[10:])
+        with pytest.raises(CorruptFile, match="checksum"):
+            ask_all(tmp_path, Rule(), questions)
+        path.write_bytes(good)
+    # Removing the damaged shard, as the error advises, costs that shard alone.
+    import shutil
+
+    shutil.rmtree(kept.folder / "000001")
+    teacher = Rule()
+    assert len(ask_all(tmp_path, teacher, questions).reader(questions.key_N)) == 20
+    assert sum(teacher.asked) == 10
+
+
+def test_an_answer_that_is_not_finite_keeps_nothing(tmp_path: Path) -> None:
+    questions = some(20, 7)
+    broken = questions.take(np.arange(20))
+    assert not isinstance(broken.raw, dict)
+    broken.raw[13, 0] = np.nan
+    teacher = Rule()
+    with pytest.raises(NotFinite):
+        ask_all(tmp_path, teacher, broken)
+    assert (
+        sum(ask_all(tmp_path, teacher, questions.take(np.arange(10))).header.classes == teacher.classes for _ in "1")
+        == 1
+    )
+
+
+def test_another_teachers_folder_is_refused(tmp_path: Path) -> None:
+    ask_all(tmp_path, Rule(), some(3, 8))
+    other = Rule()
+    other.classes = ["a", "b", "c"]
+    with pytest.raises(WrongAnswer, match="another teacher"):
+        ask_all(tmp_path, other, some(3, 8))
+
+
+def test_one_process_at_a_time(tmp_path: Path) -> None:
+    with Store(tmp_path).hold(), pytest.raises(RunBusy):
+        ask_all(tmp_path, Rule(), some(3, 9))
+
+
+def test_a_kept_teacher_answers_as_it_did(tmp_path: Path) -> None:
+    questions = some(9, 10)
+    kept = ask_all(tmp_path, Rule(), questions)
+    again = KeptTeacher(kept).answer(questions.take(np.array([4, 2])))
+    np.testing.assert_allclose(
+        again.log_probabilities_NC, Rule().answer(questions).log_probabilities_NC[[4, 2]], rtol=1e-3, atol=1e-3
+    )
+
+
+@pytest.mark.kill
+def test_a_kill_at_any_commit_point_loses_at_most_one_shard(tmp_path: Path) -> None:
+    questions = some(30, 11)
+    point = 0
+    while True:
+        point += 1
+        root = tmp_path / str(point)
+        child = os.fork()
+        if child == 0:
+            from stillroom import rundir
+
+            rundir._commit_points = 0
+            os.environ["STILLROOM_KILL_AT"] = str(point)
+            ask_all(root, Rule(), questions)
+            os._exit(0)
+        _, status = os.waitpid(child, 0)
+        done = os.WIFEXITED(status) and os.WEXITSTATUS(status) == 0
+        assert done or os.WTERMSIG(status) == signal.SIGKILL
+        whole = len([path for path in root.glob("*/??????") if path.is_dir()])
+        teacher = Rule()
+        kept = ask_all(root, teacher, questions)
+        assert sum(teacher.asked) == 30 - 10 * whole
+        np.testing.assert_allclose(
+            kept.reader(questions.key_N).all(), Rule().answer(questions).log_probabilities_NC, rtol=1e-3, atol=1e-3
+        )
+        if done:
+            break
+    assert point > 40
