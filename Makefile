@@ -57,6 +57,8 @@ $(CHOSEN): $(WANTED) | $(BIN)/pip
 	@touch $(CORE) $@
 endif
 
+# Two torch threads beside another busy program can be many times slower than one.
+demo: export OMP_NUM_THREADS ?= 1
 demo: $(CORE)
 	@$(BIN)/stillroom demo
 

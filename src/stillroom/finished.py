@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -105,12 +106,10 @@ class Beside:
         """Each model's probabilities of one row."""
         said = {"student": np.exp(self.student.log_probabilities(raw))[0].tolist()}
         home = self.run / "teacher"
-        try:
+        # A recorded teacher, or one given from Python, cannot be asked about a new row; the student then stands alone.
+        with suppress(StillroomError):
             teacher = self.recipe.teacher.build(home, self.folders, self.student.classes)
             said["teacher"] = np.exp(teacher.answer(Questions.of(raw)).log_probabilities_NC)[0].tolist()
-        except StillroomError:
-            # A recorded teacher, or one given from Python, cannot be asked about a new row; the student stands alone.
-            pass
         return {"classes": self.student.classes, "models": said, "label": self.label}
 
 

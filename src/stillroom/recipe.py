@@ -112,7 +112,8 @@ class Recipe(Knobs):
     transfer_set: TransferSet = TransferSet()
     evaluation: Evaluation = Evaluation()
     budget: Budget = Budget()
-    arms: dict[str, dict[str, Any]] = {}
+    arms: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    """Further students for comparison: any section of the recipe, by name."""
     device: str = "auto"
     dtype: DTypes = "auto"
 

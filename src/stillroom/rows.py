@@ -11,6 +11,7 @@ This file knows no model, no loss and no file layout.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
@@ -54,10 +55,14 @@ def content_keys(raw: Raw) -> Array:
     """The key of each question: the first 16 bytes of the sha256 of its content, uint8 [N, 16].
 
     A column's name belongs to the content, the place of the row and of the file does not; so the same question has the
-    same key under any shuffle, split or neighbour. Floats are hashed as float64, so a CSV and a NumPy file agree.
+    same key under any shuffle, split or neighbour. Numbers are hashed as float64, uint8 images as they are; rows with
+    named columns and rows of a bare array are different questions.
     """
     if isinstance(raw, dict):
         parts = {name: _canonical(raw[name]) for name in sorted(raw)}
+        if all(column.dtype == np.float64 for column in parts.values()):
+            head = "\0".join([*parts, "f"]).encode()
+            return _digests(head, (row.tobytes() for row in np.stack(list(parts.values()), 1)))
         heads = {name: f"{name}\0{column.dtype.kind}\0".encode() for name, column in parts.items()}
         keys = bytearray()
         for row in range(row_count(raw)):
@@ -70,10 +75,11 @@ def content_keys(raw: Raw) -> Array:
         return np.frombuffer(bytes(keys), np.uint8).reshape(-1, KEY_BYTES)
     array = np.ascontiguousarray(_canonical(raw))
     head = f"{array.dtype.kind}{array.shape[1:]}\0".encode()
-    if array.dtype.kind in "OU":
-        bodies = (str(value).encode() for value in array)
-    else:
-        bodies = (row.tobytes() for row in array)
+    as_text = array.dtype.kind in "OU"
+    return _digests(head, (str(value).encode() if as_text else value.tobytes() for value in array))
+
+
+def _digests(head: bytes, bodies: Iterable[bytes]) -> Array:
     joined = b"".join(hashlib.sha256(head + body).digest()[:KEY_BYTES] for body in bodies)
     return np.frombuffer(joined, np.uint8).reshape(-1, KEY_BYTES)
 

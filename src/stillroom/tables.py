@@ -1,6 +1,6 @@
 """Reading a file of named columns: .csv .tsv .jsonl .json .parquet. Knows neither labels nor splits.
 
-A .csv has no types, so every cell is read as text, and `inputs.tidy` finds the numbers.
+A .csv has no types, so every cell is read as text, and `columns.tidy` finds the numbers.
 """
 
 from __future__ import annotations

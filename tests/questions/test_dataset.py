@@ -148,7 +148,7 @@ def test_an_omitted_class_leaves_train_and_validation_and_stays_in_test(
     assert counts(splits.validation) == [10, 0, 10]
     assert splits.test.fingerprint() == whole.test.fingerprint()
     assert len(splits.omitted) == 70
-    assert (splits.omitted.label_N == -1).all()
+    assert (splits.omitted.label_N == 1).all()
     assert rows_of(splits.train, splits.omitted) == rows_of(whole.train)
     assert "omitted 8: 70 rows of train and 10 rows of validation; they stay in test" in splits.notes
     both = build(tmp_path, omit=["8"], labelled=20)

@@ -89,3 +89,14 @@ def test_it_reads_without_javascript(browser: Any, page_file: Path) -> None:
     assert page.get_by_role("img", name="Accuracy against size").first.is_visible()
     assert not page.locator("#theme").is_visible()
     context.close()
+
+
+def test_it_prints_on_paper(browser: Any, page_file: Path) -> None:
+    context = browser.new_context(viewport={"width": 720, "height": 1000}, color_scheme="dark")
+    page = context.new_page()
+    page.goto(page_file.as_uri())
+    page.emulate_media(media="print")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 720
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    assert page.evaluate("document.querySelector('details pre').getBoundingClientRect().height") > 0, "all is open"
+    context.close()

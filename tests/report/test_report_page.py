@@ -16,6 +16,8 @@ from stillroom.report.page import render, render_panels
 
 Run = tuple[dict[str, Any], dict[str, Any]]
 EVIL = '<script>alert("x")</script>'
+NAMES = {"classes", "omitted_classes", "recipe_yaml", "versions"}
+"""Who or what is spoken of, where a hole would be no missing number."""
 VOID = {"meta", "link", "img", "br", "input", "hr"}
 
 
@@ -203,7 +205,7 @@ def test_holes_in_the_numbers_are_left_out(unseen_three: Run, seed: int) -> None
     scorecard, details = copy.deepcopy(unseen_three)
     for tree in (scorecard, details):
         for path in leaves(tree):
-            if luck.random() < 0.08:
+            if luck.random() < 0.08 and not NAMES & set(path):
                 put(tree, path, luck.choice([None, float("nan"), float("inf")]))
     check_page(render(scorecard, details))
 

@@ -35,8 +35,8 @@ def run(student: float = 0.94, control: tuple[float, float, float] | None = (0.0
 def test_the_verdict_is_one_sentence() -> None:
     words = verdict(run())
     assert words == (
-        "The student is 30× smaller, 8.0× faster and 15× cheaper to run than its teacher and gives up 1.0 point of accuracy "
-        "(94.0% against 95.0%); it is 2.0 points better than the same network trained on the labels alone "
+        "The student is 30× smaller, 8.0× faster and 15× cheaper to run than its teacher and gives up 1.0 point of "
+        "accuracy (94.0% against 95.0%); it is 2.0 points better than the same network trained on the labels alone "
         "(95% interval +1.0 to +3.0)."
     )
 
@@ -88,8 +88,8 @@ def test_money() -> None:
         "training_usd": 0.002,
     }
     assert pays(scorecard) == (
-        "Asking and training cost $0.010. Each million rows answered by the student instead of the teacher saves $0.28, "
-        "so the student has paid for itself after 35,700 rows."
+        "Asking and training cost $0.010. Each million rows answered by the student instead of the teacher saves "
+        "$0.28, so the student has paid for itself after 35,700 rows."
     )
     scorecard["cost"]["saved_usd_per_million_rows"] = -1.0
     assert "never pays" in pays(scorecard)

@@ -1,6 +1,20 @@
 """What a report shows beyond the figures: curves, similarity of classes, example rows with their soft targets.
 
 All of it plain data, read from predictions, histories and the raw test rows. Knows no page.
+
+`details` holds what the scorecard has no room for; every key may be absent:
+
+    about                   teacher, student, licences, recipe_yaml, temperature, notes: what was written, not measured
+    classes                 the names of the classes (else those of similarity)
+    curves                  model -> a list of {step, epoch, loss, validation_loss, validation_accuracy} for each seed
+    gradient_norms          term of the objective -> norms at a few steps, weight included
+    reliability             model -> {confidence, accuracy, count}, one entry for each bin
+    similarity              {classes, matrices: model -> C x C, rank_correlation: model -> with the teacher}
+    entropy                 of the soft targets as trained on: {edges, counts, mean_nats}
+    examples                rows: {row, label, why, image: {pixels}, columns, text, probabilities: model -> C}
+    validation              {leaks}: rows that stand in two splits
+    teacher_train_accuracy  share of the stored answers whose top class is the label
+    train_agreement         share of the training rows where the student says what the teacher says
 """
 
 from __future__ import annotations

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 from torch import nn
 
@@ -14,7 +16,7 @@ class MlpNetwork(nn.Module):
     def __init__(self, widths: list[int], classes: int, dropout: float, input_dropout: float) -> None:
         super().__init__()
         layers: list[nn.Module] = [nn.Dropout(input_dropout)] if input_dropout else []
-        for before, after in zip(widths, widths[1:], strict=False):
+        for before, after in pairwise(widths):
             layers += [nn.Linear(before, after), nn.ReLU()]
             if dropout:
                 layers.append(nn.Dropout(dropout))

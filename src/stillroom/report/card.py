@@ -10,7 +10,7 @@ import re
 
 from stillroom.report import numbers as n
 from stillroom.report.numbers import Metric, Stat, Tree
-from stillroom.report.sections import UNKNOWN, licence_of
+from stillroom.report.sections import UNKNOWN, licence_of, words_of
 from stillroom.report.verdict import verdict
 from stillroom.report.words import join, roles
 
@@ -64,14 +64,14 @@ def _origin(scorecard: Tree, about: Tree) -> str:
         data.append(
             f"{n.big(train)} training rows" + (f", {n.big(labelled)} of them labelled" if labelled is not None else "")
         )
-    data += [str(note).strip().rstrip(".") for note in about.get("notes") or [] if note]
+    data += [words_of(note) for note in about.get("notes") or [] if words_of(note)]
     omitted = [str(name) for name in scorecard.get("omitted_classes") or []]
     if omitted:
         data.append(f"Classes left out of the transfer set: {join(omitted)}")
     temperature = n.number(about.get("temperature"))
     lines = [
-        ("Teacher", about.get("teacher") or UNKNOWN),
-        ("Student", about.get("student") or UNKNOWN),
+        ("Teacher", words_of(about.get("teacher")) or UNKNOWN),
+        ("Student", words_of(about.get("student")) or UNKNOWN),
         ("Temperature", f"{temperature:g}" if temperature is not None else None),
         ("Data", ". ".join(data) or UNKNOWN),
     ]

@@ -166,9 +166,9 @@ def _class_count(scorecard: Tree, details: Tree) -> int:
 
 
 BEHIND, FAR_BEHIND = 0.01, 0.03
-STILL_FALLING = 0.05
-"""Share of the whole fall of the training loss that the last fifth of the steps brought. A loss that has levelled off
-brings next to nothing there, a straight line brings a fifth."""
+STILL_FALLING = 0.02
+"""Share of the whole fall of the training loss that the last fifth of the steps brought. Measured on small networks that
+learned digits: 3 to 6 % where ten epochs left four points of accuracy to gain, under 1 % where forty had left none."""
 LOW_AGREEMENT = 0.9
 
 
@@ -219,11 +219,11 @@ def _behind(scorecard: Tree, least: float) -> Stat | None:
 
 
 def _late_fall(runs: list[list[Tree]]) -> float | None:
-    """Which share of the whole fall of the loss the last fifth brought, on average over seeds."""
+    """Which share of the whole fall of the loss the last fifth (at least two records) brought, on average over seeds."""
     shares = []
     for run in runs:
         losses = [value for point in run if (value := n.number(point.get("loss"))) is not None]
-        if len(losses) < 10:
+        if len(losses) < 5:
             continue
         fifth = max(2, len(losses) // 5)
         half = max(1, fifth // 2)

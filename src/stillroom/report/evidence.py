@@ -97,7 +97,7 @@ def idea(scorecard: Tree, details: Tree, ident: str) -> dict[str, Any] | None:
     likeliest = sorted(classes, key=lambda place: -row[place])
     ranked = [f"{n.percent(row[place], 0)} {names[place]}" for place in likeliest if row[place] >= 0.005]
     return {
-        "picture": _picture(example),
+        "picture": _picture(example, names[label]),
         "label": names[label],
         "says": join(ranked[:4]),
         "hard": bars("hard", "What the label says", says, [float(place == label) for place in range(len(row))]),
@@ -118,13 +118,16 @@ def _label(example: Tree, names: list[str]) -> int | None:
     return names.index(label) if example.get("label") is not None and label in names else None
 
 
-def _picture(example: Tree) -> dict[str, str] | None:
+def _picture(example: Tree, label: str | None) -> dict[str, str] | None:
     image = example.get("image")
     uri = pictures.png(image.get("pixels")) if isinstance(image, dict) else None
-    if not uri:
-        return None
-    label = example.get("label")
-    return {"uri": uri, "alt": f"Row {example.get('row', '')}" + ("" if label is None else f", labelled {label}")}
+    name = _name(example)
+    return {"uri": uri, "alt": f"{name}, labelled {label}" if label is not None else name} if uri else None
+
+
+def _name(example: Tree) -> str:
+    row = example.get("row")
+    return f"Row {row}" if isinstance(row, str) or n.number(row) is not None else "A row"
 
 
 def beyond(scorecard: Tree, details: Tree, ident: str) -> dict[str, Any] | None:
@@ -204,14 +207,14 @@ def examples(scorecard: Tree, details: Tree, ident: str) -> dict[str, Any] | Non
         label = _label(example, names)
         series = [(models[key], row) for key, row in rows.items()]
         seen |= {key: models[key] for key in rows}
-        title = f"Row {example.get('row', place)}: what each model says"
+        title = f"{_name(example)}: what each model says"
         classes = pictures.bar_classes(list(rows.values()), label, 0.01)
         cards.append(
             {
-                "heading": f"Row {example.get('row', place)}",
+                "heading": _name(example),
                 "label": names[label] if label is not None else None,
                 "why": str(example["why"]) if example.get("why") else "",
-                "picture": _picture(example),
+                "picture": _picture(example, names[label] if label is not None else None),
                 "text": _text(example.get("text")),
                 "columns": _columns(example.get("columns")),
                 "chart": pictures.soft_bars(f"{ident}-row{place}", title, series, names, classes, label),

@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -62,21 +63,26 @@ def _panel(ident: str, heading: str, explanation: str, given: Tree, details: Tre
     }
 
 
-def _page(title: str, intro: str, panels: list[dict[str, Any]]) -> str:
+@cache
+def _template() -> Any:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    loader = FileSystemLoader(HERE)
+    house = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    return house.get_template("page.html")
+
+
+def _page(title: str, intro: str, panels: list[dict[str, Any]]) -> str:
     from markupsafe import Markup
 
-    house = Environment(
-        loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
     script = (HERE / "page.js").read_text(encoding="utf-8")
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    return house.get_template("page.html").render(
+    text: str = _template().render(
         title=title,
         intro=intro,
         panels=panels,
         glossary=GLOSSARY,
         css=Markup((HERE / "page.css").read_text(encoding="utf-8")),
         script=Markup(script),
-        script_sha256=digest,
+        script_sha256=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     )
+    return text

@@ -25,12 +25,13 @@ def cast(scorecard: Tree, details: Tree) -> list[dict[str, Any]]:
     """Who is who: each model with its mark, what it is, and what the recipe made it of."""
     about = details.get("about") or {}
     return [
-        {"role": role, "swatch": svg.swatch(role), "meaning": role.meaning, "made_of": _words(about.get(key))}
+        {"role": role, "swatch": svg.swatch(role), "meaning": role.meaning, "made_of": words_of(about.get(key))}
         for key, role in roles(scorecard.get("models", {})).items()
     ]
 
 
-def _words(value: object) -> str:
+def words_of(value: object) -> str:
+    """What a person wrote, without its full stop; empty for whatever is no text."""
     return value.strip().rstrip(".") if isinstance(value, str) else ""
 
 
@@ -235,7 +236,7 @@ Facts = list[tuple[str, str]]
 def made(scorecard: Tree, details: Tree) -> dict[str, Any]:
     """Rows, splits, notes, licences, cost, transfer set and versions."""
     about = details.get("about") or {}
-    notes = [str(note) for note in about.get("notes") or [] if note]
+    notes = [note for note in about.get("notes") or [] if isinstance(note, str) and note]
     omitted = [str(name) for name in scorecard.get("omitted_classes") or []]
     if omitted:
         notes.append(f"Left out of the transfer set, so that no student saw a row of them: {join(omitted)}.")
@@ -259,7 +260,7 @@ def licence_of(value: object) -> str:
     """A licence, or those of all members of an ensemble or mix; what was not said is unknown."""
     if isinstance(value, list | tuple):
         return join([licence_of(part) for part in value]) or UNKNOWN
-    return str(value).strip() if value not in (None, "") else UNKNOWN
+    return value.strip() if isinstance(value, str) and value.strip() else UNKNOWN
 
 
 def _rows(scorecard: Tree) -> Facts:
@@ -271,12 +272,12 @@ def _rows(scorecard: Tree) -> Facts:
         ("test", "test rows"),
     )
     found = [(name, n.big(value)) for key, name in names if (value := n.number(rows.get(key))) is not None]
-    seeds = [str(seed) for seed in scorecard.get("seeds") or []]
+    seeds = [str(seed) for seed in scorecard.get("seeds") or [] if n.number(seed) is not None]
     return found + ([("seeds", f"{len(seeds)} ({', '.join(seeds)})")] if seeds else [])
 
 
 def _models(scorecard: Tree, about: Tree) -> Facts:
-    found = [(key, _words(about[key])) for key in ("teacher", "student") if _words(about.get(key))]
+    found = [(key, words_of(about[key])) for key in ("teacher", "student") if words_of(about.get(key))]
     temperature = n.number(about.get("temperature"))
     return found + ([("temperature", f"{temperature:g}")] if temperature is not None else [])
 

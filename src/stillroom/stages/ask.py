@@ -15,13 +15,15 @@ from stillroom.stages.opening import Run, seen_as, views_of
 if TYPE_CHECKING:
     from stillroom.transfer_set.store import Kept
 
+MERGE = "merge answers"
+
 
 def ask(run: Run, asked: AskedTeacher) -> Kept:
     """Ask each member what the store lacks, then merge the members' answers where there are several."""
     from stillroom.teachers.ensemble import Ensemble
     from stillroom.transfer_set.ask import KeptTeacher
 
-    teacher, started = run.recipe.teacher, time.monotonic()
+    teacher = run.recipe.teacher
     members = getattr(asked, "members", [asked])
     licences = {"teacher": teacher.licence or "unknown"}
     kept: list[Kept] = []
@@ -34,8 +36,7 @@ def ask(run: Run, asked: AskedTeacher) -> Kept:
     if isinstance(teacher, Ensemble):
         for place, one in enumerate(kept):
             licences[f"teacher.{place}"] = one.header.licences["teacher"]
-        whole = _ask_one(run, teacher.over([KeptTeacher(one) for one in kept]), "ensemble", licences, "merge answers")
-    run.dir.event("asked", seconds=round(time.monotonic() - started, 3), rows=len(whole))
+        whole = _ask_one(run, teacher.over([KeptTeacher(one) for one in kept]), "ensemble", licences, MERGE)
     if run.recipe.transfer_set.store is not None:
         write_json(
             run.dir.path / "transfer_set" / "asked.json", {"store": str(whole.folder), "teacher": asked.fingerprint}
@@ -49,7 +50,8 @@ def _ask_one(run: Run, teacher: AskedTeacher, kind: str, licences: dict[str, str
     from stillroom.transfer_set.store import Store
 
     recipe, splits = run.recipe, run.splits
-    store = Store(recipe.transfer_set.store or run.dir.path / "transfer_set")
+    shared = recipe.transfer_set.store
+    store = Store(run.dir.path / "transfer_set" if shared is None else run.folders[0] / shared)
     views = views_of(recipe)
     asking: list[tuple[str, Questions, Sequence[int]]] = [
         ("train", splits.train, () if recipe.transfer_set.live else views),
@@ -61,15 +63,25 @@ def _ask_one(run: Run, teacher: AskedTeacher, kind: str, licences: dict[str, str
         teacher.identify(splits.train)
     total = sum(len(questions) * len(which) for _, questions, which in asking)
     with run.show.stage(words, total, "answers") as done:
+        calls, started = 0, time.monotonic()
+
+        def count(rows: int) -> None:
+            nonlocal calls
+            calls += rows
+            done(rows)
+
         for name, questions, which in asking:
             try:
                 found = ask_all(
                     store, teacher, questions, kind=kind, licences=licences, views=which,
-                    seen=seen_as(recipe.questions.augment), progress=done,
+                    seen=seen_as(recipe.questions.augment), progress=count,
                 )  # fmt: skip
             except WrongAnswer:
                 # Recorded answers may cover the transfer set alone; the teacher is then not scored on that split.
                 if name == "train" or kind not in ("recorded", "ensemble"):
                     raise
             run.clock.check()
+        if calls:
+            seconds = round(time.monotonic() - started, 3)
+            run.dir.event("asked", calls=0 if words == MERGE else calls, seconds=seconds, teacher=teacher.fingerprint)
     return found

@@ -52,12 +52,19 @@ def _exam(run: Run, asked: AskedTeacher, kept: Kept, models: dict[str, list[Path
 
     recipe, events = run.recipe, run.dir.events()
     trained = {one["name"]: one["seconds"] for one in events if one["event"] in ("trained", "taught")}
-    asking = sum(one["seconds"] for one in events if one["event"] == "asked")
+    asking = [one for one in events if one["event"] == "asked"]
+    spent = Spent(
+        asking_s=sum(one["seconds"] for one in asking),
+        training_s=sum(trained.values()),
+        needed_training_s=trained.get("student"),
+        teacher_calls=sum(one["calls"] for one in asking),
+        teacher_tokens=0,
+    )
     other = recipe.evaluation.independent_teacher
     return Exam(
         recipe.name, run.splits, models, asked, taught, answers(run.splits.test), answers(run.splits.validation),
         recipe.evaluation, run.device,
-        Spent(asking, sum(trained.values()), trained.get("student"), sum(one["rows"] for one in events if one["event"] == "asked")),
+        spent,
         sorted(set(run.splits.omitted.label_N.tolist()) - {-1}),
         None if other is None else other.build(run.dir.path / "independent", run.folders, run.splits.classes),
         {"rows": len(kept), "bytes": kept.size_bytes, "shared_bytes": 0}, versions(),
@@ -89,14 +96,26 @@ def settled_temperature(run: Run) -> float:
 def _about(run: Run, heat: float) -> dict[str, Any]:
     """What the report and the card say of how it was made."""
     recipe, members = run.recipe, run.recipe.teacher.each()
-    names = [member.kind for member in members]
+    models = {_in_words(getattr(member, "model", None)) for member in members}
+    what = ", ".join(sorted({member.kind for member in members})) + " " + "; ".join(sorted(models))
     licences = {"teacher": recipe.teacher.licence or "unknown", "data": recipe.questions.licence or "unknown"}
     licences |= {f"teacher {place + 1}": member.licence for place, member in enumerate(members) if member.licence}
     return {
-        "teacher": f"an ensemble of {len(members)} ({', '.join(sorted(set(names)))})" if len(members) > 1 else names[0],
-        "student": f"{recipe.student.kind}, {recipe.student.architecture().model_dump(mode='json')}",
+        "teacher": f"an ensemble of {len(members)}: {what}" if len(members) > 1 else what,
+        "student": f"{recipe.student.kind} {_in_words(recipe.student.architecture())}",
         "licences": licences,
         "recipe_yaml": (run.dir.path / "recipe.yaml").read_text(),
         "temperature": heat,
         "notes": run.splits.notes,
     }
+
+
+def _in_words(model: Any) -> str:
+    """An architecture as a person would say it: mlp, hidden 32."""
+    if not hasattr(model, "model_dump"):
+        return "" if model is None else str(model)
+    knobs = model.model_dump(mode="json", exclude_defaults=True, exclude={"kind"})
+    told = [
+        f"{name} {'-'.join(map(str, value)) if isinstance(value, list) else value}" for name, value in knobs.items()
+    ]
+    return ", ".join([model.kind, *told])

@@ -18,8 +18,8 @@ import yaml
 
 from stillroom import inputs
 from stillroom.budget import Clock
-from stillroom.errors import RecipeError
-from stillroom.kinds import Teacher, parse
+from stillroom.errors import DataError, RecipeError, WrongAnswer
+from stillroom.kinds import AskedTeacher, Teacher, parse
 from stillroom.progress import Show, Silent
 from stillroom.recipe import Recipe
 from stillroom.rows import Questions, Splits
@@ -161,6 +161,16 @@ def check_data(run: Run) -> None:
             if not member.trains:
                 built = member.build(run.dir.path / "teacher" / str(place), run.folders, splits.classes)
                 checked.recipe.check(getattr(built, "gives", member.gives))
+                if hasattr(built, "recorded"):
+                    _check_recorded(built, checked.splits)
+
+
+def _check_recorded(teacher: AskedTeacher, splits: Splits) -> None:
+    """Recorded answers must cover the transfer set; looking them up costs nothing."""
+    try:
+        teacher.answer(splits.train)
+    except WrongAnswer as error:
+        raise DataError(error.what, where=error.where, cure=error.cure) from error
 
 
 @contextmanager

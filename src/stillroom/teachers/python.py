@@ -17,9 +17,7 @@ from stillroom.errors import ModelError
 from stillroom.kinds import AskedTeacher, Teacher
 from stillroom.rows import Answers, Array, Questions
 from stillroom.rundir import fingerprint
-
-LEAST_LOG_PROBABILITY = -1e4
-"""Stands for log 0: small enough to be nothing at any temperature, and finite in float16."""
+from stillroom.teachers.probabilities import log_of_probabilities
 
 
 class Python(Teacher):
@@ -96,19 +94,6 @@ class CallableTeacher:
             logits = output if isinstance(output, torch.Tensor) else output[0]
             found: Array = logits.float().log_softmax(1).cpu().numpy()
             return found
-
-
-def log_of_probabilities(said: Array) -> Array:
-    wrong = np.flatnonzero(~np.isclose(said.sum(1), 1, atol=1e-3) | (said < 0).any(1))
-    if len(wrong) and np.isfinite(said).all():
-        raise ModelError(
-            f"the teacher's answer to question {wrong[0]} is no probability distribution: {said[wrong[0]][:6].round(4)}",
-            where="teacher",
-            cure="Give probabilities that are at least 0 and add up to 1 in each row, such as predict_proba",
-        )
-    with np.errstate(divide="ignore"):
-        logs: Array = np.maximum(np.log(said / said.sum(1, keepdims=True)), LEAST_LOG_PROBABILITY)
-    return logs
 
 
 def _is_module(given: Any) -> bool:

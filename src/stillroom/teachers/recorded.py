@@ -18,7 +18,7 @@ from stillroom.kinds import AskedTeacher, Teacher
 from stillroom.rows import KEY_BYTES, Answers, Array, Questions, content_keys
 from stillroom.rundir import fingerprint, sha256_file
 from stillroom.tables import SUFFIXES, read_columns
-from stillroom.teachers.python import LEAST_LOG_PROBABILITY, log_of_probabilities
+from stillroom.teachers.probabilities import LEAST_LOG_PROBABILITY, log_of_probabilities
 
 KEY = "key"
 
