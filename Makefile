@@ -84,10 +84,10 @@ bench: bench-speed bench-hinton
 
 bench-speed: export OMP_NUM_THREADS := 1
 bench-speed: $(DEV)
-	@$(BIN)/python benchmarks/speed.py $(ARGS)
+	@$(BIN)/python -m benchmarks.speed $(ARGS)
 
 bench-hinton: $(DEV)
-	@$(BIN)/python benchmarks/hinton.py $(ARGS)
+	@$(BIN)/python -m benchmarks.hinton $(ARGS)
 
 clean:
 	@rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis src/*.egg-info

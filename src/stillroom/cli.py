@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from stillroom.errors import Interrupted, StillroomError
+from stillroom.errors import InputError, Interrupted, RunError, StillroomError, did_you_mean
 
 RUN = click.argument("run", type=click.Path(path_type=Path))
 RECIPE = click.argument("recipe", type=click.Path(path_type=Path))
@@ -17,7 +17,17 @@ OVERRIDES = click.argument("overrides", nargs=-1, metavar="[section.key=value]..
 JSON = click.option("--json", "as_json", is_flag=True, help="Print machine-readable results on stdout.")
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+class Commands(click.Group):
+    """The commands; an unknown one gets the nearest known."""
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        if args[0] not in self.commands:
+            cure = did_you_mean(args[0], self.commands)
+            raise InputError(f"there is no command {args[0]!r}", where="command line", cure=cure)
+        return super().resolve_command(ctx, args)
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(package_name="stillroom")
 @click.option("--debug", is_flag=True, help="Show a traceback with an error.")
 def stillroom(debug: bool) -> None:
@@ -30,11 +40,16 @@ def stillroom(debug: bool) -> None:
 def main() -> None:
     """The entry point: run a command; an error is one line on stderr and an exit status."""
     try:
-        stillroom.main(standalone_mode=False)
+        # --debug may stand behind the command as well; _fail looks for it.
+        stillroom.main([word for word in sys.argv[1:] if word != "--debug"], standalone_mode=False)
     except click.exceptions.Exit as ended:
         sys.exit(ended.exit_code)
-    except click.ClickException as error:
-        _fail(f"{error.format_message().rstrip('.')} (command line). See stillroom --help.", 2)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message())
+    except click.UsageError as error:
+        told = error.format_message().rstrip(".")
+        command = error.ctx.command_path if error.ctx is not None else "stillroom"
+        _fail(str(InputError(told[0].lower() + told[1:], where="command line", cure=f"See {command} --help")), 2)
     except StillroomError as error:
         _fail(str(error), error.exit_status)
     except (KeyboardInterrupt, click.Abort):
@@ -42,10 +57,22 @@ def main() -> None:
         _fail(str(stop), stop.exit_status)
     except BrokenPipeError:
         sys.exit(1)
+    except OSError as error:
+        told = (error.strerror or type(error).__name__).lower()
+        place = str(error.filename or "a file or a connection")
+        _fail(str(RunError(told, where=place, cure="Look at that path, its permissions and its disk")), 1)
     except Exception as error:  # noqa: BLE001 - the last place an error can be shown to a person as one line
         _fail(
             f"{type(error).__name__}: {error} (inside Stillroom). Run again with --debug and report the traceback.", 1
         )
+
+
+def write_out(path: Path, text: str) -> None:
+    """Write a file that a person named."""
+    from stillroom.rundir import path_errors, write_file
+
+    with path_errors(path):
+        write_file(path, text.encode())
 
 
 def _fail(message: str, status: int) -> None:
@@ -90,7 +117,7 @@ def new(kind: str, out: Path | None) -> None:
         return
     if out.exists():
         raise RecipeError("this file exists", where=str(out), cure="Choose another name, or remove it first")
-    out.write_text(text)
+    write_out(out, text)
     click.echo(f"wrote {out}; look at it, then: stillroom check {out}", err=True)
 
 
@@ -177,7 +204,7 @@ def predict(run: Path, file: Path, out: Path | None, as_json: bool) -> None:
     if out is None:
         click.echo(text, nl=False)
     else:
-        out.write_text(text)
+        write_out(out, text)
 
 
 @stillroom.command("try")

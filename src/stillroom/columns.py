@@ -22,6 +22,8 @@ MISSING = frozenset({"", "na", "n/a", "nan", "<na>", "null", "none"})
 """Texts that stand for no value in a column of numbers."""
 TRUTH = {"true": 1.0, "false": 0.0}
 """Booleans are numbers, in a file as in an array."""
+MOSTLY_NUMBERS = 0.9
+"""A column with this share of numbers is meant to hold numbers."""
 CHUNK = 8192
 """Rows handled at a time, so that float64 copies stay small."""
 
@@ -49,12 +51,34 @@ def tidy(raw: Raw, where: str = "", like: Raw | None = None) -> Raw:
     for name, column in raw.items():
         known = like[name] if isinstance(like, dict) and name in like else None
         if known is None:
+            _refuse_stray_text(column, name, where)
             tidied[name] = tidy_column(column, name, where)
         else:
             tidied[name] = (numbers_of if known.dtype.kind == "f" else texts_of)(column, name, where)
         if tidied[name].dtype.kind == "f":
             refuse_not_finite(tidied[name][:, None], (name,), where)
     return tidied
+
+
+def _refuse_stray_text(column: Array, name: str, where: str) -> None:
+    """Raise DataError for a text in a column that is all but numbers: read as categories it would teach nothing."""
+    _, wrong = _parsed(column)
+    if wrong is None or column.dtype.kind not in "OU":
+        return
+    count = sum(_is_number(value) for value in column.tolist())
+    if count >= MOSTLY_NUMBERS * len(column):
+        raise DataError(
+            f"{count:,} of this column's {len(column):,} values are numbers, and {column[wrong]!r} is none",
+            where=place_of(where, wrong, name),
+            cure="Correct it, take out its row, or leave the column out by naming the others in questions.input",
+        )
+
+
+def _is_number(value: Any) -> bool:
+    try:
+        return bool(np.isfinite(float(value)))
+    except (TypeError, ValueError):
+        return False
 
 
 def tidy_column(column: Array, name: str, where: str = "") -> Array:

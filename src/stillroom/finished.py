@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 
 from stillroom.errors import DataError, InputError, ModelError, StillroomError
+from stillroom.questions.sources import read_rows
 from stillroom.rows import Questions, Raw, take_rows
-from stillroom.rundir import read_json, write_file
+from stillroom.rundir import path_errors, read_json, write_file
 from stillroom.stages.opening import load, look_in, opened
-from stillroom.tables import SUFFIXES, read_columns
 
 
 def recipe_file(run: Path) -> Path:
@@ -29,31 +29,29 @@ def recipe_file(run: Path) -> Path:
 def _student(run: Path) -> Any:
     from stillroom.models.classifier import Classifier
 
-    folder = run / "student"
+    folder = recipe_file(run).parent / "student"
     if not (folder / "manifest.json").is_file():
-        raise ModelError("this run has no finished student", where=str(run), cure=f"stillroom train {run}")
+        raise ModelError("this run has no finished student", where=str(run), cure=f"Go on with: stillroom train {run}")
     return Classifier.load(folder)
 
 
 def _rows_of(path: Path) -> Any:
     """The rows of a file, as `predict` takes them."""
-    if not path.is_file():
+    if not path.exists():
         raise DataError("there is no such file", where=str(path), cure="Check the path")
-    if path.suffix.lower() in SUFFIXES:
-        columns = read_columns(path)
-        return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
-    if path.suffix.lower() == ".npz":
-        with np.load(path, allow_pickle=False) as arrays:
-            name = next((name for name in ("x_test", "x") if name in arrays), arrays.files[0])
-            return arrays[name]
-    raise DataError("rows come from a table or an .npz", where=path.name, cure=f"Use {' '.join(SUFFIXES)} or .npz")
+    return read_rows(str(path), [Path()])
 
 
 def predict_file(run: Path, file: Path, as_json: bool) -> str:
     """Labels and probabilities of a file's rows, as CSV or JSON lines."""
     import csv
 
-    said = _student(run).predict(_rows_of(file))
+    student = _student(run)
+    try:
+        said = student.predict(_rows_of(file))
+    except DataError as error:
+        where = error.where if file.name in error.where else f"{file.name}, {error.where}"
+        raise DataError(error.what, where=where, cure=error.cure) from error
     out = StringIO()
     if as_json:
         for label, share_C in zip(said.label.tolist(), said.probabilities.tolist(), strict=True):
@@ -145,8 +143,9 @@ def side_by_side(runs: Sequence[Path]) -> dict[str, Any]:
     """Figures of several runs' students and controls, in columns; a note where they were not tested on the same rows."""
     cards = []
     for run in runs:
-        if not (run / "scorecard.json").is_file():
-            raise InputError("this run has no scorecard", where=str(run), cure=f"stillroom evaluate {run}")
+        if not (recipe_file(run).parent / "scorecard.json").is_file():
+            cure = f"Go on with: stillroom evaluate {run}"
+            raise InputError("this run has no scorecard", where=str(run), cure=cure)
         cards.append(read_json(run / "scorecard.json"))
     figures: dict[str, list[str | None]] = {}
     for model in ("teacher", "student", "control"):
@@ -200,7 +199,8 @@ def export(run: Path, form: str, out: Path) -> int:
                 f"p_{one}": round(float(share), 6) for one, share in zip(splits.classes, share_NC[place], strict=True)
             }
             rows.append(row if form != "openai" else _chat(questions.raw, place, row))
-    write_file(out, _encoded(rows, form))
+    with path_errors(out):
+        write_file(out, _encoded(rows, form))
     return len(rows)
 
 

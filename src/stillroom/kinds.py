@@ -239,9 +239,8 @@ def parse(group: str, value: Any) -> Any:
     if isinstance(value, BASES[group]):
         return value
     if not isinstance(value, Mapping) or "kind" not in value:
-        raise PydanticCustomError(
-            "no_kind", "should be a mapping with a kind, such as {{kind: {known}}}", {"known": next(iter(table(group)))}
-        )
+        example = f"{{kind: {next(iter(table(group)))}}}"
+        raise PydanticCustomError("no_kind", "should be a mapping with a kind, such as {example}", {"example": example})
     path = value.path if isinstance(value, Located) else ""
     try:
         return find(group, str(value["kind"])).model_validate(value)
@@ -269,9 +268,9 @@ def place_of(value: Any, *keys: Any) -> str:
 def first_error(error: ValidationError, value: Any, path: str) -> RecipeError:
     """The first of pydantic's errors as one of ours: what, where with its line, and the cure."""
     first = error.errors()[0]
-    keys = [key for key in first["loc"] if not (isinstance(key, str) and key.startswith(("function-", "lax", "str")))]
+    keys = _keys_in(value, first["loc"])
     where = place_of(value, *keys)
-    name = str(keys[-1]) if keys else path
+    name = ".".join(map(str, keys[-2:] if keys and isinstance(keys[-1], int) else keys[-1:])) or path
     if first["type"] == "extra_forbidden":
         holder = _fields_at(error, value, keys[:-1])
         return RecipeError(f"there is no knob {name!r} here", where=where, cure=did_you_mean(name, holder))
@@ -281,8 +280,60 @@ def first_error(error: ValidationError, value: Any, path: str) -> RecipeError:
         )
     given = first["input"]
     shown = f", not {given!r}" if isinstance(given, str | int | float | bool) else ""
-    message = first["msg"].removeprefix("Value error, ")
-    return RecipeError(f"{name}: {message[0].lower()}{message[1:]}{shown}", where=where, cure="Correct this knob")
+    # A knob of several types has an error for each, all of them at its place.
+    told = list(dict.fromkeys(_in_words(one) for one in error.errors() if _keys_in(value, one["loc"]) == keys))
+    whole = " or ".join([told[0], *(one.removeprefix("should be ") for one in told[1:])])
+    return RecipeError(f"{name}: {whole}{shown}" if name else f"{whole}{shown}", where=where, cure="Correct this knob")
+
+
+def _keys_in(value: Any, loc: tuple[int | str, ...]) -> list[Any]:
+    """The keys of pydantic's path that stand in the recipe; between them it names types and validators."""
+    keys: list[Any] = []
+    for place, key in enumerate(loc):
+        if isinstance(value, Mapping):
+            known = key in value or place == 0
+        else:
+            known = isinstance(value, list | tuple) and isinstance(key, int)
+        if known:
+            keys.append(key)
+            try:
+                value = value[key]
+            except (KeyError, IndexError):
+                value = None
+        elif isinstance(value, Mapping) and place == len(loc) - 1:
+            keys.append(key)  # a knob that is missing
+    return keys
+
+
+def _in_words(error: Any) -> str:
+    """One of pydantic's errors in plain words."""
+    limits = error.get("ctx", {})
+    plain = {
+        "greater_than_equal": "should be at least {ge:g}",
+        "greater_than": "should be above {gt:g}",
+        "less_than_equal": "should be at most {le:g}",
+        "less_than": "should be below {lt:g}",
+        "too_short": "should have at least {min_length} of them",
+        "finite_number": "should be a finite number",
+        "int_parsing": "should be a whole number",
+        "int_type": "should be a whole number",
+        "int_from_float": "should be a whole number",
+        "float_parsing": "should be a number",
+        "float_type": "should be a number",
+        "bool_parsing": "should be true or false",
+        "bool_type": "should be true or false",
+        "string_type": "should be a text (quote it)",
+        "tuple_type": "should be a list",
+        "list_type": "should be a list",
+        "dict_type": "should be a mapping",
+        "model_type": "should be a mapping",
+        "path_type": "should be a path",
+        "literal_error": "should be {expected}",
+    }
+    if error["type"] in plain:
+        return plain[error["type"]].format(**limits)
+    message: str = error["msg"].removeprefix("Value error, ")
+    return message[0].lower() + message[1:]
 
 
 def _fields_at(error: ValidationError, value: Any, keys: list[Any]) -> list[str]:

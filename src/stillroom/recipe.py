@@ -7,6 +7,7 @@ look like is `flow.plan()`'s to find out.
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -93,8 +94,13 @@ class Budget(Knobs):
     teacher_tokens: int | None = Field(default=None, ge=0)
 
 
+LONGEST_NAME = 200
+"""Bytes; folders of a file system take 255."""
+
+
 def _a_name(name: str) -> str:
-    if not name or name.startswith(".") or any(letter in name for letter in "/\\\0\n"):
+    plain = name.isprintable() and name == name.strip() and not name.startswith(".")
+    if not name or not plain or any(letter in name for letter in "/\\") or len(name.encode()) > LONGEST_NAME:
         raise ValueError("should be a plain word that can name a folder")
     return name
 
@@ -115,6 +121,9 @@ class Recipe(Knobs):
     arms: dict[str, dict[str, Any]] = Field(default_factory=dict)
     """Further students for comparison: any section of the recipe, by name."""
     device: str = "auto"
+    """auto, cpu, cuda, cuda:N or mps."""
+    threads: int = Field(default=1, ge=1)
+    """Processor threads. More help wide networks on an idle machine; small ones, or a busy machine, they slow down much."""
     dtype: DTypes = "auto"
 
     @model_validator(mode="before")
@@ -129,13 +138,17 @@ class Recipe(Knobs):
             return (parse("objective", {"kind": "soft_target", "temperature": 4}),)
         return value
 
-    @model_validator(mode="after")
-    def _whole(self) -> Recipe:
-        for name in self.arms:
+    @field_validator("arms")
+    @classmethod
+    def _arms(cls, arms: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        for name, sections in arms.items():
             if name in ("teacher", "student", "control", "hard_teacher"):
                 raise ValueError(f"the arm {name!r} would hide the model of that name")
             _a_name(name)
-        return self
+            shared = next((key for key in ("name", "seeds", "evaluation", "budget", "arms") if key in sections), None)
+            if shared is not None:
+                raise ValueError(f"the arm {name!r} cannot have its own {shared}; all models of a run share it")
+        return arms
 
     @classmethod
     def load(cls, path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -> Recipe:
@@ -154,7 +167,12 @@ class Recipe(Knobs):
         except ValidationError as error:
             raise first_error(error, located, "") from None
         for name in recipe.arms:
-            recipe.arm(name)
+            try:
+                recipe.arm(name)
+            except RecipeError as error:
+                keys = error.where.split(", ")[0].split(".")
+                where = place_of(located, "arms", name, *(int(key) if key.isdigit() else key for key in keys))
+                raise RecipeError(error.what, where=where, cure=error.cure) from None
         return recipe
 
     def to_tree(self) -> dict[str, Any]:
@@ -232,10 +250,13 @@ def read_tree(path: Path) -> Located:
         raise RecipeError(
             "there is no such recipe", where=str(path), cure="Check the path, or make one: stillroom new ensemble"
         )
-    text = path.read_text()
+    lines: dict[str, dict[str, int]] = {}
     try:
+        text = path.read_text(encoding="utf-8-sig")
         tree = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
-        lines = {} if path.suffix == ".json" else _lines(yaml.compose(text, yaml.SafeLoader))
+        # JSON that is indented by tabs is no YAML; its errors then have no line.
+        with suppress(*([yaml.YAMLError] if path.suffix == ".json" else [])):
+            lines = _lines(yaml.compose(text, yaml.SafeLoader))
     except (yaml.YAMLError, ValueError) as error:
         mark = getattr(error, "problem_mark", None)
         line = (
@@ -259,8 +280,16 @@ def _lines(node: Any, path: str = "") -> dict[str, dict[str, int]]:
     """For each mapping of a YAML document, by dotted path: the line of each of its keys."""
     found: dict[str, dict[str, int]] = {}
     if isinstance(node, yaml.MappingNode):
-        found[path] = {key.value: key.start_mark.line + 1 for key, _ in node.value}
+        found[path] = {}
         for key, inner in node.value:
+            line, before = key.start_mark.line + 1, found[path].get(key.value)
+            if before is not None:
+                raise RecipeError(
+                    f"the knob {key.value!r} stands here a second time",
+                    where=f"{f'{path}.' if path else ''}{key.value}, lines {before} and {line}",
+                    cure="Keep one of them",
+                )
+            found[path][key.value] = line
             found |= _lines(inner, f"{path}.{key.value}" if path else key.value)
     elif isinstance(node, yaml.SequenceNode):
         for place, inner in enumerate(node.value):
@@ -288,9 +317,11 @@ def apply_override(tree: dict[str, Any], override: str) -> None:
             target[int(last)] = value
         elif isinstance(target, dict):
             target[last] = value
+            if isinstance(target, Located):  # it stands in no line of the file any more
+                target.lines = {key: line for key, line in target.lines.items() if key != last}  # type: ignore[misc]
         else:
             raise RecipeError(f"{'.'.join(parents)} is no section", where=path, cure="Name a section's knob")
     except (yaml.YAMLError, ValueError, IndexError) as error:
         raise RecipeError(
-            f"{override!r} cannot be read", where=place_of(tree, path), cure="Write section.key=value"
+            f"{override!r} cannot be read", where="command line", cure="Write section.key=value, and quote it"
         ) from error

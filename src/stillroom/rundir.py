@@ -20,9 +20,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from stillroom.errors import CorruptFile, DiskFull, ForeignRun, RunBusy
+from stillroom.errors import CorruptFile, DiskFull, ForeignRun, InputError, RunBusy
 
 MANIFEST = "manifest.json"
+OWNER = ".name"
+"""In a run folder: the name of the run it belongs to."""
 _commit_points = 0
 
 
@@ -52,6 +54,23 @@ def disk_errors(path: Path) -> Iterator[None]:
         ) from error
 
 
+UNUSABLE = (errno.ENOENT, errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.EACCES, errno.EPERM, errno.EROFS)
+
+
+@contextmanager
+def path_errors(path: Path) -> Iterator[None]:
+    """Turn 'cannot be written there' into an error that says where, before anything is spent."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in UNUSABLE:
+            raise
+        told = (error.strerror or "it cannot be used").lower()
+        raise InputError(
+            f"nothing can be written here: {told}", where=str(path), cure="Choose another place, or mend this one"
+        ) from error
+
+
 def write_file(path: Path, data: bytes | memoryview) -> None:
     """Write `path` so that after any crash it holds either its old content or all of the new."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -78,8 +97,10 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text())
     except ValueError as error:
+        # A file at the top of a run is made anew by itself, one of a stage with all that the stage wrote.
+        damaged = path if (path.parent / OWNER).is_file() else path.parent
         raise CorruptFile(
-            "this file is not whole JSON", where=str(path), cure="Remove its folder and run again; it is made anew"
+            "this file is not whole JSON", where=str(path), cure=f"Remove {damaged} and run again; it is made anew"
         ) from error
 
 
@@ -125,7 +146,7 @@ def seal(folder: Path, made_from: str) -> None:
 def is_sealed(folder: Path, made_from: str) -> bool:
     """True where the folder is finished and was made from just this."""
     manifest = folder / MANIFEST
-    return manifest.is_file() and bool(read_json(manifest)["made_from"] == made_from)
+    return manifest.is_file() and bool(read_json(manifest).get("made_from") == made_from)
 
 
 def verify(folder: Path) -> None:
@@ -159,7 +180,13 @@ def take_lock(path: Path) -> int:
 @contextmanager
 def lock(path: Path) -> Iterator[None]:
     """Hold the lock file at `path` while the block runs; the system frees it if the process dies."""
-    handle = take_lock(path)
+    with held(take_lock(path)):
+        yield
+
+
+@contextmanager
+def held(handle: int) -> Iterator[None]:
+    """Let go of a lock when the block ends."""
     try:
         yield
     finally:
@@ -176,9 +203,11 @@ class RunDir:
     @contextmanager
     def hold(self, name: str) -> Iterator[None]:
         """Hold the folder for the run called `name`. Raises RunBusy or ForeignRun."""
-        self.path.mkdir(parents=True, exist_ok=True)
-        with lock(self.path / ".lock"):
-            owner = self.path / ".name"
+        with path_errors(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
+            handle = take_lock(self.path / ".lock")
+        with held(handle):
+            owner = self.path / OWNER
             if owner.is_file():
                 if owner.read_text() != name:
                     raise ForeignRun(
@@ -186,7 +215,7 @@ class RunDir:
                         where=str(self.path),
                         cure="Choose another folder with --run, or give the recipe that run's name",
                     )
-            elif any(child.name != ".lock" for child in self.path.iterdir()):
+            elif any(child.name not in (".lock", ".name.staged") for child in self.path.iterdir()):
                 raise ForeignRun(
                     "this folder is not empty and holds no run",
                     where=str(self.path),

@@ -334,3 +334,8 @@ def few_labels() -> tuple[dict[str, Any], dict[str, Any]]:
 def unseen_three() -> tuple[dict[str, Any], dict[str, Any]]:
     lab = Lab(labelled=10_000, omit=3)
     return lab.scorecard("digits-unseen-three"), lab.details()
+
+
+@pytest.fixture(scope="session")
+def net_class() -> type[Net]:
+    return Net

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -146,15 +147,17 @@ def digits() -> tuple[np.ndarray, np.ndarray]:
     return (data.data / 16).astype(np.float32), data.target
 
 
-def trained(epochs: int, target: np.ndarray, widths: list[int] | None = None) -> Any:
-    import conftest
+@pytest.fixture
+def trained(net_class: Any) -> Callable[[int, np.ndarray], Any]:
+    def train(epochs: int, target: np.ndarray) -> Any:
+        x, y = digits()
+        return net_class([64, 32, 10], 0).train(x[:1200], target, (x[1200:], y[1200:]), epochs=epochs)
 
-    x, y = digits()
-    return conftest.Net(widths or [64, 32, 10], 0).train(x[:1200], target, (x[1200:], y[1200:]), epochs=epochs)
+    return train
 
 
 @pytest.mark.parametrize(("epochs", "fires"), [(10, True), (60, False)])
-def test_student_undertrained(epochs: int, fires: bool) -> None:
+def test_student_undertrained(epochs: int, fires: bool, trained: Any) -> None:
     """Real curves: without its schedule's end a run of 60 epochs stops early; with it, the loss has levelled off."""
     _, y = digits()
     net = trained(60, np.eye(10, dtype=np.float32)[y[:1200]])
@@ -186,7 +189,7 @@ def test_answers_shuffled_by_the_stored_answers() -> None:
     assert "match 11.0% of the training labels" in found(scorecard, details)["answers shuffled"].evidence
 
 
-def test_answers_shuffled_in_earnest() -> None:
+def test_answers_shuffled_in_earnest(trained: Any) -> None:
     """A student that learns from answers in another order agrees with its teacher by chance, and a control learns."""
     x, y = digits()
     teacher = np.eye(10, dtype=np.float32)[y[:1200]]

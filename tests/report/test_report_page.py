@@ -138,6 +138,32 @@ def test_unseen_classes_are_prominent_and_the_oracle_is_no_result(unseen_three: 
     assert "oracle" not in sizes
 
 
+def test_variants_stand_in_the_table_and_crowd_no_picture(unseen_three: Run) -> None:
+    scorecard, details = copy.deepcopy(unseen_three)
+    for name in ("student_uncorrected", "student_oracle"):
+        for key in ("parameters", "size_bytes", "latency_ms_p50", "usd_per_million_rows", "rows_per_s"):
+            del scorecard["models"][name][key]
+        scorecard["differences"][f"{name}-control"] = scorecard["differences"]["student-control"]
+        details["similarity"]["matrices"][name] = details["similarity"]["matrices"]["student"]
+        details["reliability"][name] = details["reliability"]["student"]
+    page = check_page(render(scorecard, details))
+    assert "as student" in page.text
+    assert "uncorrected over" not in page.text
+    pictures = page.text[page.text.index("What the teacher knows beyond labels") :]
+    assert "Student, uncorrected" not in pictures
+    assert "Student, oracle" not in pictures
+
+
+def test_long_names_are_cut_in_a_chart_and_whole_beside_it(few_labels: Run) -> None:
+    scorecard = copy.deepcopy(few_labels[0])
+    arm = "label-smoothing-of-the-same-mean-entropy-as-the-soft-targets"
+    scorecard["models"][arm] = copy.deepcopy(scorecard["models"]["student"])
+    scorecard["differences"][f"student-{arm}"] = scorecard["differences"]["student-control"]
+    page = check_page(render(scorecard, {}))
+    assert f"Student over {arm}: " in page.text
+    assert re.search(r"Student over label-[\w-]+…", page.text)
+
+
 def test_several_panels_share_one_page(few_labels: Run, unseen_three: Run) -> None:
     text = render_panels(
         "Two runs", "What they show.", [("Few & far", "Labels.", *few_labels), ("Unseen", "A 3.", *unseen_three)]

@@ -27,10 +27,12 @@ import numpy as np
 
 from stillroom.evaluation.dark_knowledge import dark_knowledge
 from stillroom.evaluation.predictions import Predictions
+from stillroom.models.classifier import Classifier
 from stillroom.rows import Array, Raw, Splits, take_rows
 from stillroom.rundir import read_json
 
 EXAMPLES = 8
+HESITATING = 4
 
 
 def details(
@@ -40,8 +42,12 @@ def details(
     teacher_folders: list[Path],
     temperature: float,
     about: dict[str, Any],
+    stored_NC: Array | None,
 ) -> dict[str, Any]:
-    """Curves, gradient norms, reliability, similarity, entropy, examples, leaks; see report/ for how they look."""
+    """Curves, gradient norms, reliability, similarity, entropy, examples, leaks; see report/ for how they look.
+
+    `stored_NC` are the teacher's kept log-probabilities of the training rows; None for a live teacher.
+    """
     first = {name: said.test_SNC[0] for name, said in predictions.said.items()}
     dark = dark_knowledge(first, splits.test.label_N, splits.classes, temperature=temperature, examples=EXAMPLES)
     found: dict[str, Any] = {"about": about, "temperature": temperature}
@@ -62,6 +68,19 @@ def details(
         found["entropy"] = {"edges": shown["edges"], "counts": shown["counts"], "mean_nats": shown["mean"]}
     found["examples"] = _examples(dark, first, splits)
     found["validation"] = {"leaks": _leaks(splits)}
+    if stored_NC is not None:
+        found |= _on_train(stored_NC, splits, models["student"][0])
+    return found
+
+
+def _on_train(stored_NC: Array, splits: Splits, student: Path) -> dict[str, float]:
+    """How often the stored answers name the label, and the student says what they say: both near chance if shuffled."""
+    label_N, known = splits.train.label_N, splits.train.labelled_N
+    said_N = stored_NC.argmax(1)
+    own_N = Classifier.load(student).log_probabilities(splits.train.raw).argmax(1)
+    found = {"train_agreement": float((own_N == said_N).mean())}
+    if known.any():
+        found["teacher_train_accuracy"] = float((said_N[known] == label_N[known]).mean())
     return found
 
 
@@ -86,12 +105,13 @@ def _leaks(splits: Splits) -> int:
 
 
 def _examples(dark: dict[str, Any], first: dict[str, Array], splits: Splits) -> list[dict[str, Any]]:
-    """Rows on which teacher and control differ most; where there is no such pair, the teacher's least sure rows."""
-    rows = [(int(one["row"]), "teacher and control differ most") for one in dark.get("most_different", [])]
+    """Rows on which teacher and control differ most, and rows on which the teacher hesitates and is right."""
+    rows = [(int(one["row"]), "teacher and control differ most") for one in dark.get("most_different", [])[:EXAMPLES]]
     leader = "teacher" if "teacher" in first else "student"
-    if not rows:
-        sure_N = first[leader].max(1)
-        rows = [(int(row), f"the {leader} is least sure") for row in np.argsort(sure_N)[:EXAMPLES]]
+    sure_N, right_N = first[leader].max(1), first[leader].argmax(1) == splits.test.label_N
+    # Not the very least sure, which tend to be scribbles, but those next to them: two or three classes in question.
+    unsure = [int(row) for row in np.argsort(sure_N) if right_N[row] and row not in {one for one, _ in rows}]
+    rows += [(row, f"the {leader} hesitates, and is right") for row in unsure[: HESITATING * 3 : 3]]
     shown = [name for name in ("teacher", "student", "control", "hard_teacher") if name in first]
     return [
         {
@@ -101,7 +121,7 @@ def _examples(dark: dict[str, Any], first: dict[str, Array], splits: Splits) -> 
             **_picture(take_rows(splits.test.raw, np.array([row]))),
             "probabilities": {name: np.exp(first[name][row].astype(np.float64)).tolist() for name in shown},
         }
-        for row, why in rows[:EXAMPLES]
+        for row, why in rows
     ]
 
 

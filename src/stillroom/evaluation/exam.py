@@ -139,7 +139,7 @@ def _add_independent(models: dict[str, dict[str, Any]], found: predicted.Predict
     if exam.independent is None:
         return
     said_NC = exam.independent.answer(exam.splits.test).log_probabilities_NC
-    said = {name: one for name, one in found.said.items() if name != "teacher"}
+    said = {name: Said(one.test_SNC) for name, one in found.said.items() if name != "teacher"}
     said["teacher"] = Said(said_NC[None].astype(np.float32))
     scores = score(said, exam.splits.test.label_N, np.empty(0, np.int64), exam.splits.classes)
     for name, figures in scores.models.items():

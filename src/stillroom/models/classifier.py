@@ -22,7 +22,7 @@ from stillroom.kinds import Model, parse
 from stillroom.models.device import Device
 from stillroom.models.references import refuse_pickles
 from stillroom.rows import Answers, Array, Output, Prediction, Questions, Raw, row_count, take_rows
-from stillroom.rundir import fingerprint, read_json, sha256_file, write_file, write_json
+from stillroom.rundir import MANIFEST, fingerprint, read_json, sha256_file, verify, write_file, write_json
 
 WEIGHTS, CONFIG, INPUTS = "model.safetensors", "config.json", "inputs.json"
 FORWARD_ROWS = 1024
@@ -95,6 +95,8 @@ class Classifier:
                 cure="Name the folder that holds config.json and model.safetensors, such as runs/NAME/student",
             )
         refuse_pickles(folder)
+        if (folder / MANIFEST).is_file():
+            verify(folder)
         config = read_json(folder / CONFIG)
         inputs = inputs_.from_json(read_json(folder / INPUTS))
         try:

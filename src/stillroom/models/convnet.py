@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
@@ -17,7 +17,7 @@ class Convnet(Model):
     """Blocks of 3x3 convolutions with batch normalisation, each followed by 2x2 pooling; then the mean over places."""
 
     kind: Literal["convnet"] = "convnet"
-    channels: tuple[int, ...] = Field(default=(16, 32, 64), min_length=1)
+    channels: tuple[Annotated[int, Field(ge=1)], ...] = Field(default=(16, 32, 64), min_length=1)
     depth: int = Field(default=1, ge=1)
     """Convolutions in each block."""
     dropout: float = Field(default=0.0, ge=0, lt=1)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from typing import Literal
@@ -33,13 +35,28 @@ def choose(wanted: str) -> Device:
 
     if wanted == "auto":
         wanted = "cuda" if torch.cuda.is_available() else "cpu"
-    kind = wanted.partition(":")[0]
-    if kind not in ("cpu", "cuda", "mps"):
+    kind, colon, number = wanted.partition(":")
+    if kind not in ("cpu", "cuda", "mps") or (colon and not (kind == "cuda" and number.isdecimal())):
         raise RecipeError(f"there is no device {wanted!r}", where="device", cure="Use auto, cpu, cuda, cuda:N or mps")
     there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}[kind]
     if not there:
         raise RecipeError(f"this machine has no {kind} device", where="device", cure="Use device: auto or cpu")
+    if number and int(number) >= torch.cuda.device_count():
+        raise RecipeError(f"this machine has no device {wanted}", where="device", cure="Use device: cuda")
     return Device(wanted)
+
+
+@contextmanager
+def threads(count: int) -> Iterator[None]:
+    """Compute with so many processor threads while the block runs."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @cache

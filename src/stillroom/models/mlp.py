@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
@@ -17,7 +17,7 @@ class Mlp(Model):
     """Fully connected layers of these widths, then one linear layer to the classes."""
 
     kind: Literal["mlp"] = "mlp"
-    hidden: tuple[int, ...] = Field(default=(128,), min_length=1)
+    hidden: tuple[Annotated[int, Field(ge=1)], ...] = Field(default=(128,), min_length=1)
     dropout: float = Field(default=0.0, ge=0, lt=1)
     """Share of each hidden layer's units dropped while training."""
     input_dropout: float = Field(default=0.0, ge=0, lt=1)

@@ -25,7 +25,7 @@ def resolve(reference: str, folders: list[Path]) -> Path:
     if found is None:
         raise ModelError(
             f"there is no model folder {reference!r}",
-            where="looked in " + ", ".join(str(path.parent) for path in tried),
+            where="looked in " + ", ".join(str(path.parent.absolute()) for path in tried),
             cure="Check the path; it is taken from the recipe's folder, then from $STILLROOM_DATA",
         )
     return found

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -19,7 +19,7 @@ class SoftTarget(Objective):
 
     kind: Literal["soft_target"] = "soft_target"
     needs: ClassVar[frozenset[str]] = frozenset({"probabilities"})
-    temperature: float | Literal["auto"] = Field(default=4.0)
+    temperature: Annotated[float, Field(gt=0)] | Literal["auto"] = 4.0
     """auto: the best of a few, by the validation loss of one student each."""
     divergence: Literal["forward", "reverse", "jensen_shannon"] = "forward"
     standardise: bool = False

@@ -16,10 +16,10 @@ from markupsafe import Markup
 from stillroom.report import numbers as n
 from stillroom.report import pictures, plots, svg
 from stillroom.report.numbers import Tree
-from stillroom.report.words import Role, class_names, join, roles
+from stillroom.report.words import MAIN, Role, class_names, join, roles
 
 PLAIN_EXAMPLE = 0.9
-"""The row that explains soft targets is one where the teacher is right and its top class holds less than this."""
+"""The row that explains soft targets is one where the teacher is right and the top class of its soft target holds less."""
 MOST_COLUMNS = 12
 MOST_TEXT = 600
 
@@ -39,7 +39,7 @@ def differences(scorecard: Tree, ident: str) -> dict[str, Any] | None:
     for pair in scorecard.get("differences") or {}:
         first, second = _pair(str(pair), models)
         found = n.gain(scorecard, first, second)
-        if not found:
+        if not found or any(models[model].variant_of for model in (first, second)):
             continue
         factor = 100.0 if share else 1.0
         low, high = (None if bound is None else factor * bound for bound in (found.low, found.high))
@@ -75,20 +75,21 @@ def _pair(name: str, models: dict[str, Role]) -> tuple[str, str]:
 def idea(scorecard: Tree, details: Tree, ident: str) -> dict[str, Any] | None:
     """One row with its label and its soft target side by side: the whole idea at a glance."""
     names = class_names(scorecard, details)
-    chosen = None
-    for example in details.get("examples") or []:
-        row, label = _row(example, "teacher"), _label(example, names)
-        if row is None or label is None or len(row) != len(names) or max(row) != row[label]:
-            continue
-        second = sorted(row)[-2] if len(row) > 1 else 0.0
-        if row[label] < PLAIN_EXAMPLE and (chosen is None or second > chosen[3]):
-            chosen = (example, row, label, second)
-    if chosen is None:
-        return None
-    example, row, label, _ = chosen
-    says, teacher = Role("label", "The label", "", "ink"), roles(["teacher"])["teacher"]
     temperature = n.number((details.get("about") or {}).get("temperature")) or 1.0
-    warm = pictures.warmed(row, temperature) if temperature > 1 else None
+    unseen = {str(name) for name in scorecard.get("omitted_classes") or []}
+    fit = []
+    for place, example in enumerate(details.get("examples") or []):
+        row, label = _row(example, "teacher"), _label(example, names)
+        if row is None or label is None or len(row) != len(names) or max(row) != row[label] or names[label] in unseen:
+            continue
+        soft = pictures.warmed(row, temperature)
+        if soft[label] < PLAIN_EXAMPLE and len(row) > 1:
+            fit.append((-sorted(soft)[-2], place, example, row, label, soft))
+    if not fit:
+        return None
+    _, _, example, row, label, soft = min(fit, key=lambda found: found[:2])
+    warm = soft if temperature > 1 else None
+    says, teacher = Role("label", "The label", "", "ink"), roles(["teacher"])["teacher"]
     classes = pictures.bar_classes([row, *([warm] if warm else [])], label, 0.0)
 
     def bars(name: str, title: str, role: Role, shares: list[float]) -> Markup:
@@ -103,7 +104,7 @@ def idea(scorecard: Tree, details: Tree, ident: str) -> dict[str, Any] | None:
         "hard": bars("hard", "What the label says", says, [float(place == label) for place in range(len(row))]),
         "soft": bars("soft", "What the teacher says", teacher, row),
         "temperature": f"{temperature:g}",
-        "warm": bars("warm", "What the student is shown", teacher, warm) if warm else None,
+        "warm": bars("warm", "What the teacher says, softened for training", teacher, warm) if warm else None,
     }
 
 
@@ -140,7 +141,9 @@ def _similarity(scorecard: Tree, details: Tree, ident: str) -> dict[str, Any] | 
     given = details.get("similarity") or {}
     names = [str(name) for name in given.get("classes") or class_names(scorecard, details)]
     matrices = {
-        key: found for key, value in (given.get("matrices") or {}).items() if (found := _matrix(value, len(names)))
+        key: found
+        for key, value in (given.get("matrices") or {}).items()
+        if key in MAIN and (found := _matrix(value, len(names)))
     }
     if not matrices or len(names) < 3:
         return None
@@ -151,12 +154,21 @@ def _similarity(scorecard: Tree, details: Tree, ident: str) -> dict[str, Any] | 
     correlation = {key: rank for key in matrices if (rank := n.number(given_ranks.get(key))) is not None}
     maps = []
     for place, (key, role) in enumerate(models.items()):
-        most = max(value for value, _, _ in pictures.off_diagonal(matrices[key]))
+        values = [value for value, _, _ in pictures.off_diagonal(matrices[key])]
+        least, most = min(values), max(values)
         ranked = f"rank correlation with the teacher {n.decimal(correlation[key], 2)}" if key in correlation else ""
         chart = pictures.heat(
-            f"{ident}-heat{place}", f"Likeness of classes: {role.title}", matrices[key], names, classes, most
+            f"{ident}-heat{place}", f"Likeness of classes: {role.title}", matrices[key], names, classes, (least, most)
         )
-        maps.append({"role": role, "swatch": svg.swatch(role), "chart": chart, "note": ranked, "most": n.percent(most)})
+        maps.append(
+            {
+                "role": role,
+                "swatch": svg.swatch(role),
+                "chart": chart,
+                "note": ranked,
+                "range": f"{n.percent(least)} to {n.percent(most)}",
+            }
+        )
     return {"maps": maps, "alike": pictures.alike(first, names), "cut": len(names) if len(classes) < len(names) else 0,
             "shown": len(classes), "ranked": bool(correlation)}  # fmt: skip
 
@@ -296,6 +308,8 @@ def calibration(scorecard: Tree, details: Tree, ident: str) -> dict[str, Any] | 
     given = details.get("reliability") or {}
     charts = []
     for place, (key, role) in enumerate(roles(given).items()):
+        if role.variant_of:
+            continue
         columns = [
             [n.number(value) for value in given[key].get(part) or []] for part in ("confidence", "accuracy", "count")
         ]
@@ -320,9 +334,9 @@ def calibration(scorecard: Tree, details: Tree, ident: str) -> dict[str, Any] | 
 
 
 def sizes(scorecard: Tree, ident: str) -> Markup | None:
-    """Quality against size, where at least two models have both; the oracle is no result and stays out."""
+    """Quality against size, where at least two models have both; variants are of one size with their model."""
     metric = n.primary(scorecard)
-    models = {key: role for key, role in roles(scorecard.get("models", {})).items() if not role.tag}
+    models = {key: role for key, role in roles(scorecard.get("models", {})).items() if not role.variant_of}
     for key, name in (("size_bytes", "size"), ("parameters", "parameters")):
         found = [
             (role, size.mean, value)

@@ -256,10 +256,10 @@ def printed(value: float, unit: Unit, digits: int = 1) -> str:
 
 
 def interval(found: Stat, unit: Unit, digits: int = 1) -> str:
-    """The interval of a value, without the unit where the value beside it has one; empty where there is none."""
+    """The interval of a value, without the unit where the value beside it has one; empty where there is none to see."""
     if found.low is None or found.high is None:
         return ""
     low, high = (printed(bound, unit, digits) for bound in (found.low, found.high))
     for suffix in ("%", " ms", " µs"):
         low = low.removesuffix(suffix) if high.endswith(suffix) else low
-    return f"{low} to {high}"
+    return f"{low} to {high.removeprefix('$')}" if low != high else ""

@@ -49,8 +49,16 @@ def alike(matrix: Matrix, names: Sequence[str], count: int = 4) -> list[str]:
     return [f"{names[i]} and {names[j]}" for value, i, j in list(pairs.values())[:count] if value > 0]
 
 
-def heat(ident: str, title: str, matrix: Matrix, names: Sequence[str], classes: Sequence[int], most: float) -> Markup:
-    """A matrix as shades, by the root of value / most; the diagonal is left out, for it would drown the rest."""
+def heat(
+    ident: str,
+    title: str,
+    matrix: Matrix,
+    names: Sequence[str],
+    classes: Sequence[int],
+    ends: tuple[float, float],
+) -> Markup:
+    """A matrix as shades between two ends; the diagonal is left out, for it would drown the rest."""
+    least, most = ends
     count = len(classes)
     longest = max(len(_short(names[place])) for place in classes)
     left, top, side = 8.0 + 6.2 * longest, 22.0, 200.0
@@ -72,7 +80,7 @@ def heat(ident: str, title: str, matrix: Matrix, names: Sequence[str], classes: 
             if i == j:
                 drawn.append(el("rect", class_="cell same", **place))
                 continue
-            shade = math.sqrt(max(0.0, matrix[i][j]) / most) if most > 0 else 0.0
+            shade = math.sqrt(max(0.0, matrix[i][j] - least) / (most - least)) if most > least else 0.0
             hint = el("title", f"{names[i]} taken for {names[j]}: {significant(matrix[i][j], 2)}")
             drawn.append(el("rect", hint, class_="cell", fill_opacity=min(1.0, shade), **place))
     pairs = alike(matrix, names)

@@ -85,6 +85,17 @@ def _described(rows: Sequence[Bar]) -> str:
     return f"{'; '.join(f'{row.name}: {row.words}' for row in rows)}."
 
 
+LETTER, BOLD = 6.4, 7.2
+"""About how wide a letter of a name and of a value is."""
+
+
+def _head(row: Bar, top: float) -> list[Markup]:
+    """The name of a row and its value at the other end; a long name is cut, and stands whole in the description."""
+    room = int((WIDTH - BOLD * len(row.words) - 8) / LETTER)
+    name = row.name if len(row.name) <= room else f"{row.name[: max(1, room - 1)]}…"
+    return [text(0, top + 13, name, class_="label"), text(WIDTH, top + 13, row.words, "end", "value")]
+
+
 def bars(ident: str, title: str, rows: Sequence[Bar]) -> Markup:
     """Lying bars from 0, each under its name and value."""
     most = max(row.value.mean for row in rows) or 1.0
@@ -93,8 +104,7 @@ def bars(ident: str, title: str, rows: Sequence[Bar]) -> Markup:
         top = 38.0 * place
         width = max(1.5, (WIDTH - 2) * row.value.mean / most)
         drawn += [
-            text(0, top + 13, row.name, class_="label"),
-            text(WIDTH, top + 13, row.words, "end", "value"),
+            *_head(row, top),
             el(
                 "rect",
                 x=0,
@@ -130,8 +140,7 @@ def intervals(
         drawn += [el("line", x1=x.at(v), x2=x.at(v), y1=top + 20, y2=top + 36, class_="grid") for v in x.ticks(4)]
         if zero:
             drawn.append(el("line", x1=x.at(0), x2=x.at(0), y1=top + 19, y2=top + 37, class_="zero"))
-        drawn.append(text(0, top + 13, row.name, class_="label"))
-        drawn.append(text(WIDTH, top + 13, row.words, "end", "value"))
+        drawn += _head(row, top)
         drawn += [
             el("circle", cx=x.at(v), cy=top + 28, r=2.2, class_=f"dot {colour}")
             for v in row.value.seeds

@@ -6,6 +6,7 @@ most are in evidence.py. This file knows no HTML.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from stillroom.report import numbers as n
@@ -93,11 +94,14 @@ def _row(scorecard: Tree, models: dict[str, Role], metric: Metric) -> dict[str, 
     for key, role in models.items():
         found = n.measured(scorecard, key, metric.key)
         words = n.printed(found.mean, metric.unit, digits) if found else n.NOT_MEASURED
-        itself = key == "teacher" and not found and metric.key in n.FITTED_TO
+        if not found and key == "teacher" and metric.key in n.FITTED_TO:
+            words = "itself"
+        elif not found and metric.group == n.RUN and n.measured(scorecard, role.variant_of, metric.key):
+            words = f"as {models[role.variant_of].title.lower()}"
         cells.append(
             {
                 "role": role,
-                "value": "itself" if itself else words,
+                "value": words,
                 "interval": n.interval(found, metric.unit, digits) if found else "",
                 "absent": not found,
             }
@@ -194,7 +198,7 @@ def unseen(scorecard: Tree, ident: str) -> dict[str, Any] | None:
             if found:
                 bounds = n.interval(found, "share", 0)
                 words = n.percent(found.mean, 1) + (f" ({bounds})" if bounds else "")
-                rows.append(plots.Bar(f"{role.title}, {role.tag}" if role.tag else role.title, words, found, role))
+                rows.append(plots.Bar(f"{role.title} (test labels)" if role.tag else role.title, words, found, role))
         if rows:
             title = f"Share of the test rows of class {name} that each model finds"
             chart = plots.intervals(
@@ -286,14 +290,19 @@ def _cost(cost: Tree) -> Facts:
     parts = (
         ("asking_s", "asking took", n.duration),
         ("teacher_calls", "calls to the teacher", n.big),
-        ("teacher_tokens", "tokens of the teacher", n.big),
+        ("teacher_tokens", "tokens of the teacher", lambda value: n.big(value) if value else ""),
         ("teacher_usd", "asking cost", n.usd),
         ("training_s", "training took", n.duration),
         ("training_usd", "training cost", n.usd),
         ("saved_usd_per_million_rows", "saved by each million rows", n.usd),
         ("break_even_rows", "paid for itself after (rows)", n.big),
     )
-    return [(name, words(value)) for key, name, words in parts if (value := n.number(cost.get(key))) is not None]
+    return _told(cost, parts)
+
+
+def _told(tree: Tree, parts: tuple[tuple[str, str, Callable[[float], str]], ...]) -> Facts:
+    found = [(name, words(value)) for key, name, words in parts if (value := n.number(tree.get(key))) is not None]
+    return [(name, value) for name, value in found if value]
 
 
 def _transfer(stored: Tree) -> Facts:
@@ -301,9 +310,9 @@ def _transfer(stored: Tree) -> Facts:
         ("rows", "answers kept", n.big),
         ("bytes", "size on disk", n.size_of),
         ("bytes_per_token", "for one position", lambda v: f"{n.significant(v)} bytes"),
-        ("shared_bytes", "shared by all positions", n.size_of),
+        ("shared_bytes", "shared by all answers", lambda value: n.size_of(value) if value else ""),
     )
-    found = [(name, words(value)) for key, name, words in parts if (value := n.number(stored.get(key))) is not None]
+    found = _told(stored, parts)
     rows, size = n.number(stored.get("rows")), n.number(stored.get("bytes"))
     if rows and size and "bytes_per_token" not in stored:
         found.append(("for one answer", n.size_of(size / rows)))

@@ -29,6 +29,8 @@ class Role:
     hollow: bool = False
     tag: str = ""
     """A warning that goes wherever the name goes."""
+    variant_of: str = ""
+    """The model whose weights these are, but for the class biases; empty for a model of its own."""
 
 
 _FIRST: dict[str, tuple[str, Shape, str]] = {
@@ -141,9 +143,19 @@ def _role(name: str, names: list[str], arms: list[str]) -> Role:
         title, shape, colour = base.replace("_", " "), ARM_SHAPES[place % len(ARM_SHAPES)], f"arm{place % 3 + 1}"
         meaning = f"An arm of the experiment: a further student, made as arms.{base} of the recipe says."
     if variant == "_uncorrected":
-        return Role(name, f"{title}, uncorrected", _UNCORRECTED.format(title.lower()), colour, shape, hollow=True)
+        return Role(
+            name,
+            f"{title}, uncorrected",
+            _UNCORRECTED.format(title.lower()),
+            colour,
+            shape,
+            hollow=True,
+            variant_of=base,
+        )
     if variant == "_oracle":
-        return Role(name, f"{title}, oracle", _ORACLE.format(title.lower()), colour, shape, True, "uses test labels")
+        return Role(
+            name, f"{title}, oracle", _ORACLE.format(title.lower()), colour, shape, True, "uses test labels", base
+        )
     corrected = base in MAIN and f"{base}_uncorrected" in names
     return Role(name, title, meaning + (_CORRECTED if corrected else ""), colour, shape)
 

@@ -8,35 +8,51 @@ from typing import TYPE_CHECKING, Any
 from stillroom.errors import WrongAnswer
 from stillroom.kinds import AskedTeacher
 from stillroom.rows import Questions
-from stillroom.rundir import fingerprint, read_json, write_json
-from stillroom.stages.opening import Run, versions
+from stillroom.rundir import fingerprint, read_json, write_file, write_json
+from stillroom.stages.opening import Run, versions, views_of
+from stillroom.stages.teach import trained_and_built
 from stillroom.stages.train import roles
 
 if TYPE_CHECKING:
     from stillroom.evaluation.exam import Exam
     from stillroom.transfer_set.store import Kept
 
+FORMAT = 2
+"""Of what the evaluation writes; a newer one evaluates again."""
+SCORECARD = "scorecard.json"
+
 
 def evaluate(run: Run, asked: AskedTeacher, kept: Kept) -> None:
     """Predict once, write the predictions, and compute the scorecard from them. The test split is read here only."""
-    from stillroom.evaluation.details import details
-    from stillroom.evaluation.exam import sit
-
     models = {role.name: [run.dir.path / role.folder(seed) for seed in range(run.recipe.seeds)] for role in roles(run)}
     taught = _taught_folders(run)
     manifests = [read_json(folder / "manifest.json") for folders in models.values() for folder in folders]
     made_from = fingerprint(
-        manifests, asked.fingerprint, run.splits.fingerprint(), run.recipe.evaluation.model_dump(mode="json")
-    )
+        FORMAT, manifests, asked.fingerprint, run.splits.fingerprint(), run.recipe.evaluation.model_dump(mode="json"),
+    )  # fmt: skip
     with run.dir.stage("evaluation", made_from) as folder:
-        if folder is None:
-            return
-        with run.show.stage("evaluate", 1, "scorecard") as done:
-            scorecard, found = sit(_exam(run, asked, kept, models, taught), folder)
-            heat = settled_temperature(run)
-            write_json(folder / "details.json", details(found, run.splits, models, taught, heat, _about(run, heat)))
-            write_json(run.dir.path / "scorecard.json", scorecard)
-            done(1)
+        if folder is not None:
+            _evaluate(run, _exam(run, asked, kept, models, taught), kept, folder)
+    # The one at the top of the run is for people and programs; lost or changed, it comes back.
+    scorecard = (run.dir.path / "evaluation" / SCORECARD).read_bytes()
+    shown = run.dir.path / SCORECARD
+    if not shown.is_file() or shown.read_bytes() != scorecard:
+        write_file(shown, scorecard)
+
+
+def _evaluate(run: Run, exam: Exam, kept: Kept, folder: Path) -> None:
+    from stillroom.evaluation.details import details
+    from stillroom.evaluation.exam import sit
+
+    with run.show.stage("evaluate", 1, "scorecard") as done:
+        scorecard, found = sit(exam, folder)
+        heat = settled_temperature(run)
+        view = views_of(run.recipe)[0]
+        stored = None if run.recipe.transfer_set.live else kept.reader(run.splits.train.key_N, view).all()
+        told = details(found, run.splits, exam.models, exam.teacher_folders, heat, _about(run, heat), stored)
+        write_json(folder / "details.json", told)
+        write_json(folder / SCORECARD, scorecard)
+        done(1)
 
 
 def _exam(run: Run, asked: AskedTeacher, kept: Kept, models: dict[str, list[Path]], taught: list[Path]) -> Exam:
@@ -66,7 +82,7 @@ def _exam(run: Run, asked: AskedTeacher, kept: Kept, models: dict[str, list[Path
         recipe.evaluation, run.device,
         spent,
         sorted(set(run.splits.omitted.label_N.tolist()) - {-1}),
-        None if other is None else other.build(run.dir.path / "independent", run.folders, run.splits.classes),
+        None if other is None else trained_and_built(run, other, "independent", "independent teacher"),
         {"rows": len(kept), "bytes": kept.size_bytes, "shared_bytes": 0}, versions(),
     )  # fmt: skip
 

@@ -14,12 +14,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import yaml
 
 from stillroom import inputs
 from stillroom.budget import Clock
-from stillroom.errors import DataError, RecipeError, WrongAnswer
-from stillroom.kinds import AskedTeacher, Teacher, parse
+from stillroom.errors import DataError, ModelError, RecipeError, WrongAnswer
+from stillroom.evaluation.dark_knowledge import group_similarity
+from stillroom.kinds import AskedTeacher, Model, Student, Teacher, parse
 from stillroom.progress import Show, Silent
 from stillroom.recipe import Recipe
 from stillroom.rows import Questions, Splits
@@ -28,6 +30,9 @@ from stillroom.rundir import RunDir, fingerprint, write_file
 if TYPE_CHECKING:
     from stillroom.models.device import Device
     from stillroom.training.loop import Hooks
+
+TRIED_ROWS = 2
+"""A teacher that stands ready is tried on so many rows before anything is spent."""
 
 
 @dataclass
@@ -99,14 +104,18 @@ def table_recipe(data: Path, label: str, overrides: Sequence[str] = ()) -> Recip
 @contextmanager
 def opened(recipe: Recipe, path: Path, folder: Path, show: Show | None = None) -> Iterator[Run]:
     """Check all that can be checked, then hold the run folder and write the resolved recipe into it."""
+    from stillroom.models.device import threads
+
     recipe.check()
     run = Run(recipe, RunDir(path), look_in(folder), show or Silent(), clock_of(recipe, path))
     check_data(run)
-    with run.dir.hold(recipe.name), run.clock.running():
+    with threads(recipe.threads), run.dir.hold(recipe.name), run.clock.running():
         head = "".join(f"# {name} {version}\n" for name, version in versions().items())
         body = yaml.safe_dump(recipe.to_tree(), sort_keys=False, allow_unicode=True)
-        write_file(path / "recipe.yaml", (head + body).encode())
-        write_file(path / ".folder", str(folder.resolve()).encode())
+        for name, text in (("recipe.yaml", head + body), (".folder", str(folder.resolve()))):
+            known = path / name
+            if not known.is_file() or known.read_text() != text:
+                write_file(known, text.encode())
         yield run
 
 
@@ -148,29 +157,60 @@ def check_data(run: Run) -> None:
         raise RecipeError(
             "columns cannot be mixed", where="training.mixup", cure="Use mixup with images or arrays only"
         )
-    shape = tuple(inputs.learn(splits.train.raw, run.recipe.questions.scale).shape)
+    if run.recipe.evaluation.groups is not None:
+        group_similarity(run.recipe.evaluation.groups, splits.classes)
+    independent = run.recipe.evaluation.independent_teacher
+    if independent is not None:
+        _check_teacher(run, independent, "evaluation.independent_teacher")
     for checked in [run, *run.arms.values()]:
-        checked.recipe.student.build(shape, len(splits.classes))
+        at = f"arms.{checked.arm}." if checked.arm else ""
+        checked.device  # noqa: B018 - a device that is not there is told now
+        _check_model(checked, checked.recipe.student, f"{at}student.model")
         if checked.splits is not splits and checked.splits.test.fingerprint() != splits.test.fingerprint():
             raise RecipeError(
                 "this arm would be tested on other rows than the student",
                 where=f"arms.{checked.arm}.questions",
                 cure="An arm may change the training side of the questions only",
             )
-        for place, member in enumerate(checked.recipe.teacher.each()):
-            if not member.trains:
-                built = member.build(run.dir.path / "teacher" / str(place), run.folders, splits.classes)
-                checked.recipe.check(getattr(built, "gives", member.gives))
-                if hasattr(built, "recorded"):
-                    _check_recorded(built, checked.splits)
+        _check_teacher(checked, checked.recipe.teacher, f"{at}teacher")
 
 
-def _check_recorded(teacher: AskedTeacher, splits: Splits) -> None:
-    """Recorded answers must cover the transfer set; looking them up costs nothing."""
+def _check_model(run: Run, part: Student | Model, where: str) -> None:
+    """The network must take the rows; building it costs nothing."""
+    shape = tuple(inputs.learn(run.splits.train.raw, run.recipe.questions.scale).shape)
     try:
-        teacher.answer(splits.train)
+        part.build(shape, len(run.splits.classes))
+    except ModelError as error:
+        raise ModelError(error.what, where=where, cure=error.cure) from error
+
+
+def _check_teacher(run: Run, teacher: Teacher, where: str) -> None:
+    """Each member must be able to learn from the rows, or to answer them."""
+    classes, members = run.splits.classes, teacher.each()
+    gives = teacher.gives
+    for place, member in enumerate(members):
+        at = where if len(members) == 1 else f"{where}.{place}"
+        if member.trains:
+            _check_model(run, getattr(member, "model"), f"{at}.model")  # noqa: B009 - of no base class
+            continue
+        built = member.build(run.dir.path / "teacher" / str(place), run.folders, classes)
+        gives = gives & getattr(built, "gives", member.gives)
+        _check_answers(built, run.splits, at)
+    if teacher is run.recipe.teacher:
+        run.recipe.check(gives)
+
+
+def _check_answers(teacher: AskedTeacher, splits: Splits, where: str) -> None:
+    """Recorded answers must cover the transfer set; any other teacher is tried on a few rows. Both cost nothing."""
+    count = len(splits.train) if hasattr(teacher, "recorded") else min(TRIED_ROWS, len(splits.train))
+    try:
+        said_NC = teacher.answer(splits.train.take(np.arange(count))).log_probabilities_NC
     except WrongAnswer as error:
         raise DataError(error.what, where=error.where, cure=error.cure) from error
+    if not np.isfinite(said_NC).all():
+        raise ModelError(
+            "the teacher's answer to the first training rows is not finite", where=where, cure="Look at its weights"
+        )
 
 
 @contextmanager

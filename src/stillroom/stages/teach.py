@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from stillroom import inputs
-from stillroom.kinds import AskedTeacher, parse
+from stillroom.kinds import AskedTeacher, Teacher, parse
 from stillroom.recipe import Training
 from stillroom.rows import joined
 from stillroom.rundir import fingerprint
@@ -15,13 +15,18 @@ from stillroom.stages.opening import Run, seen_as, working
 
 
 def teach(run: Run) -> AskedTeacher:
-    """Train the members that must be, each in its own folder, and build the teacher."""
-    home, members = run.dir.path / run.teacher_home, run.recipe.teacher.each()
+    """Train the recipe's teacher where it must be, and build it."""
+    return trained_and_built(run, run.recipe.teacher, run.teacher_home, "teacher")
+
+
+def trained_and_built(run: Run, teacher: Teacher, home: str, words: str) -> AskedTeacher:
+    """Train the members that must be, each in its own folder below `home`, and build the teacher."""
+    members = teacher.each()
     for place, member in enumerate(members):
         if member.trains:
-            name = f"{run.teacher_home}/{place}" if len(members) > 1 else run.teacher_home
-            _train_teacher(run, member, name, f"teacher {place + 1} of {len(members)}")
-    return run.recipe.teacher.build(home, run.folders, run.splits.classes)
+            name = f"{home}/{place}" if len(members) > 1 else home
+            _train_teacher(run, member, name, f"{words} {place + 1} of {len(members)}")
+    return teacher.build(run.dir.path / home, run.folders, run.splits.classes)
 
 
 def _train_teacher(run: Run, member: Any, name: str, words: str) -> None:

@@ -23,7 +23,7 @@ class Ensemble(Teacher):
 
     kind: Literal["ensemble"] = "ensemble"
     gives: ClassVar[frozenset[str]] = frozenset({"answers", "probabilities"})
-    members: tuple[AnyTeacher, ...] | None = None
+    members: tuple[AnyTeacher, ...] | None = Field(default=None, min_length=2)
     size: int | None = Field(default=None, ge=2)
     member: AnyTeacher | None = None
     mean: Literal["arithmetic", "geometric"] = "arithmetic"
@@ -31,7 +31,8 @@ class Ensemble(Teacher):
 
     @model_validator(mode="after")
     def _whole(self) -> Ensemble:
-        if (self.members is None) == (self.size is None or self.member is None):
+        copies = (self.size is not None, self.member is not None)
+        if copies != ((True, True) if self.members is None else (False, False)):
             raise ValueError("an ensemble wants either members: [..], or size: and member:")
         if any(isinstance(member, Ensemble) for member in self.each()):
             raise ValueError("an ensemble's members cannot be ensembles; list all their members in one")

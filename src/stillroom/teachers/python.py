@@ -15,7 +15,7 @@ from pydantic import Field
 
 from stillroom.errors import ModelError
 from stillroom.kinds import AskedTeacher, Teacher
-from stillroom.rows import Answers, Array, Questions
+from stillroom.rows import Answers, Array, Questions, Raw
 from stillroom.rundir import fingerprint
 from stillroom.teachers.probabilities import log_of_probabilities
 
@@ -50,13 +50,15 @@ class CallableTeacher:
 
     def __init__(self, given: Any, classes: list[Any]) -> None:
         self.classes = classes
-        known = getattr(getattr(given, "__self__", None), "classes_", None)
+        owner = getattr(given, "__self__", None)
+        known = getattr(owner, "classes_", None)
         if known is not None and list(known) != list(classes):
             raise ModelError(
                 f"the teacher's classes {list(known)[:12]} are not the data's {classes[:12]}",
                 where="teacher",
                 cure="Fit the teacher on the same labels",
             )
+        self._flat = hasattr(owner, "n_features_in_")
         self._module = given if _is_module(given) else None
         self._call: Callable[[Any], Any] = self._module_answers if _is_module(given) else given
         self.fingerprint = _module_fingerprint(given) if _is_module(given) else ""
@@ -69,7 +71,15 @@ class CallableTeacher:
 
     def answer(self, questions: Questions, view: int = 0) -> Answers:
         """Log-probabilities of these rows. Raises ModelError for answers that are no probabilities."""
-        said = np.asarray(self._call(questions.raw), dtype=np.float64)
+        try:
+            said = np.asarray(self._call(self._rows_for(questions.raw)), dtype=np.float64)
+        except (TypeError, ValueError) as error:
+            raise ModelError(
+                f"the teacher cannot answer these rows: {error}",
+                where="teacher",
+                cure="It is given a 2-D array of number columns, a DataFrame where some are texts, a list of texts, or "
+                "the images as they are; wrap it in a function that takes that",
+            ) from error
         if said.shape != (len(questions), len(self.classes)):
             raise ModelError(
                 f"the teacher answered with shape {list(said.shape)}, not [{len(questions)}, {len(self.classes)}]",
@@ -80,6 +90,24 @@ class CallableTeacher:
             said = log_of_probabilities(said)
         return Answers(said.astype(np.float32))
 
+    def _rows_for(self, raw: Raw) -> Any:
+        """Rows in the form their own library would read them in; scikit-learn takes images as flat rows."""
+        if not isinstance(raw, dict):
+            return raw.reshape(len(raw), -1) if self._flat else raw
+        if all(column.dtype.kind == "f" for column in raw.values()):
+            return np.stack(list(raw.values()), 1)
+        if len(raw) == 1:
+            return next(iter(raw.values())).tolist()
+        try:
+            from pandas import DataFrame
+        except ImportError as error:
+            raise ModelError(
+                "rows with texts among their columns go to a teacher from Python as a DataFrame",
+                where="teacher",
+                cure="pip install pandas",
+            ) from error
+        return DataFrame(raw)
+
     def _module_answers(self, raw: Any) -> Array:
         import torch
 
@@ -87,8 +115,6 @@ class CallableTeacher:
 
         module = self._module
         assert module is not None
-        if isinstance(raw, dict):
-            raw = np.stack([np.asarray(column, dtype=np.float32) for column in raw.values()], 1)
         with evaluating(module):
             output = module(torch.from_numpy(raw.astype(np.float32)))
             logits = output if isinstance(output, torch.Tensor) else output[0]

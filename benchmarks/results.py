@@ -1,0 +1,252 @@
+"""Bars and finished rows of a benchmark, and the two files made of them: docs/results/NAME.json and NAME.md.
+
+    bars.tsv                        what is promised: id, bench, what, op, target, n; fixed before anything was measured
+    docs/results/NAME.rows.jsonl    one line for each finished experiment, appended at once; not kept in git
+    docs/results/NAME.json          every bar of NAME with what was found, or why there is nothing; and the tables
+    docs/results/NAME.md            the same, to be read
+
+A row is found again by its experiment and the fingerprint of its settings, so a second run goes on where the first one
+stopped, and a row made under other settings is never taken for this one. This file knows no experiment.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+RESULTS = HERE.parent / "docs" / "results"
+BARS = HERE / "bars.tsv"
+NOT_RUN = "not run yet"
+
+
+@dataclass(frozen=True)
+class Bar:
+    """One promise: `value op target`, for so many `n`."""
+
+    id: str
+    what: str
+    op: str
+    target: float
+    n: str
+
+    def met_by(self, value: float) -> bool:
+        """True where the value keeps the promise."""
+        return value <= self.target if self.op == "<=" else value >= self.target
+
+
+@dataclass(frozen=True)
+class Found:
+    """What was measured for a bar; `value` None: it could not be, and `why` says so."""
+
+    value: float | None
+    ci95: Sequence[float] | None = None
+    n: str = ""
+    why: str = ""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of a result page; cells are text or numbers."""
+
+    title: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[Any]]
+    note: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data."""
+        return {
+            "title": self.title, "columns": list(self.columns), "rows": [list(row) for row in self.rows],
+            "note": self.note,
+        }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Row:
+    """What one finished experiment gives: figures for bars by id, and tables by name."""
+
+    bars: Mapping[str, Found] = field(default_factory=dict)
+    tables: Mapping[str, Table] = field(default_factory=dict)
+
+
+def read_bars(bench: str, path: Path = BARS) -> list[Bar]:
+    """The bars of a bench, in the order of the file. Raises ValueError for an operation other than <= and >=."""
+    with open(path, newline="") as file:
+        lines = list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
+    found = [
+        Bar(line["id"], line["what"], line["op"], float(line["target"]), line["n"])
+        for line in lines
+        if line["bench"] == bench
+    ]
+    odd = [bar.id for bar in found if bar.op not in ("<=", ">=")]
+    if odd or not found:
+        raise ValueError(f"{path.name}: {'an unknown operation in ' + odd[0] if odd else 'no bar of ' + bench}")
+    return found
+
+
+def fingerprint(settings: Any) -> str:
+    """A short digest of JSON-like settings."""
+    return hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+class Rows:
+    """The finished experiments of a bench, in an append-only file of JSON lines."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def find(self, experiment: str, settings: str) -> Row | None:
+        """The last row of an experiment under these settings; a line cut short by a stop is passed over."""
+        if not self.path.is_file():
+            return None
+        last: dict[str, Any] | None = None
+        for line in self.path.read_text().splitlines():
+            try:
+                read = json.loads(line)
+            except ValueError:
+                continue
+            if read.get("experiment") == experiment and read.get("settings") == settings:
+                last = read
+        if last is None:
+            return None
+        return Row(
+            {name: Found(**found) for name, found in last["bars"].items()},
+            {name: Table(**table) for name, table in last["tables"].items()},
+        )
+
+    def append(self, experiment: str, settings: str, row: Row) -> None:
+        """Write a finished experiment down, durably."""
+        line = {
+            "experiment": experiment,
+            "settings": settings,
+            "made": date.today().isoformat(),
+            "bars": {name: found.__dict__ for name, found in row.bars.items()},
+            "tables": {name: table.to_json() for name, table in row.tables.items()},
+        }
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with open(self.path, "a+b") as file:
+            end = file.seek(0, os.SEEK_END)
+            if end:
+                file.seek(end - 1)
+                if file.read(1) != b"\n":  # the last line was cut short
+                    file.write(b"\n")
+            file.write((json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n").encode())
+            file.flush()
+            os.fsync(file.fileno())
+
+
+def bars_of(bars: Sequence[Bar], found: Mapping[str, Found], reasons: Mapping[str, str]) -> list[dict[str, Any]]:
+    """Every bar with what was found. `reasons` gives, by id, why a bar was missed or not run.
+
+    A missed bar says by how much, then why; a bar that was not run has no value. Raises KeyError for a figure that no
+    bar asks for.
+    """
+    known = {bar.id for bar in bars}
+    for name in found:
+        if name not in known:
+            raise KeyError(f"there is no bar {name!r}")
+    listed = []
+    for bar in bars:
+        one = found.get(bar.id)
+        entry: dict[str, Any] = {"id": bar.id, "what": bar.what, "op": bar.op, "target": bar.target}
+        if one is None or one.value is None:
+            why = one.why if one is not None and one.why else reasons.get(bar.id, NOT_RUN)
+            listed.append(entry | {"n": bar.n, "why": why})
+            continue
+        entry["value"] = one.value
+        if one.ci95 is not None:
+            entry["ci95"] = list(one.ci95)
+        entry |= {"n": one.n or bar.n, "met": bar.met_by(one.value)}
+        if not entry["met"]:
+            entry["why"] = ". ".join(text for text in (_missed_by(bar, one.value), one.why, reasons.get(bar.id)) if text)
+        listed.append(entry)
+    return listed
+
+
+def _missed_by(bar: Bar, value: float) -> str:
+    wanted = "at most" if bar.op == "<=" else "at least"
+    return f"Missed by {shown(abs(value - bar.target))}: {shown(value)}, where {wanted} {shown(bar.target)} is asked"
+
+
+def shown(value: Any) -> str:
+    """A number as a reader wants it: four significant digits, whole where it is whole; text as it is."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return str(value)
+    if value == int(value) and abs(value) < 1e15:
+        return f"{int(value):,}"
+    return f"{value:,.0f}" if abs(value) >= 10_000 else f"{value:.4g}"
+
+
+def write(
+    bench: str,
+    title: str,
+    words: str,
+    command: str,
+    bars: list[dict[str, Any]],
+    tables: Mapping[str, Table],
+    machine: Mapping[str, Any],
+    versions: Mapping[str, str],
+    folder: Path = RESULTS,
+) -> None:
+    """Write NAME.json and, from what is in it, NAME.md."""
+    result = {
+        "name": bench,
+        "title": title,
+        "words": words,
+        "made": date.today().isoformat(),
+        "command": command,
+        "versions": dict(versions),
+        "machine": dict(machine),
+        "bars": bars,
+        "tables": {name: table.to_json() for name, table in tables.items()},
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(result, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    (folder / f"{bench}.json").write_text(text)
+    (folder / f"{bench}.md").write_text(page(json.loads(text)))
+
+
+def page(result: Mapping[str, Any]) -> str:
+    """The readable page of a result: bars first, then the tables."""
+    facts = result["machine"]
+    versions = ", ".join(f"{name} {number}" for name, number in result["versions"].items())
+    parts = [
+        f"# {result['title']}",
+        result["words"],
+        f"Made on {result['made']} by `{result['command']}`, on {facts['cpu']} ({facts['cores']} cores, "
+        f"{facts['memory_gib']} GiB, {facts['os']}, {facts['instructions']}, bfloat16 {facts['bfloat16']}), "
+        f"{facts['torch_threads']} torch thread{'s' if facts['torch_threads'] != 1 else ''}; {versions}.",
+        "## What was promised, and what was found",
+        _grid(["", "figure", "promised", "found", "95 % interval", "n"], [_bar_line(bar) for bar in result["bars"]]),
+    ]
+    whys = [f"- `{bar['id']}`: {bar['why']}" for bar in result["bars"] if "why" in bar]
+    if whys:
+        parts += ["### Why some were missed or not run", "\n".join(whys)]
+    for table in result["tables"].values():
+        parts += [f"## {table['title']}", _grid(table["columns"], table["rows"])]
+        if table["note"]:
+            parts.append(table["note"])
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _bar_line(bar: Mapping[str, Any]) -> list[str]:
+    mark = "not run" if "value" not in bar else "met" if bar["met"] else "**missed**"
+    ends = " to ".join(shown(end) for end in bar["ci95"]) if "ci95" in bar else ""
+    wanted = "at most" if bar["op"] == "<=" else "at least"
+    value = shown(bar["value"]) if "value" in bar else ""
+    return [mark, f"{bar['what']} (`{bar['id']}`)", f"{wanted} {shown(bar['target'])}", value, ends, str(bar["n"])]
+
+
+def _grid(columns: Sequence[Any], rows: Sequence[Sequence[Any]]) -> str:
+    def line(cells: Sequence[Any]) -> str:
+        return "| " + " | ".join(shown(cell).replace("|", "\\|") for cell in cells) + " |"
+
+    return "\n".join([line(columns), "|" + "---|" * len(columns), *(line(row) for row in rows)])

@@ -1,0 +1,158 @@
+"""`make bench-speed`: what a training costs beside the plain one, as ratios in one process, on one thread.
+
+    python benchmarks/speed.py [--rounds N] [--out FOLDER]
+
+Needs no data. With $STILLROOM_TORCHDISTILL_PYTHON, the path of a Python that has torchdistill, that tool is timed too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+if __package__ in (None, ""):
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import torch
+
+from benchmarks.results import RESULTS, Found, Row, Rows, Table, bars_of, fingerprint, read_bars, write
+from benchmarks.speed_blocks import SMALL, WIDE, Bench
+from benchmarks.timing import paired_difference, paired_ratio, rounds
+from stillroom.models.device import gains_from_bfloat16
+
+BENCH = "speed"
+PEER = "STILLROOM_TORCHDISTILL_PYTHON"
+EPOCH = 60_000
+EMULATED = "this processor has no bfloat16 arithmetic: torch emulates it, many times slower than float32"
+WORDS = (
+    "Each figure is a ratio (or a difference) of two trainings that take turns in one process on one thread, so that what "
+    "slows the machine slows both: the median over the rounds of the ratio within a round, with the order statistics that "
+    "hold the true median with 95 %. Plain is a bare PyTorch loop on labels with a lean index loader "
+    "(`benchmarks/speed_blocks.py`); networks are 784-800-800-10 with a 784-1200-1200-10 teacher, batch 128, momentum SGD, "
+    "float32 unless said otherwise. Times come from blocks of 100 steps and are scaled to an epoch of 60,000 rows."
+)
+
+
+def epochs(count: int) -> Row:
+    """Stored and live epochs over the plain one."""
+    bench, native = Bench(WIDE), gains_from_bfloat16("cpu")
+    blocks = {"plain": bench.plain(), "supervised": bench.supervised(), "stored": bench.stored(), "live": bench.live("float32")}
+    if native:
+        blocks["live_bf16"] = bench.live("bfloat16")
+    seconds = rounds(blocks, count)
+    n = f"{count} rounds"
+    live = paired_ratio(seconds["live_bf16" if native else "live"], seconds["plain"])
+    words = {
+        "plain": "bare PyTorch, labels", "supervised": "Stillroom's loop, labels", "stored": "Stillroom, stored answers",
+        "live": "Stillroom, live teacher in float32", "live_bf16": "Stillroom, live teacher in bfloat16",
+    }  # fmt: skip
+    table = _table("An epoch of 60,000 rows", words, seconds, EPOCH / WIDE.rows, "s/epoch")
+    why = "" if native else f"measured with the teacher in float32, for {EMULATED}"
+    return Row(
+        {
+            "speed-stored-epoch": Found(*paired_ratio(seconds["stored"], seconds["plain"]), n),
+            "speed-live-epoch": Found(*live, n, why),
+        },
+        {"epochs": table},
+    )
+
+
+def loop(count: int) -> Row:
+    """What the loop adds to a step of a small network."""
+    bench = Bench(SMALL)
+    seconds = rounds({"plain": bench.plain(), "supervised": bench.supervised(), "stored": bench.stored()}, count)
+    per_step = {name: [1000 * one * SMALL.batch_size / SMALL.rows for one in times] for name, times in seconds.items()}
+    added = paired_difference(per_step["supervised"], per_step["plain"])
+    words = {
+        "plain": "bare PyTorch, labels",
+        "supervised": "Stillroom's loop, labels",
+        "stored": "Stillroom, stored answers",
+    }
+    table = _table("A step of 64-32-10, batch 32", words, seconds, 1000 * SMALL.batch_size / SMALL.rows, "ms/step")
+    return Row({"speed-loop": Found(*added, f"{count} rounds")}, {"loop": table})
+
+
+def bf16(count: int) -> Row:
+    """A step in bfloat16 over one in float32, where the processor has it."""
+    if not gains_from_bfloat16("cpu"):
+        return Row({"speed-bf16": Found(None, why=f"not run: {EMULATED}, so Stillroom does not use it here")})
+    bench = Bench(WIDE)
+    seconds = rounds({"float32": bench.stored(), "bfloat16": bench.stored("bfloat16")}, count)
+    found = paired_ratio(seconds["bfloat16"], seconds["float32"])
+    return Row({"speed-bf16": Found(*found, f"{count} rounds")})
+
+
+def peer(count: int, stored: Found | None) -> Row:
+    """Stored epoch over torchdistill's, each over the plain epoch of its own process."""
+    python = os.environ.get(PEER, "")
+    if not python:
+        return Row({"speed-vs-torchdistill": Found(None, why=f"not run: no Python with torchdistill is named by ${PEER}")})
+    script = Path(__file__).resolve().parent / "torchdistill_epoch.py"
+    done = subprocess.run([python, str(script), str(count)], capture_output=True, text=True, check=False)
+    if done.returncode:
+        told = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        return Row({"speed-vs-torchdistill": Found(None, why=f"not run: torchdistill's side failed: {told}")})
+    seconds: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
+    theirs, ends = paired_ratio(seconds["torchdistill"], seconds["plain"])
+    numbers = seconds["versions"]
+    words = {"plain": "bare PyTorch, labels", "torchdistill": f"torchdistill {numbers['torchdistill']}, live teacher"}
+    times = {name: seconds[name] for name in words}
+    note = f"In a process of its own with torch {numbers['torch']}; torchdistill has no stored answers."
+    table = _table("torchdistill's epoch of 60,000 rows", words, times, EPOCH / WIDE.rows, "s/epoch", note)
+    if stored is None or stored.value is None or stored.ci95 is None:
+        return Row({"speed-vs-torchdistill": Found(None, why="not run: no stored epoch to compare with")}, {"peer": table})
+    low, high = stored.ci95
+    value = Found(stored.value / theirs, [low / ends[1], high / ends[0]], f"{count} rounds")
+    return Row({"speed-vs-torchdistill": value}, {"peer": table})
+
+
+def _table(
+    title: str, words: Mapping[str, str], seconds: Mapping[str, Sequence[float]], scale: float, unit: str, note: str = ""
+) -> Table:
+    rows = []
+    for name, times in seconds.items():
+        ratio, ends = paired_ratio(times, seconds["plain"])
+        span = f"{min(times) * scale:.3g} to {max(times) * scale:.3g}"
+        rows.append([words[name], round(median(times) * scale, 4), span, f"{ratio:.3f}", f"{ends[0]:.3f} to {ends[1]:.3f}"])
+    return Table(title, ["", unit, "range", "over plain", "95 % interval"], rows, note)
+
+
+def main() -> None:
+    """Time everything that is not finished, write the results."""
+    from benchmarks.machine import machine, versions
+
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=9, help="how often the blocks take turns")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="where the results are written")
+    asked = parser.parse_args()
+    torch.set_num_threads(1)
+    rows, settings = Rows(asked.out / f"{BENCH}.rows.jsonl"), fingerprint([asked.rounds, machine(), versions()])
+    bars: dict[str, Found] = {}
+    tables: dict[str, Table] = {}
+    for name in ("epochs", "loop", "bf16", "torchdistill"):
+        # A figure is of the process it was measured in; torchdistill's needs the stored epoch's, so rows are kept too.
+        row = None if name in ("bf16", "torchdistill") else rows.find(name, settings)
+        if row is None:
+            print(f"{name} ..", flush=True)
+            timed = {"epochs": epochs, "loop": loop, "bf16": bf16}
+            row = timed[name](asked.rounds) if name in timed else peer(asked.rounds, bars.get("speed-stored-epoch"))
+            rows.append(name, settings, row)
+        bars |= row.bars
+        tables |= row.tables
+    listed = bars_of(read_bars(BENCH), bars, {})
+    write(BENCH, "Speed", WORDS, "make bench-speed", listed, tables, machine(), versions(), asked.out)
+    for bar in listed:
+        state = "not run" if "value" not in bar else "met" if bar["met"] else "missed"
+        print(f"{state:8}{bar['id']:24}{bar.get('value', '')!s:22}{bar['op']} {bar['target']:g}   {bar.get('why', '')[:100]}")
+
+
+if __name__ == "__main__":
+    main()
