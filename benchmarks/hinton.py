@@ -109,7 +109,12 @@ def draw(folder: Path, name: str, wanted: Drawn, data: Path) -> Path:
     arrays = np.load(source, allow_pickle=False)
     order = np.random.default_rng(0).permutation(len(arrays["x_train"]))
     rows = {"train": order[: wanted.train], "validation": order[wanted.train : wanted.train + wanted.validation]}
-    parts = {f"{letter}_{role}": arrays[f"{letter}_train"][place] for role, place in rows.items() for letter in "xy" if len(place)}
+    parts = {
+        f"{letter}_{role}": arrays[f"{letter}_train"][place]
+        for role, place in rows.items()
+        for letter in "xy"
+        if len(place)
+    }
     parts |= {f"{letter}_test": arrays[f"{letter}_test"][: wanted.test] for letter in "xy"}
     staged = path.with_suffix(".staged.npz")
     np.savez(staged, **parts)
@@ -177,7 +182,17 @@ def write_results(preset: str, rows: Rows, folder: Path) -> list[dict[str, Any]]
     bars, tables = merged(finished)
     listed = bars_of(read_bars(BENCH), bars, REASONS.get(preset, {}))
     command = f"make bench-hinton ARGS='--preset {preset}'"
-    write(BENCH, "Hinton, Vinyals and Dean (2015) on MNIST", WORDS[preset], command, listed, tables, machine(), versions(), folder)
+    write(
+        BENCH,
+        "Hinton, Vinyals and Dean (2015) on MNIST",
+        WORDS[preset],
+        command,
+        listed,
+        tables,
+        machine(),
+        versions(),
+        folder,
+    )
     return listed
 
 
@@ -194,7 +209,9 @@ def _data_folder() -> Path:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--preset", choices=list(PRESETS), default=DEFAULT, help=f"how much patience (default {DEFAULT})")
+    parser.add_argument(
+        "--preset", choices=list(PRESETS), default=DEFAULT, help=f"how much patience (default {DEFAULT})"
+    )
     parser.add_argument("--only", nargs="+", choices=list(EXPERIMENTS), metavar="EXPERIMENT", help="just these")
     parser.add_argument("--list", action="store_true", help="name the experiments and stop")
     parser.add_argument("--write", action="store_true", help="run nothing, write the results of what is finished")
@@ -226,7 +243,9 @@ def main() -> None:
         write_results(asked.preset, rows, folder)
     for bar in write_results(asked.preset, rows, folder):
         state = "not run" if "value" not in bar else "met" if bar["met"] else "missed"
-        print(f"{state:8}{bar['id']:26}{bar.get('value', '')!s:22}{bar['op']} {bar['target']:g}   {bar.get('why', '')[:90]}")
+        print(
+            f"{state:8}{bar['id']:26}{bar.get('value', '')!s:22}{bar['op']} {bar['target']:g}   {bar.get('why', '')[:90]}"
+        )
 
 
 if __name__ == "__main__":

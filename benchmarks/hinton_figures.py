@@ -112,7 +112,9 @@ def read_student(base: Path, sizes: Sizes) -> Row:
     card = read_json(run / "scorecard.json")
     models = card["models"]
     paper = {"teacher": 67, "control": 146, "student": 74, "hard_teacher": ""}
-    rows = [[NAMES[name], figure(models, name, "errors"), paper[name], figure(models, name, "agreement")] for name in paper]
+    rows = [
+        [NAMES[name], figure(models, name, "errors"), paper[name], figure(models, name, "agreement")] for name in paper
+    ]
     gap = card["gap_recovered"]
     note = (
         "Share of the gap between control and teacher that the student closes: "
@@ -123,7 +125,9 @@ def read_student(base: Path, sizes: Sizes) -> Row:
         + with_ends(card["differences"]["student-hard_teacher"]["errors"])
         + "."
     )
-    table = Table("The paper's MNIST table: errors of 10,000", ["", "errors", "paper", "agreement with teacher"], rows, note)
+    table = Table(
+        "The paper's MNIST table: errors of 10,000", ["", "errors", "paper", "agreement with teacher"], rows, note
+    )
     return Row({"hinton-student": bar(models["student"]["errors"], seeds(card))}, {"mnist": table})
 
 
@@ -136,7 +140,9 @@ def _unseen_rows(models: Mapping[str, Any], class_name: str) -> list[list[str]]:
         "control": "control (labels alone), label-free bias",
     }
     return [
-        [named[name], figure(models, name, "errors"), _recall(models, name, class_name)] for name in order if name in models
+        [named[name], figure(models, name, "errors"), _recall(models, name, class_name)]
+        for name in order
+        if name in models
     ]
 
 
@@ -154,7 +160,9 @@ def read_omit_3(base: Path, sizes: Sizes) -> Row:
         "frequencies. The paper: 206 errors as trained; 109, and 0.986 of the 3s, with an offset chosen on the test set, "
         "which is what the oracle line does here and no honest result."
     )
-    table = Table("No 3 in the transfer set: errors of 10,000", ["", "errors", "recall of 3"], _unseen_rows(models, "3"), note)
+    table = Table(
+        "No 3 in the transfer set: errors of 10,000", ["", "errors", "recall of 3"], _unseen_rows(models, "3"), note
+    )
     student = models["student"]
     return Row(
         {
@@ -173,7 +181,9 @@ def read_only_78(base: Path, sizes: Sizes) -> Row:
     found = {"mean": 1 - oracle["mean"]}
     if "ci95" in oracle:
         found["ci95"] = [1 - end for end in reversed(oracle["ci95"])]
-    note = "The paper: error rate 0.473 as trained, 0.132 with one offset for 7 and 8 chosen on the test set (the oracle)."
+    note = (
+        "The paper: error rate 0.473 as trained, 0.132 with one offset for 7 and 8 chosen on the test set (the oracle)."
+    )
     rows = [[*line[:2], _error_rate(models, line[0])] for line in _unseen_rows(models, "3")]
     table = Table("Only 7s and 8s in the transfer set", ["", "errors", "error rate"], rows, note)
     return Row({"hinton-78-oracle": bar(found, seeds(card))}, {"only_78": table})
@@ -193,7 +203,9 @@ def read_three_percent(base: Path, sizes: Sizes) -> Row:
     pairs = {"both moved": ("student", "early_stopped"), "neither moved": ("plain_soft", "plain_early_stopped"),
              "soft moved, labels not: no fair pair": ("student", "plain_early_stopped")}  # fmt: skip
     gaps = {
-        words: rescored({"teacher": said["teacher"], "student": said[soft], "control": said[hard]}, label_N).gap_recovered
+        words: rescored(
+            {"teacher": said["teacher"], "student": said[soft], "control": said[hard]}, label_N
+        ).gap_recovered
         for words, (soft, hard) in pairs.items()
     }
     card = read_json(run / "scorecard.json")
@@ -297,7 +309,9 @@ def soft_over_hard(card: Mapping[str, Any]) -> Found:
     """1 where the upper bound of soft minus hard-teacher errors lies below 0 on this data set, else 0."""
     apart = card["differences"]["student-hard_teacher"]["errors"]
     holds = "ci95" in apart and apart["ci95"][1] < 0
-    return Found(float(holds), n=seeds(card), why="" if holds else f"soft minus hard-teacher errors: {with_ends(apart)}")
+    return Found(
+        float(holds), n=seeds(card), why="" if holds else f"soft minus hard-teacher errors: {with_ends(apart)}"
+    )
 
 
 def read_thirty_units(base: Path, sizes: Sizes) -> Row:

@@ -57,7 +57,8 @@ class Sizes:
 PRESETS = {
     "smoke": Sizes(
         mnist="data/smoke.npz", photos="data/smoke_photos.npz", seeds=2, many_seeds=2, teacher_epochs=1,
-        student_epochs=1, omit_epochs=1, only_epochs=2, few_rows=300, few_rows_validation=100, few_rows_epochs=2, few_rows_views=2,
+        student_epochs=1, omit_epochs=1, only_epochs=2, few_rows=300, few_rows_validation=100,
+        few_rows_epochs=2, few_rows_views=2,
         labels=200, members=2, member_epochs=2, gain_epochs=1, few_labels_rows=500, few_labels_validation=200,
         few_labels_members=2, few_labels_epochs=2, photo_validation=60, photo_members=2, photo_member_epochs=1, photo_epochs=1,
         thirty_epochs=1, thirty_seeds=2, thirty_validation=300,
@@ -210,7 +211,13 @@ def thirty_units(sizes: Sizes) -> Tree:
     questions = _questions(sizes.mnist, split={"validation": sizes.thirty_validation})
     *others, last = TEMPERATURES
     recipe = _recipe(
-        "thirty_units", sizes.thirty_seeds, questions, _shared_teacher(), mlp(30, 30), _training(sizes.thirty_epochs), last
+        "thirty_units",
+        sizes.thirty_seeds,
+        questions,
+        _shared_teacher(),
+        mlp(30, 30),
+        _training(sizes.thirty_epochs),
+        last,
     )
     arms = {f"T{heat}": {"objectives": [{"kind": "soft_target", "temperature": heat}]} for heat in others}
     return recipe | {"arms": arms}

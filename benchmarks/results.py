@@ -166,7 +166,9 @@ def bars_of(bars: Sequence[Bar], found: Mapping[str, Found], reasons: Mapping[st
             entry["ci95"] = list(one.ci95)
         entry |= {"n": one.n or bar.n, "met": bar.met_by(one.value)}
         if not entry["met"]:
-            entry["why"] = ". ".join(text for text in (_missed_by(bar, one.value), one.why, reasons.get(bar.id)) if text)
+            entry["why"] = ". ".join(
+                text for text in (_missed_by(bar, one.value), one.why, reasons.get(bar.id)) if text
+            )
         listed.append(entry)
     return listed
 

@@ -44,7 +44,12 @@ WORDS = (
 def epochs(count: int) -> Row:
     """Stored and live epochs over the plain one."""
     bench, native = Bench(WIDE), gains_from_bfloat16("cpu")
-    blocks = {"plain": bench.plain(), "supervised": bench.supervised(), "stored": bench.stored(), "live": bench.live("float32")}
+    blocks = {
+        "plain": bench.plain(),
+        "supervised": bench.supervised(),
+        "stored": bench.stored(),
+        "live": bench.live("float32"),
+    }
     if native:
         blocks["live_bf16"] = bench.live("bfloat16")
     seconds = rounds(blocks, count)
@@ -94,7 +99,9 @@ def peer(count: int, stored: Found | None) -> Row:
     """Stored epoch over torchdistill's, each over the plain epoch of its own process."""
     python = os.environ.get(PEER, "")
     if not python:
-        return Row({"speed-vs-torchdistill": Found(None, why=f"not run: no Python with torchdistill is named by ${PEER}")})
+        return Row(
+            {"speed-vs-torchdistill": Found(None, why=f"not run: no Python with torchdistill is named by ${PEER}")}
+        )
     script = Path(__file__).resolve().parent / "torchdistill_epoch.py"
     done = subprocess.run([python, str(script), str(count)], capture_output=True, text=True, check=False)
     if done.returncode:
@@ -108,20 +115,29 @@ def peer(count: int, stored: Found | None) -> Row:
     note = f"In a process of its own with torch {numbers['torch']}; torchdistill has no stored answers."
     table = _table("torchdistill's epoch of 60,000 rows", words, times, EPOCH / WIDE.rows, "s/epoch", note)
     if stored is None or stored.value is None or stored.ci95 is None:
-        return Row({"speed-vs-torchdistill": Found(None, why="not run: no stored epoch to compare with")}, {"peer": table})
+        return Row(
+            {"speed-vs-torchdistill": Found(None, why="not run: no stored epoch to compare with")}, {"peer": table}
+        )
     low, high = stored.ci95
     value = Found(stored.value / theirs, [low / ends[1], high / ends[0]], f"{count} rounds")
     return Row({"speed-vs-torchdistill": value}, {"peer": table})
 
 
 def _table(
-    title: str, words: Mapping[str, str], seconds: Mapping[str, Sequence[float]], scale: float, unit: str, note: str = ""
+    title: str,
+    words: Mapping[str, str],
+    seconds: Mapping[str, Sequence[float]],
+    scale: float,
+    unit: str,
+    note: str = "",
 ) -> Table:
     rows = []
     for name, times in seconds.items():
         ratio, ends = paired_ratio(times, seconds["plain"])
         span = f"{min(times) * scale:.3g} to {max(times) * scale:.3g}"
-        rows.append([words[name], round(median(times) * scale, 4), span, f"{ratio:.3f}", f"{ends[0]:.3f} to {ends[1]:.3f}"])
+        rows.append(
+            [words[name], round(median(times) * scale, 4), span, f"{ratio:.3f}", f"{ends[0]:.3f} to {ends[1]:.3f}"]
+        )
     return Table(title, ["", unit, "range", "over plain", "95 % interval"], rows, note)
 
 
@@ -151,7 +167,9 @@ def main() -> None:
     write(BENCH, "Speed", WORDS, "make bench-speed", listed, tables, machine(), versions(), asked.out)
     for bar in listed:
         state = "not run" if "value" not in bar else "met" if bar["met"] else "missed"
-        print(f"{state:8}{bar['id']:24}{bar.get('value', '')!s:22}{bar['op']} {bar['target']:g}   {bar.get('why', '')[:100]}")
+        print(
+            f"{state:8}{bar['id']:24}{bar.get('value', '')!s:22}{bar['op']} {bar['target']:g}   {bar.get('why', '')[:100]}"
+        )
 
 
 if __name__ == "__main__":

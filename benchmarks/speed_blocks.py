@@ -6,6 +6,7 @@ usual: rows indexed out of one tensor, gradients set to None, the fused optimise
 
 from __future__ import annotations
 
+import itertools
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -98,7 +99,7 @@ class Bench:
         torch.manual_seed(0)
         widths = [self.shape.pixels**2, *self.shape.student]
         layers: list[nn.Module] = [nn.Flatten()]
-        for before, after in zip(widths, widths[1:], strict=False):
+        for before, after in itertools.pairwise(widths):
             layers += [nn.Linear(before, after), nn.ReLU()]
         return nn.Sequential(*layers, nn.Linear(widths[-1], CLASSES))
 
@@ -136,7 +137,17 @@ class Bench:
         training, model = knobs(self.shape), Mlp(hidden=self.shape.student)
         steps = steps_in(training, len(self.rows))
         lesson = Lesson(
-            model, model.build, (objective,), training, source, list(range(CLASSES)), self.rows, 0, steps, Device(), dtype
+            model,
+            model.build,
+            (objective,),
+            training,
+            source,
+            list(range(CLASSES)),
+            self.rows,
+            0,
+            steps,
+            Device(),
+            dtype,
         )
         classifier, loss = prepare(lesson)
         batches = Batches(source, training.batch_size, 0, classifier.device)

@@ -6,6 +6,7 @@ The speed bench starts this file with the Python that $STILLROOM_TORCHDISTILL_PY
 
 from __future__ import annotations
 
+import itertools
 import json
 import sys
 import time
@@ -23,7 +24,7 @@ def network(*widths: int) -> nn.Module:
     """Linear and ReLU layers from 784 inputs to 10 classes."""
     sizes = [784, *widths]
     layers: list[nn.Module] = []
-    for before, after in zip(sizes, sizes[1:], strict=False):
+    for before, after in itertools.pairwise(sizes):
         layers += [nn.Linear(before, after), nn.ReLU()]
     return nn.Sequential(*layers, nn.Linear(sizes[-1], 10))
 

@@ -10,17 +10,16 @@ import functools
 import inspect
 import re
 import sys
-import types
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Any, get_args
 
 import click
-import yaml
 from click.testing import CliRunner
 from pydantic import BaseModel
 
 from stillroom import errors, kinds
+from stillroom.catalogue import as_yaml, bounds_of, default_of, type_of
 from stillroom.recipe import Recipe
 
 REFERENCE = Path(__file__).resolve().parent / "reference"
@@ -33,8 +32,6 @@ GROUPS = {
     "student": "Where the student's first weights come from: `student:`.",
     "objective": "Terms of the loss: the entries of `objectives:`.",
 }
-PLAIN = {bool: "true or false", int: "whole number", float: "number", str: "text", Path: "path", Any: "value"}
-BOUNDS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below", "min_length": "its length at least"}
 
 
 def fresh(page: str, text: str) -> str:
@@ -90,7 +87,7 @@ def sections() -> str:
         "teacher": {"kind": "trained", "model": {"kind": "mlp"}},
         "student": {"kind": "fresh", "model": {"kind": "mlp"}},
     }
-    defaults = {"objectives": _yaml(Recipe.from_tree(least).to_tree()["objectives"])}
+    defaults = {"objectives": f"`{as_yaml(Recipe.from_tree(least).to_tree()['objectives'])}`"}
     parts = [f"### The whole recipe\n\n{about(Recipe)}\n\n{table_of(Recipe, defaults)}"]
     parts += [_section(path, part) for path, part in _inner_sections(Recipe, "")]
     return "\n\n".join(parts)
@@ -135,8 +132,8 @@ def table_of(part: type[BaseModel], defaults: dict[str, str] | None = None) -> s
         inherited = section is not None and name in section.model_fields and name not in part.__annotations__
         if name == "kind" or field.exclude or inherited:
             continue
-        default = (defaults or {}).get(name) or default_of(field)
-        words = [type_of(field.annotation), *bounds_of(field)]
+        default = (defaults or {}).get(name) or _marked(default_of(field))
+        words = [type_of(field.annotation, named), *bounds_of(field)]
         cells = [f"`{field.alias or name}`", ", ".join(words), default, " ".join((field.description or "").split())]
         lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     text = "\n".join(lines) if len(lines) > 2 else "No knobs of its own."
@@ -158,67 +155,19 @@ def about(part: type[BaseModel]) -> str:
     return " ".join((inspect.getdoc(part) or "").split())
 
 
-def type_of(annotation: Any) -> str:
-    """A type in words: `float | None` is 'number or none'."""
-    origin, inner = get_origin(annotation), get_args(annotation)
-    if origin is Annotated:
-        return type_of(inner[0])
-    if origin is Literal:
-        return _either([f"`{value}`" for value in inner])
-    if origin in (Union, types.UnionType):
-        return _either(list(dict.fromkeys(type_of(one) for one in inner)))
-    if origin in (tuple, list, set, frozenset):
-        entries = dict.fromkeys(type_of(one) for one in inner if one is not ...)
-        return f"list of {' and '.join(f'{one}s' if one in PLAIN.values() else one for one in entries)}"
-    if origin is dict or annotation is dict:
-        return f"mapping of {type_of(inner[0])} to {type_of(inner[1])}" if inner else "mapping"
-    if annotation in (None, type(None)):
-        return "none"
-    if annotation in PLAIN:
-        return PLAIN[annotation]
-    group = next((group for group, base in kinds.BASES.items() if annotation is base), None)
+def _marked(default: str) -> str:
+    return default if default in ("required", "none", "empty", "its own defaults") else f"`{default}`"
+
+
+def named(part: type[BaseModel]) -> str:
+    """A part of a recipe as a link to where its knobs stand."""
+    group = next((group for group, base in kinds.BASES.items() if part is base), None)
     if group:
         return f"[{group}](#{group})"
-    if annotation in _section_names():
-        place = _section_names()[annotation]
+    if part in _section_names():
+        place = _section_names()[part]
         return f"[{place}](#{slug(place)})"
-    return "mapping, see below" if issubclass(annotation, BaseModel) else annotation.__name__
-
-
-def _either(words: list[str]) -> str:
-    return " or ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
-
-
-def bounds_of(field: Any) -> list[str]:
-    """The limits of a number, in words."""
-    limits = [(key, getattr(one, key, None)) for one in field.metadata for key in BOUNDS]
-    return [f"{BOUNDS[key]} {value:g}" for key, value in limits if value is not None]
-
-
-def default_of(field: Any) -> str:
-    """The default as a recipe would write it."""
-    if field.is_required():
-        return "required"
-    value = field.get_default(call_default_factory=True)
-    if value is None:
-        return "none"
-    if isinstance(value, BaseModel):
-        return "its own defaults"
-    return _yaml(value)
-
-
-def _yaml(value: Any) -> str:
-    def plain(one: Any) -> Any:
-        if isinstance(one, dict):
-            return {str(key): plain(inner) for key, inner in one.items()}
-        if isinstance(one, tuple | list | set | frozenset):
-            return [plain(inner) for inner in one]
-        return one.model_dump(mode="json", by_alias=True) if isinstance(one, BaseModel) else one
-
-    if value == "":
-        return "empty"
-    text = yaml.safe_dump(plain(value), default_flow_style=True, width=10_000, sort_keys=False)
-    return f"`{text.strip().removesuffix('...').strip()}`"
+    return "mapping, see below"
 
 
 def _classes(annotation: Any) -> Iterator[type[BaseModel]]:

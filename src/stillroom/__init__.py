@@ -9,8 +9,19 @@ objectives, then evaluated beside their teacher and a control, and reported.
     student = stillroom.load_student(run.path / "student")
     student.predict(rows).label
 
-Read flow.py first: it is the whole program on one page. recipe.py says what a recipe holds, kinds.py what can be
-plugged in, errors.py what can go wrong.
+The map; imports only point down:
+
+    __main__  cli                              the command line
+    demo  finished                             the demo; what one does with finished runs
+    flow                                       THE page: the whole program, one call a stage. Read it first
+    stages/                                    what each line of flow does
+    report/  evaluation/  training/            a page; every figure; the loop
+    objectives/  students/  transfer_set/      what is learned, by whom, from which kept answers
+    questions/  teachers/  models/             what is asked, of whom; architectures
+    catalogue  starters  recipe                kinds as data; recipes to start from; what a recipe holds
+    inputs  columns  tables  budget            rows made ready for a model, read from files; hard stops
+    kinds  rows  rundir  progress  terminal    extension points; what travels; folders that survive a kill; what one sees
+    errors                                     everything that can go wrong, as one tree
 """
 
 from __future__ import annotations

@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import inspect
-from typing import Any
+import types
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-from pydantic_core import PydanticUndefined
+import yaml
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
 
 from stillroom.errors import RecipeError, did_you_mean
 from stillroom.kinds import Knobs, find, table
-from stillroom.recipe import METRICS, Budget, Evaluation, Price, Recipe, Training, TransferSet
+from stillroom.recipe import METRICS
 
 GROUPS = ("questions", "view", "teacher", "model", "student", "objective")
-SECTIONS: tuple[type[Knobs], ...] = (Recipe, Training, TransferSet, Evaluation, Price, Budget)
+PLAIN: dict[Any, str] = {
+    bool: "true or false", int: "whole number", float: "number", str: "text", Path: "path", Any: "value"
+}  # fmt: skip
+BOUNDS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below", "min_length": "its length at least"}
 
 
 def catalogue(kind: str | None = None) -> dict[str, Any]:
@@ -40,37 +48,71 @@ def meaning(part: type[Knobs]) -> str:
 
 
 def knobs(part: type[Knobs]) -> list[dict[str, str]]:
-    """Name, type, default and meaning of each knob; `kind` itself is left out."""
+    """Name, type, limits, default and meaning of each knob, in words; `kind` itself is left out."""
     return [
         {
             "name": field.alias or name,
-            "type": _type(field.annotation),
-            "default": _default(field.get_default(call_default_factory=True)),
-            "meaning": field.description or "",
+            "type": ", ".join([type_of(field.annotation), *bounds_of(field)]),
+            "default": default_of(field),
+            "meaning": " ".join((field.description or "").split()),
         }
         for name, field in part.model_fields.items()
         if name != "kind" and not field.exclude
     ]
 
 
-def _type(annotation: Any) -> str:
-    text = str(annotation) if hasattr(annotation, "__args__") else getattr(annotation, "__name__", str(annotation))
-    for noise in ("typing.", "stillroom.kinds.", "stillroom.recipe.", "pathlib."):
-        text = text.replace(noise, "")
-    text = text.replace("NoneType", "None")
-    if text.startswith("Literal["):
-        return " or ".join(str(choice) for choice in annotation.__args__)
-    return (
-        text.split(", BeforeValidator")[0]
-        .split(", AfterValidator")[0]
-        .replace("Annotated[", "")
-        .replace("SerializeAsAny[", "")
-    )
+def type_of(annotation: Any, named: Callable[[type[BaseModel]], str] = lambda part: "mapping") -> str:
+    """A type in words: `float | None` is 'number or none'. `named` says how a part of a recipe is called."""
+    origin, inner = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return type_of(inner[0], named)
+    if origin is Literal:
+        return _either([str(value) for value in inner])
+    if origin in (Union, types.UnionType):
+        return _either(list(dict.fromkeys(type_of(one, named) for one in inner)))
+    if origin in (tuple, list, set, frozenset):
+        entries = dict.fromkeys(type_of(one, named) for one in inner if one is not ...)
+        return f"list of {' and '.join(f'{one}s' if one in PLAIN.values() else one for one in entries)}"
+    if origin is dict or annotation is dict:
+        return f"mapping of {type_of(inner[0], named)} to {type_of(inner[1], named)}" if inner else "mapping"
+    if annotation in (None, type(None)):
+        return "none"
+    if annotation in PLAIN:
+        return PLAIN[annotation]
+    return named(annotation) if issubclass(annotation, BaseModel) else str(annotation.__name__)
 
 
-def _default(value: Any) -> str:
-    if value is PydanticUndefined:
+def _either(words: list[str]) -> str:
+    return " or ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
+
+
+def bounds_of(field: FieldInfo) -> list[str]:
+    """The limits of a number, in words."""
+    limits = [(key, getattr(one, key, None)) for one in field.metadata for key in BOUNDS]
+    return [f"{BOUNDS[key]} {value:g}" for key, value in limits if value is not None]
+
+
+def default_of(field: FieldInfo) -> str:
+    """The default as a recipe would write it."""
+    if field.is_required():
         return "required"
-    if isinstance(value, Knobs):
-        return "its defaults"
-    return "none" if value is None else str(value)
+    value = field.get_default(call_default_factory=True, validated_data={})
+    if value is None:
+        return "none"
+    if isinstance(value, BaseModel):
+        return "its own defaults"
+    return "empty" if value == "" else as_yaml(value)
+
+
+def as_yaml(value: Any) -> str:
+    """A value as a recipe would write it, on one line."""
+
+    def plain(one: Any) -> Any:
+        if isinstance(one, dict):
+            return {str(key): plain(inner) for key, inner in one.items()}
+        if isinstance(one, tuple | list | set | frozenset):
+            return [plain(inner) for inner in one]
+        return one.model_dump(mode="json", by_alias=True) if isinstance(one, BaseModel) else one
+
+    text: str = yaml.safe_dump(plain(value), default_flow_style=True, width=10_000, sort_keys=False)
+    return text.strip().removesuffix("...").strip()

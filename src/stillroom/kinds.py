@@ -94,6 +94,7 @@ class QuestionSource(Part):
     """Where the questions come from."""
 
     licence: str | None = None
+    """Of the data or the teacher, as you know it; what is not said is printed as unknown."""
     scale: Literal["standard", "unit"] = "standard"
     """Images: mean 0 and standard deviation 1 a channel, or just 0 to 1. Columns are always standardised."""
     augment: tuple[AnyView, ...] = ()
@@ -125,6 +126,7 @@ class Teacher(Part):
     trains: ClassVar[bool] = False
     """True where `flow` must train it before it can be built."""
     licence: str | None = None
+    """Of the data or the teacher, as you know it; what is not said is printed as unknown."""
 
     def each(self) -> list[Teacher]:
         """The teachers that are asked, one by one; only an ensemble has several."""
@@ -187,6 +189,7 @@ class Objective(Part):
 
     needs: ClassVar[frozenset[str]] = frozenset()
     weight: float = Field(default=1.0, ge=0)
+    """In the sum of all objectives."""
 
     def build(self, setting: Setting) -> Loss:
         """The loss at work."""

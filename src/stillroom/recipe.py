@@ -35,14 +35,21 @@ class Training(Knobs):
     """How a network is trained; the control, the hard-teacher student and every arm get the very same."""
 
     epochs: int = Field(default=60, ge=1)
+    """Passes over the transfer set; the control gets the same number of steps."""
     batch_size: int = Field(default=128, ge=1)
+    """Rows a micro-batch."""
     accumulate: int = Field(default=1, ge=1)
     """Micro-batches of `batch_size` rows before each step of the optimiser."""
     optimiser: Literal["adamw", "sgd"] = "adamw"
+    """AdamW (Loshchilov and Hutter 2017, arXiv:1711.05101), or SGD with momentum."""
     learning_rate: float = Field(default=1e-3, gt=0)
+    """At the peak of the schedule."""
     momentum: float = Field(default=0.9, ge=0, lt=1)
+    """Of sgd."""
     weight_decay: float = Field(default=0.0, ge=0)
+    """Decoupled for adamw."""
     schedule: Literal["one_cycle", "cosine", "linear", "constant"] = "one_cycle"
+    """How the learning rate falls after the warm-up: along a half cosine, straight, or not at all."""
     warmup: float = Field(default=0.1, ge=0, lt=1)
     """Share of the steps in which the learning rate rises from near 0."""
     clip: float | None = Field(default=None, gt=0)
@@ -56,6 +63,7 @@ class Training(Knobs):
     class_prior: Literal["none", "labels", "teacher", "uniform"] = "none"
     """After training, move the class biases until the mean probability of each class on unlabelled rows matches this."""
     checkpoint_seconds: float = Field(default=20.0, ge=0)
+    """How much work a kill may cost, in seconds."""
 
 
 class TransferSet(Knobs):
@@ -73,13 +81,16 @@ class Price(Knobs):
     """What an hour of the machine costs."""
 
     usd_per_hour: float = Field(gt=0)
+    """Of the machine that measures."""
 
 
 class Evaluation(Knobs):
     """What is measured, all of it on predictions made once."""
 
     metrics: tuple[Literal["accuracy", "agreement", "calibration", "speed", "size", "cost"], ...] = METRICS  # type: ignore[assignment]
+    """What to measure; the default is all."""
     price: Price | None = None
+    """Without it nothing is said in USD."""
     groups: dict[str, tuple[Any, ...]] | None = None
     """Classes that are alike, by group: a mistake within a group is half as severe as one across."""
     independent_teacher: AnyTeacher | None = None
@@ -90,8 +101,11 @@ class Budget(Knobs):
     """Hard stops. What was bought before one is kept."""
 
     minutes: float | None = Field(default=None, gt=0)
+    """Of work, all attempts of the run together."""
     usd: float | None = Field(default=None, ge=0)
+    """Of machine time at evaluation.price."""
     teacher_tokens: int | None = Field(default=None, ge=0)
+    """Of teachers that count tokens; classifiers use none."""
 
 
 LONGEST_NAME = 200
@@ -109,15 +123,25 @@ class Recipe(Knobs):
     """A whole distillation, as data: the same object in YAML, JSON and Python."""
 
     name: Annotated[str, AfterValidator(_a_name)]
+    """Of the run and, by default, of its folder."""
     seeds: int = Field(default=5, ge=1)
+    """How many students are trained: initialisation and order of rows; never the split or the labelled rows."""
     questions: AnyQuestions
+    """Where the questions come from."""
     teacher: AnyTeacher
+    """Who answers them."""
     student: AnyStudent
+    """Who learns from the answers."""
     objectives: tuple[AnyObjective, ...] = Field(default=(), validate_default=True)
+    """What the student is trained towards, as a weighted sum."""
     training: Training = Training()
+    """How it is trained."""
     transfer_set: TransferSet = TransferSet()
+    """How the answers are kept."""
     evaluation: Evaluation = Evaluation()
+    """What is measured."""
     budget: Budget = Budget()
+    """Where to stop."""
     arms: dict[str, dict[str, Any]] = Field(default_factory=dict)
     """Further students for comparison: any section of the recipe, by name."""
     device: str = "auto"
@@ -125,6 +149,7 @@ class Recipe(Knobs):
     threads: int = Field(default=1, ge=1)
     """Processor threads. More help wide networks on an idle machine; small ones, or a busy machine, they slow down much."""
     dtype: DTypes = "auto"
+    """Of matrix products; auto: bfloat16 where the processor multiplies it natively and the network is large enough."""
 
     @model_validator(mode="before")
     @classmethod

@@ -184,6 +184,8 @@ class Batch:
 
     input: torch.Tensor
     label_B: torch.Tensor | None = None
+    all_labelled: bool = False
+    """Known beforehand that every row has a label, so that nobody needs to count."""
     weight_B: torch.Tensor | None = None
     log_probabilities_BC: torch.Tensor | None = None
     hidden_BH: torch.Tensor | None = None

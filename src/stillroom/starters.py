@@ -76,7 +76,7 @@ def _digits(name: str, teacher_epochs: int) -> dict[str, Any]:
             },
         },
         "student": {"kind": "fresh", "model": {"kind": "mlp", "hidden": [32]}},
-        "training": {"epochs": 30, "batch_size": 32, "learning_rate": 5e-3},
+        "training": {"epochs": 24, "batch_size": 32, "learning_rate": 5e-3},
         "evaluation": {"price": {"usd_per_hour": 0.1}},
     }
 

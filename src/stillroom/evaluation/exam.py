@@ -27,7 +27,7 @@ from stillroom.rundir import read_json, write_json
 
 CALIBRATION = ("ece", "ece_scaled")
 AGREEMENT = ("agreement", "kl_to_teacher", "error_agreement")
-SPEED_SECONDS = 0.6
+SPEED_SECONDS = 0.5
 """Timing takes so long for each model; the teacher and one seed of each role take turns."""
 
 

@@ -21,6 +21,7 @@ class Mlp(Model):
     dropout: float = Field(default=0.0, ge=0, lt=1)
     """Share of each hidden layer's units dropped while training."""
     input_dropout: float = Field(default=0.0, ge=0, lt=1)
+    """Share of the inputs dropped while training."""
 
     def build(self, input_shape: tuple[int, ...], classes: int) -> torch.nn.Module:
         from stillroom.models.networks import MlpNetwork

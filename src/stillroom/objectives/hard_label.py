@@ -20,6 +20,7 @@ class HardLabel(Objective):
     kind: Literal["hard_label"] = "hard_label"
     needs: ClassVar[frozenset[str]] = frozenset()
     source: Literal["label", "teacher"] = Field(default="label", alias="from")
+    """Whose class: the data's label, or the teacher's top answer."""
 
     def required(self) -> frozenset[str]:
         return frozenset({"answers"}) if self.source == "teacher" else frozenset()
@@ -49,7 +50,7 @@ class HardLabelLoss:
         return known_B & (batch.mixed_label_B >= 0) if mixed and batch.mixed_label_B is not None else known_B
 
     def count(self, batch: Batch) -> float:
-        if self.from_teacher and batch.weight_B is None:
+        if (self.from_teacher or batch.all_labelled) and batch.weight_B is None:
             return float(len(batch.input))
         known_B = self._known(batch, self._target(batch))
         return float(known_B.sum() if batch.weight_B is None else (known_B * batch.weight_B).sum())

@@ -22,6 +22,7 @@ class Hidden(Objective):
     kind: Literal["hidden"] = "hidden"
     needs: ClassVar[frozenset[str]] = frozenset({"hidden"})
     distance: Literal["mse", "cosine"] = "mse"
+    """Mean squared error over units, or 1 - cosine."""
 
     def build(self, setting: Setting) -> Loss:
         if setting.student_hidden is None or setting.teacher_hidden is None:

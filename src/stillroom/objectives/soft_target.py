@@ -22,6 +22,7 @@ class SoftTarget(Objective):
     temperature: Annotated[float, Field(gt=0)] | Literal["auto"] = 4.0
     """auto: the best of a few, by the validation loss of one student each."""
     divergence: Literal["forward", "reverse", "jensen_shannon"] = "forward"
+    """KL(teacher || student), KL(student || teacher), or the Jensen-Shannon divergence."""
     standardise: bool = False
     """Compare logits standardised a row, so that the student need not match the teacher's scale."""
 

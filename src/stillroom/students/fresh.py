@@ -15,6 +15,7 @@ class Fresh(Student):
 
     kind: Literal["fresh"] = "fresh"
     model: AnyModel
+    """The architecture."""
 
     def architecture(self) -> Model:
         return self.model

@@ -25,9 +25,13 @@ class Ensemble(Teacher):
     gives: ClassVar[frozenset[str]] = frozenset({"answers", "probabilities"})
     members: tuple[AnyTeacher, ...] | None = Field(default=None, min_length=2)
     size: int | None = Field(default=None, ge=2)
+    """How many copies of `member`, each with a seed of its own."""
     member: AnyTeacher | None = None
+    """The teacher of which copies are made."""
     mean: Literal["arithmetic", "geometric"] = "arithmetic"
+    """Of probabilities, or of log-probabilities."""
     weights: tuple[float, ...] | None = None
+    """One a member; none: all equal."""
 
     @model_validator(mode="after")
     def _whole(self) -> Ensemble:

@@ -28,6 +28,7 @@ class Recorded(Teacher):
 
     kind: Literal["recorded"] = "recorded"
     source: str
+    """The file."""
     probabilities: dict[str, str] | None = None
     """Class -> column of its probability; by default the columns p_CLASS."""
     log_probabilities: dict[str, str] | None = None

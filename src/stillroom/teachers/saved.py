@@ -15,6 +15,7 @@ class Saved(Teacher):
     kind: Literal["saved"] = "saved"
     gives: ClassVar[frozenset[str]] = frozenset({"answers", "probabilities", "hidden"})
     model: str
+    """A folder, or package:MODULE/FOLDER."""
 
     def build(self, home: Path, folders: list[Path], classes: list[Any]) -> AskedTeacher:
         from stillroom.models.classifier import Classifier

@@ -16,6 +16,7 @@ class Trained(Teacher, Training):
     gives: ClassVar[frozenset[str]] = frozenset({"answers", "probabilities", "hidden"})
     trains: ClassVar[bool] = True
     model: AnyModel
+    """Its architecture."""
     seed: int = 0
     """Of its initialisation and order of rows; members of an ensemble count on from it."""
     augment: tuple[AnyView, ...] = ()

@@ -49,6 +49,7 @@ class Batches:
         self.per_epoch = -(-self.rows // self.size)
         label_N = source.questions.label_N
         self._label_N = torch.from_numpy(label_N).to(device.name)
+        self._all_labelled = bool((label_N >= 0).all())
         weight_N = source.questions.weight_N
         self._weight_N = None if (weight_N == 1).all() else torch.from_numpy(weight_N).to(device.name)
         self._input_N = to_device(source.inputs.encode(source.questions.raw), device) if source.seen is None else None
@@ -74,7 +75,7 @@ class Batches:
         else:
             raw = self._shown(index_B, view).raw
             input_B = to_device(self.source.inputs.encode(raw), self.device)
-        batch = Batch(input_B, self._label_N[index_B])
+        batch = Batch(input_B, self._label_N[index_B], self._all_labelled)
         if self._weight_N is not None:
             batch.weight_B = self._weight_N[index_B]
         if self.mixup and raw is not None:

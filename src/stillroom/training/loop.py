@@ -129,19 +129,20 @@ class Trainer:
             group["lr"] = knobs.learning_rate * share(step, self.steps, knobs.schedule, knobs.warmup)
         for weights in self.parameters:  # what zero_grad does, at a tenth of its cost for a small network
             weights.grad = None
-        total = torch.zeros(())
+        total: torch.Tensor | None = None
         for batch in micro:
             parts = self._parts(call, batch, counts)
             loss = parts[0] if len(parts) == 1 else torch.stack(parts).sum()
             if step % max(1, self.steps // NORM_LOOKS) == 0 and len(terms) > 1 and batch is micro[0]:
                 self._measure_norms(parts)
             self.ranks.backward(loss)
-            total = loss.detach() if batch is micro[0] else total + loss.detach()
+            total = loss.detach() if total is None else total + loss.detach()
         if knobs.clip is not None:
             torch.nn.utils.clip_grad_norm_(self.parameters, knobs.clip)
         optimiser.step()
         if knobs.max_norm is not None:
             self._limit_norms(knobs.max_norm)
+        assert total is not None
         return total
 
     def _parts(self, call: torch.nn.Module, batch: Batch, counts: list[float]) -> list[torch.Tensor]:

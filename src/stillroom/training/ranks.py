@@ -70,6 +70,7 @@ class Accelerated:
         return Batch(
             input_B,
             mine(batch.label_B),
+            batch.all_labelled,
             mine(batch.weight_B),
             mine(batch.log_probabilities_BC),
             mine(batch.hidden_BH),

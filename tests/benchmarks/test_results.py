@@ -1,0 +1,118 @@
+"""The bookkeeping of benchmarks: every bar is listed, missed and missing ones say why, finished rows are found again."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from benchmarks.results import Bar, Found, Row, Rows, Table, bars_of, fingerprint, page, read_bars, shown, write
+
+LOW = Bar("few-errors", "errors", "<=", 74, "5 seeds")
+HIGH = Bar("much-kept", "share kept", ">=", 0.86, "5 seeds")
+MACHINE = {
+    "cpu": "a processor", "cores": 2, "memory_gib": 8.0, "os": "Linux", "instructions": "AVX2", "bfloat16": "emulated",
+    "torch_threads": 1,
+}  # fmt: skip
+TABLE = Table("A table", ["", "errors"], [["student | one", 93.4]], "A note.")
+
+
+def test_a_bar_is_met_at_its_target_and_missed_beyond() -> None:
+    assert LOW.met_by(74)
+    assert not LOW.met_by(74.2)
+    assert HIGH.met_by(0.86)
+    assert not HIGH.met_by(0.85)
+
+
+@pytest.mark.parametrize("bench", ["hinton", "speed"])
+def test_the_shipped_table_has_bars_with_a_target_each(bench: str) -> None:
+    bars = read_bars(bench)
+    assert len({bar.id for bar in bars}) == len(bars) >= 5
+
+
+def test_an_unknown_operation_and_an_unknown_bench_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "bars.tsv"
+    path.write_text("id\tbench\twhat\top\ttarget\tn\na\tone\ta thing\t<\t1\t1\n")
+    with pytest.raises(ValueError, match="unknown operation in a"):
+        read_bars("one", path)
+    with pytest.raises(ValueError, match="no bar of two"):
+        read_bars("two", path)
+
+
+def test_every_bar_is_listed_whether_met_missed_or_not_run() -> None:
+    other = Bar("not-there", "seconds", "<=", 1, "9 rounds")
+    found = {"few-errors": Found(98.4, [90, 107], "5 seeds"), "much-kept": Found(0.9, [0.8, 1.0])}
+    listed = bars_of([LOW, HIGH, other], found, {"few-errors": "Too few epochs", "not-there": "no such machine"})
+    assert [bar["id"] for bar in listed] == ["few-errors", "much-kept", "not-there"]
+    missed, met, absent = listed
+    assert missed["met"] is False
+    assert missed["why"] == "Missed by 24.4: 98.4, where at most 74 is asked. Too few epochs"
+    assert met["met"] is True
+    assert "why" not in met
+    assert met["n"] == "5 seeds"
+    assert "value" not in absent
+    assert "met" not in absent
+    assert absent["why"] == "no such machine"
+
+
+def test_a_figure_that_could_not_be_measured_has_a_reason_and_no_value() -> None:
+    (listed,) = bars_of([HIGH], {"much-kept": Found(None, why="the gap is too small")}, {"much-kept": "another"})
+    assert "value" not in listed
+    assert listed["why"] == "the gap is too small"
+
+
+def test_a_figure_no_bar_asks_for_is_an_error() -> None:
+    with pytest.raises(KeyError, match="misspelt"):
+        bars_of([LOW], {"misspelt": Found(1.0)}, {})
+
+
+def test_rows_are_found_again_by_experiment_and_settings_and_the_last_counts(tmp_path: Path) -> None:
+    rows = Rows(tmp_path / "folder" / "x.rows.jsonl")
+    assert rows.find("student", "a") is None
+    rows.append("student", "a", Row({"few-errors": Found(90.0)}))
+    rows.append("student", "b", Row({"few-errors": Found(50.0)}))
+    rows.append("student", "a", Row({"few-errors": Found(80.0, [70.0, 90.0], "5 seeds")}, {"one": TABLE}))
+    found = rows.find("student", "a")
+    assert found is not None
+    assert found.bars["few-errors"] == Found(80.0, [70.0, 90.0], "5 seeds")
+    assert found.tables["one"] == TABLE
+    assert rows.find("teacher", "a") is None
+
+
+def test_a_line_cut_short_is_passed_over_and_does_not_swallow_the_next(tmp_path: Path) -> None:
+    rows = Rows(tmp_path / "x.rows.jsonl")
+    rows.append("student", "a", Row({"few-errors": Found(90.0)}))
+    whole = rows.path.read_text()
+    rows.path.write_text(whole + whole[: len(whole) // 2])
+    rows.append("student", "b", Row({"few-errors": Found(70.0)}))
+    first, second = rows.find("student", "a"), rows.find("student", "b")
+    assert first is not None
+    assert second is not None
+    assert (first.bars["few-errors"].value, second.bars["few-errors"].value) == (90.0, 70.0)
+
+
+def test_a_fingerprint_follows_the_settings_and_not_their_order() -> None:
+    assert fingerprint({"a": 1, "b": [2]}) == fingerprint({"b": [2], "a": 1})
+    assert fingerprint({"a": 1}) != fingerprint({"a": 2})
+
+
+def test_the_page_is_made_of_the_json_bars_first(tmp_path: Path) -> None:
+    bars = bars_of([LOW, HIGH], {"few-errors": Found(70.0, [60.0, 81.5], "5 seeds")}, {})
+    write("x", "A title", "Words.", "make bench-x", bars, {"one": TABLE}, MACHINE, {"torch": "2"}, tmp_path)
+    result = json.loads((tmp_path / "x.json").read_text())
+    assert {"name", "made", "command", "versions", "machine", "bars", "tables"} <= set(result)
+    text = (tmp_path / "x.md").read_text()
+    assert text == page(result)
+    assert "| met | errors (`few-errors`) | at most 74 | 70 | 60 to 81.5 | 5 seeds |" in text
+    assert "| not run | share kept (`much-kept`) | at least 0.86 |  |  | 5 seeds |" in text
+    assert text.index("few-errors") < text.index("## A table")
+    assert "student \\| one" in text
+    assert "- `much-kept`: not run yet" in text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(98.4, "98.4"), (74, "74"), (1.0, "1"), (0.98765, "0.9877"), (12345.6, "12,346"), (60000, "60,000"), ("x", "x")],
+)
+def test_numbers_are_shown_with_four_digits(value: object, text: str) -> None:
+    assert shown(value) == text
