@@ -126,7 +126,7 @@ class Bench:
 
     def live(self, dtype: str) -> Block:
         """Epoch with the teacher asked anew for each batch, in this number format; student and loss stay float32."""
-        source = Source(self.rows, self.learned, live=self.teacher(dtype), views=0)
+        source = Source(self.rows, self.learned, live=self.teacher(dtype))
         return self._trained(source, parse("objective", {"kind": "soft_target", "temperature": 4}), "float32")
 
     def supervised(self) -> Block:

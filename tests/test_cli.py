@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 import yaml
 from click.testing import CliRunner
-from command_line import METRICS, done, events, recipe, rows_of, stillroom, write_csv, write_recipe
 
+from command_line import METRICS, done, events, recipe, rows_of, stillroom, write_csv, write_recipe
 from stillroom import cli, starters
 from stillroom.recipe import Recipe
 
@@ -174,8 +174,8 @@ def test_distill_a_table_without_a_recipe(here: Path) -> None:
 def test_a_table_of_some_thousand_rows_takes_less_than_a_minute(here: Path) -> None:
     """What `distill DATA.csv` does on 3,000 rows, counted in steps of the optimiser, which do not depend on the load."""
     write_csv(here / "data.csv", rows_of(3000))
-    minutes = json.loads(done("distill", "data.csv", "--label", "label", *SMALL, "--json").out)["rows"]
-    assert minutes["train"] == 2100
+    counted = json.loads(done("distill", "data.csv", "--label", "label", *SMALL, "--json").out)["rows"]
+    assert counted["train"] == 2100
     tree = starters.for_table("data", "data.csv", "label")
     write_recipe(here / "table.yaml", tree)
     plan = json.loads(done("check", "table.yaml", "--json").out)

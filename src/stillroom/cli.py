@@ -129,8 +129,9 @@ def check(recipe: Path, overrides: tuple[str, ...], as_json: bool) -> None:
     """Validate a recipe, look at its data and models, print the plan. Spends nothing."""
     from stillroom.flow import plan
     from stillroom.recipe import Recipe
+    from stillroom.rundir import paths_start
 
-    found = plan(Recipe.load(recipe, overrides), recipe.parent)
+    found = plan(Recipe.load(recipe, overrides), paths_start(recipe))
     if as_json:
         click.echo(json.dumps(found, indent=1, ensure_ascii=False))
     else:
@@ -150,13 +151,14 @@ def distill(recipe: Path, overrides: tuple[str, ...], label: str | None, folder:
     from stillroom import flow
     from stillroom.progress import for_terminal
     from stillroom.recipe import Recipe
+    from stillroom.rundir import paths_start
     from stillroom.tables import SUFFIXES
 
     is_data = recipe.suffix.lower() in (*SUFFIXES, ".npz") and (label is not None or recipe.suffix != ".json")
     if is_data and label is None:
         raise click.UsageError(f"{recipe} is a data file, so say which column to learn with --label")
     loaded = flow.table_recipe(recipe, label, overrides) if label is not None else Recipe.load(recipe, overrides)
-    done = flow.distill(loaded, folder, folder=recipe.parent, show=for_terminal())
+    done = flow.distill(loaded, folder, folder=paths_start(recipe), show=for_terminal())
     _show(done.path, as_json)
 
 

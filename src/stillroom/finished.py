@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from stillroom.errors import DataError, InputError, ModelError, StillroomError
+from stillroom.errors import CorruptFile, DataError, InputError, ModelError, StillroomError
 from stillroom.questions.sources import read_rows
 from stillroom.rows import Questions, Raw, take_rows
 from stillroom.rundir import path_errors, read_json, write_file
@@ -111,6 +111,15 @@ class Beside:
         return {"classes": self.student.classes, "models": said, "label": self.label}
 
 
+def _scorecard(run: Path) -> dict[str, Any]:
+    """A run's scorecard. Raises CorruptFile for what is none."""
+    path = run / "scorecard.json"
+    found = read_json(path)
+    if not isinstance(found, dict) or not {"models", "rows", "seeds", "gap_recovered"} <= set(found):
+        raise CorruptFile("this is no whole scorecard", where=str(path), cure=f"Make it anew: stillroom evaluate {run}")
+    return found
+
+
 def list_runs(root: Path) -> list[dict[str, Any]]:
     """Every run folder below `root`, with its state and accuracies."""
     found = []
@@ -118,7 +127,7 @@ def list_runs(root: Path) -> list[dict[str, Any]]:
         run = path.parent
         one: dict[str, Any] = {"run": str(run), "state": _state(run)}
         if (run / "scorecard.json").is_file():
-            scorecard = read_json(run / "scorecard.json")
+            scorecard = _scorecard(run)
             one["seeds"] = len(scorecard["seeds"])
             for role in ("teacher", "student", "control"):
                 accuracy = scorecard["models"].get(role, {}).get("accuracy")
@@ -146,32 +155,18 @@ def side_by_side(runs: Sequence[Path]) -> dict[str, Any]:
         if not (recipe_file(run).parent / "scorecard.json").is_file():
             cure = f"Go on with: stillroom evaluate {run}"
             raise InputError("this run has no scorecard", where=str(run), cure=cure)
-        cards.append(read_json(run / "scorecard.json"))
-    figures: dict[str, list[str | None]] = {}
+        cards.append(_scorecard(run))
+    figures: dict[str, list[Any]] = {}
     for model in ("teacher", "student", "control"):
-        for key, form in (
-            ("accuracy", "{:.4f}"),
-            ("errors", "{:,.1f}"),
-            ("nll", "{:.3f}"),
-            ("latency_ms_p50", "{:.3f}"),
-        ):
+        for key in ("accuracy", "errors", "nll", "latency_ms_p50", "parameters"):
             values = [card["models"].get(model, {}).get(key) for card in cards]
             if any(values):
-                figures[f"{model}: {key}"] = [value and _with_interval(value, form) for value in values]
-        sizes = [card["models"].get(model, {}).get("parameters") for card in cards]
-        if any(sizes):
-            figures[f"{model}: weights"] = [size and f"{size:,}" for size in sizes]
-    gaps = [card["gap_recovered"] for card in cards]
-    figures["gap recovered"] = ["not given" if "absent" in gap else _with_interval(gap, "{:.2f}") for gap in gaps]
+                figures[f"{model}: {key}"] = values
+    figures["gap_recovered"] = [card["gap_recovered"] for card in cards]
     notes = []
     if len({card["rows"]["test"] for card in cards}) > 1:
         notes.append("these runs were tested on different numbers of rows, so their figures are not comparable")
     return {"runs": [str(run) for run in runs], "figures": figures, "notes": notes}
-
-
-def _with_interval(value: dict[str, Any], form: str) -> str:
-    text = form.format(value["mean"])
-    return text + " [{}, {}]".format(*(form.format(end) for end in value["ci95"])) if "ci95" in value else text
 
 
 def export(run: Path, form: str, out: Path) -> int:

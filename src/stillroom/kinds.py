@@ -259,7 +259,7 @@ def place_of(value: Any, *keys: Any) -> str:
     path, line = (value.path if isinstance(value, Located) else ""), 0
     for key in keys:
         if isinstance(value, Located):
-            line = value.lines.get(str(key), line)
+            line = value.lines.get(str(key), 0)  # 0: from Python, or from the command line
         path = f"{path}.{key}" if path else str(key)
         try:
             value = value[key]
@@ -270,7 +270,8 @@ def place_of(value: Any, *keys: Any) -> str:
 
 def first_error(error: ValidationError, value: Any, path: str) -> RecipeError:
     """The first of pydantic's errors as one of ours: what, where with its line, and the cure."""
-    first = error.errors()[0]
+    # A misspelt knob is often the missing one, so it is told first.
+    first = min(error.errors(), key=lambda one: {"extra_forbidden": 0, "missing": 2}.get(one["type"], 1))
     keys = _keys_in(value, first["loc"])
     where = place_of(value, *keys)
     name = ".".join(map(str, keys[-2:] if keys and isinstance(keys[-1], int) else keys[-1:])) or path

@@ -25,6 +25,8 @@ from stillroom.errors import CorruptFile, DiskFull, ForeignRun, InputError, RunB
 MANIFEST = "manifest.json"
 OWNER = ".name"
 """In a run folder: the name of the run it belongs to."""
+FOLDER = ".folder"
+"""In a run folder: where the relative paths of its recipe start."""
 _commit_points = 0
 
 
@@ -145,13 +147,23 @@ def seal(folder: Path, made_from: str) -> None:
 
 def is_sealed(folder: Path, made_from: str) -> bool:
     """True where the folder is finished and was made from just this."""
-    manifest = folder / MANIFEST
-    return manifest.is_file() and bool(read_json(manifest).get("made_from") == made_from)
+    return (folder / MANIFEST).is_file() and bool(_manifest(folder)["made_from"] == made_from)
+
+
+def _manifest(folder: Path) -> dict[str, Any]:
+    found = read_json(folder / MANIFEST)
+    if not isinstance(found, dict) or not {"made_from", "files"} <= set(found):
+        raise CorruptFile(
+            "this is no manifest of a finished folder",
+            where=str(folder / MANIFEST),
+            cure=f"Remove {folder} and run again; only what it held is made anew",
+        )
+    return found
 
 
 def verify(folder: Path) -> None:
     """Compare every file with the manifest. Raises CorruptFile naming the first that differs."""
-    for name, expected in read_json(folder / MANIFEST)["files"].items():
+    for name, expected in _manifest(folder)["files"].items():
         path = folder / name
         if not path.is_file() or sha256_file(path) != expected:
             raise CorruptFile(
@@ -191,6 +203,12 @@ def held(handle: int) -> Iterator[None]:
         yield
     finally:
         os.close(handle)
+
+
+def paths_start(recipe: Path) -> Path:
+    """The folder that a recipe file's relative paths start from: its own; a run's recipe remembers the one it had."""
+    kept = recipe.parent / FOLDER
+    return Path(kept.read_text()) if kept.is_file() else recipe.parent
 
 
 class RunDir:

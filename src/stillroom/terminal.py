@@ -39,7 +39,7 @@ def _table(*columns: str) -> Table:
 
 
 def _figure(value: Any, form: str) -> str:
-    """A figure with its interval; a dash where it was not measured."""
+    """A figure with its interval; a dash where it was not measured, or is not given."""
     if not isinstance(value, dict) or "mean" not in value:
         return "-"
     text = form.format(value["mean"])
@@ -95,7 +95,8 @@ def print_comparison(found: dict[str, Any]) -> None:
     """Runs side by side, one column each."""
     table = _table("", *found["runs"])
     for name, values in found["figures"].items():
-        table.add_row(name, *("-" if value is None else value for value in values))
+        form = next((form for key, _, form in SHOWN if name.endswith(key)), "{:.2f}")
+        table.add_row(name, *(f"{value:,}" if isinstance(value, int) else _figure(value, form) for value in values))
     _console().print(table)
     for note in found["notes"]:
         _console().print(Text(f"note: {note}"))

@@ -36,7 +36,7 @@ class Echo:
     """A small true teacher: softened one-hot answers of a rule."""
 
     fingerprint, hidden_width = "echo", None
-    classes = (0, 1, 2)
+    classes = [0, 1, 2]  # noqa: RUF012
 
     def answer(self, asked: Questions, view: int = 0):  # type: ignore[no-untyped-def]
         from stillroom.rows import Answers
@@ -54,7 +54,7 @@ def trainer(work: Path, knobs: Training, steps: int, rows: Questions | None = No
     torch.manual_seed(7)
     network = parse("model", {"kind": "mlp", "hidden": [16], "dropout": options.pop("dropout", 0.3)}).build((6,), 3)
     loss = WeightedSum([parse("objective", one) for one in OBJECTIVES], Setting(3, 16, None, None))
-    source = Source(rows, inputs.learn(rows.raw), live=Echo(), views=0)
+    source = Source(rows, inputs.learn(rows.raw), live=Echo())
     batches = Batches(source, knobs.batch_size, 3, Device())
     work.mkdir(parents=True, exist_ok=True)
     return Trainer(network, loss, batches, knobs, steps, Device(), work, Hooks(**options))
@@ -203,7 +203,39 @@ def test_teacher_and_student_see_the_same_mixed_rows() -> None:
             )
 
     looker, learned = Looker(), inputs.learn(images)
-    batch = Batches(Source(rows, learned, live=looker, views=0), 8, 1, Device(), mixup=0.5)(0)
+    batch = Batches(Source(rows, learned, live=looker), 8, 1, Device(), mixup=0.5)(0)
     assert np.array_equal(learned.encode(looker.saw), batch.input.numpy())
     assert batch.mixed_label_B is not None
     assert 0 <= batch.mix <= 1
+
+
+def test_stored_answers_are_those_to_the_very_view_the_student_sees(tmp_path: Path) -> None:
+    """Each batch of each epoch: what was stored for it is what the teacher says of the rows in that batch."""
+    from stillroom.questions.views import apply_views
+    from stillroom.transfer_set.ask import ask
+    from stillroom.transfer_set.store import Store
+
+    images = np.random.default_rng(0).integers(0, 255, (20, 6, 6)).astype(np.uint8)
+    rows, learned = Questions.of(images, np.arange(20) % 3), inputs.learn(images)
+    shift = [parse("view", {"kind": "shift", "pixels": 2})]
+
+    class Looker(Echo):
+        def answer(self, asked: Questions, view: int = 0):  # type: ignore[no-untyped-def]
+            return Echo.answer(
+                self, Questions.of(learned.encode(asked.raw).reshape(len(asked), -1)[:, 12:15].astype(float))
+            )
+
+    def seen(asked: Questions, view: int) -> Questions:
+        shown = apply_views(shift, asked.raw, asked.key_N, view) if view else asked.raw
+        return Questions(shown, asked.key_N, asked.label_N, asked.weight_N, asked.row_N)
+
+    views = [1, 2, 3]
+    kept = ask(Store(tmp_path), Looker(), rows, kind="rule", licences={}, views=views, seen=seen)
+    readers = [kept.reader(rows.key_N, view) for view in views]
+    batches = Batches(Source(rows, learned, readers, views=views, seen=seen), 8, 1, Device())
+    for step in range(4 * batches.per_epoch):
+        batch = batches(step)
+        shown = batch.input.numpy().reshape(len(batch.input), -1)[:, 12:15]
+        expected = Echo().answer(Questions.of(shown.astype(float))).log_probabilities_NC
+        assert batch.log_probabilities_BC is not None
+        np.testing.assert_allclose(batch.log_probabilities_BC.numpy(), expected, rtol=2e-3, atol=2e-3)

@@ -25,7 +25,7 @@ from stillroom.kinds import AskedTeacher, Model, Student, Teacher, parse
 from stillroom.progress import Show, Silent
 from stillroom.recipe import Recipe
 from stillroom.rows import Questions, Splits
-from stillroom.rundir import RunDir, fingerprint, write_file
+from stillroom.rundir import FOLDER, RunDir, fingerprint, paths_start, write_file
 
 if TYPE_CHECKING:
     from stillroom.models.device import Device
@@ -79,9 +79,7 @@ def load(recipe: Recipe | Mapping[str, Any] | str | Path, teacher: Any = None) -
     """The recipe, with a Python teacher in it if one is given, and the folder its relative paths start from."""
     folder = Path()
     if isinstance(recipe, str | Path):
-        loaded, folder = Recipe.load(recipe), Path(recipe).parent
-        if (folder / ".folder").is_file():
-            folder = Path((folder / ".folder").read_text())
+        loaded, folder = Recipe.load(recipe), paths_start(Path(recipe))
     else:
         loaded = recipe if isinstance(recipe, Recipe) else Recipe.from_tree(dict(recipe))
     if teacher is not None:
@@ -112,7 +110,7 @@ def opened(recipe: Recipe, path: Path, folder: Path, show: Show | None = None) -
     with threads(recipe.threads), run.dir.hold(recipe.name), run.clock.running():
         head = "".join(f"# {name} {version}\n" for name, version in versions().items())
         body = yaml.safe_dump(recipe.to_tree(), sort_keys=False, allow_unicode=True)
-        for name, text in (("recipe.yaml", head + body), (".folder", str(folder.resolve()))):
+        for name, text in (("recipe.yaml", head + body), (FOLDER, str(folder.resolve()))):
             known = path / name
             if not known.is_file() or known.read_text() != text:
                 write_file(known, text.encode())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from stillroom.rundir import read_json
+from stillroom.rundir import read_json, write_file
 from stillroom.stages.opening import Run
 
 
@@ -16,6 +16,6 @@ def report(run: Run) -> Path:
     scorecard = read_json(run.dir.path / "scorecard.json")
     details = read_json(run.dir.path / "evaluation" / "details.json")
     path = run.dir.path / "report.html"
-    path.write_text(render(scorecard, details))
-    (run.dir.path / "student" / "README.md").write_text(model_card(scorecard, details["about"]))
+    write_file(path, render(scorecard, details).encode())
+    write_file(run.dir.path / "student" / "README.md", model_card(scorecard, details["about"]).encode())
     return path

@@ -40,7 +40,7 @@ def _train_teacher(run: Run, member: Any, name: str, words: str) -> None:
     knobs: Training = member.training()
     learned = inputs.learn(known.raw, run.recipe.questions.scale)
     seen = seen_as(member.augment) if member.augment else None
-    source = Source(known, learned, views=0, seen=seen)
+    source = Source(known, learned, seen=seen)
     device: Device = run.device
     steps = steps_in(knobs, len(known))
     made_from = fingerprint(

@@ -11,7 +11,7 @@ import numpy as np
 
 from stillroom import inputs
 from stillroom.kinds import AskedTeacher, Objective, parse
-from stillroom.rows import Array, Questions, joined
+from stillroom.rows import UNLABELLED, joined
 from stillroom.rundir import fingerprint, read_json, write_json
 from stillroom.stages.ask import ask
 from stillroom.stages.opening import Run, seen_as, views_of, working
@@ -19,6 +19,7 @@ from stillroom.stages.teach import teach
 
 if TYPE_CHECKING:
     from stillroom.training.batches import Source
+    from stillroom.training.fit import Prior
     from stillroom.transfer_set.store import Kept
 
 TEMPERATURES = (1.0, 2.0, 4.0, 8.0, 20.0)
@@ -108,12 +109,12 @@ def train_one(
     recipe, splits, knobs = role.run.recipe, role.run.splits, role.run.recipe.training
     steps = steps_in(knobs, len(splits.train))
     source = _labels_alone(role.run) if role.labels_alone else _transfer_set(role.run, objectives, asked, kept, seed)
-    prior = _prior(role.run, asked, kept)
+    prior = _prior(role.run, kept)
     made_from = fingerprint(
         recipe.student.model_dump(mode="json"), [objective.model_dump(mode="json") for objective in objectives],
         knobs.model_dump(mode="json"), recipe.transfer_set.model_dump(mode="json", exclude={"store"}),
         recipe.questions.model_dump(mode="json", exclude={"licence"}), role.run.splits.fingerprint(), seed, recipe.dtype,
-        "" if role.labels_alone else asked.fingerprint, None if prior is None else prior[1].tolist(),
+        "" if role.labels_alone else asked.fingerprint, None if prior is None else [prior.share_C.tolist(), prior.moved],
     )  # fmt: skip
     with role.run.dir.stage(name, made_from) as folder:
         if folder is None:
@@ -133,7 +134,7 @@ def _labels_alone(run: Run) -> Source:
     splits, augment = run.splits, run.recipe.questions.augment
     known = splits.train.take(np.flatnonzero(splits.train.labelled_N))
     learned = inputs.learn(splits.train.raw, run.recipe.questions.scale)
-    return Source(known, learned, views=0, seen=seen_as(augment) if augment else None)
+    return Source(known, learned, seen=seen_as(augment) if augment else None)
 
 
 def _transfer_set(run: Run, objectives: Sequence[Objective], asked: AskedTeacher, kept: Kept, seed: int) -> Source:
@@ -146,7 +147,7 @@ def _transfer_set(run: Run, objectives: Sequence[Objective], asked: AskedTeacher
     needs = frozenset[str]().union(*(objective.required() for objective in objectives))
     hidden = "hidden" in needs
     if recipe.transfer_set.live:
-        return Source(train, learned, live=asked, views=0, seen=seen, with_hidden=hidden)
+        return Source(train, learned, live=asked, seen=seen, with_hidden=hidden)
     heat = next((float(getattr(one, "temperature")) for one in objectives if hasattr(one, "temperature")), 1.0)  # noqa: B009
     spoil = {
         "teacher": None,
@@ -155,17 +156,22 @@ def _transfer_set(run: Run, objectives: Sequence[Objective], asked: AskedTeacher
     }[recipe.transfer_set.wrong_classes]
     views = views_of(recipe)
     readers = [kept.reader(train.key_N, view) for view in views] if needs else []
-    return Source(train, learned, readers, None, len(views), seen, hidden, spoil)
+    return Source(train, learned, readers, None, views, seen, hidden, spoil)
 
 
-def _prior(run: Run, asked: AskedTeacher, kept: Kept) -> tuple[Questions, Array] | None:
+def _prior(run: Run, kept: Kept) -> Prior | None:
     """The unlabelled questions and the class prior to match on them, where the recipe asks for it."""
+    from stillroom.training.fit import Prior
+
     wanted, splits = run.recipe.training.class_prior, run.splits
     if wanted == "none":
         return None
     pool, classes = joined(splits.train, splits.omitted), len(splits.classes)
     if wanted == "uniform":
-        return pool, np.full(classes, 1 / classes)
-    if wanted == "labels":
-        return pool, np.bincount(pool.label_N[pool.labelled_N], minlength=classes) / max(1, pool.labelled_N.sum())
-    return pool, np.exp(kept.reader(pool.key_N).all()).mean(0)
+        share_C = np.full(classes, 1 / classes)
+    elif wanted == "labels":
+        share_C = np.bincount(pool.label_N[pool.labelled_N], minlength=classes) / max(1, pool.labelled_N.sum())
+    else:
+        share_C = np.exp(kept.reader(pool.key_N).all()).mean(0)
+    unseen = sorted(set(splits.omitted.label_N.tolist()) - {UNLABELLED})
+    return Prior(pool, share_C, unseen or None)

@@ -11,7 +11,7 @@ LEAST_LOG_PROBABILITY = -1e4
 """Stands for log 0: small enough to be nothing at any temperature, and finite in float16."""
 
 
-def log_of_probabilities(said: Array) -> Array:
+def log_of_probabilities(said: Array, where: str = "teacher") -> Array:
     """Logs [N, C] of probabilities [N, C], each row normalised. Raises ModelError for what are none.
 
     Rows that are not finite pass through: the store refuses them with the name of the question.
@@ -19,8 +19,8 @@ def log_of_probabilities(said: Array) -> Array:
     wrong = np.flatnonzero(~np.isclose(said.sum(1), 1, atol=1e-3) | (said < 0).any(1))
     if len(wrong) and np.isfinite(said).all():
         raise ModelError(
-            f"the teacher's answer to question {wrong[0]} is no probability distribution: {said[wrong[0]][:6].round(4)}",
-            where="teacher",
+            f"the teacher's answer is no probability distribution: {said[wrong[0]][:6].round(4).tolist()}",
+            where=f"{where}, row {wrong[0] + 1}",
             cure="Give probabilities that are at least 0 and add up to 1 in each row, such as predict_proba",
         )
     with np.errstate(divide="ignore"):

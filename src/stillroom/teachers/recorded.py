@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from stillroom.columns import numbers_of, texts_of
 from stillroom.errors import DataError, ModelError, WrongAnswer, did_you_mean
 from stillroom.kinds import AskedTeacher, Teacher
 from stillroom.rows import KEY_BYTES, Answers, Array, Questions, content_keys
@@ -75,18 +76,13 @@ class Recorded(Teacher):
         missing = next((name for name in wanted if name not in columns), None)
         if missing is not None:
             raise DataError(f"there is no column {missing!r}", where=file, cure=did_you_mean(missing, columns))
-        try:
-            said = np.stack([columns[name].astype(np.float64) for name in wanted], 1)
-        except (TypeError, ValueError) as error:
-            raise DataError(
-                "an answer is no number", where=f"{file}, {error}", cure="Give a number in each cell"
-            ) from error
+        said = np.stack([numbers_of(columns[name], name, file) for name in wanted], 1)
         if not np.isfinite(said).all() and not is_log:
             row = int(np.flatnonzero(~np.isfinite(said).all(1))[0])
             raise DataError(
                 "an answer is not finite", where=f"{file}, row {row + 1}", cure="Give a probability in each cell"
             )
-        return np.maximum(said, LEAST_LOG_PROBABILITY) if is_log else log_of_probabilities(said)
+        return np.maximum(said, LEAST_LOG_PROBABILITY) if is_log else log_of_probabilities(said, file)
 
 
 class RecordedTeacher:
@@ -140,12 +136,10 @@ class RecordedTeacher:
                 where=self._file,
                 cure="Keep the input columns beside the answers, or the column `key`",
             )
-        try:
-            like = {name: self._columns[name].astype(column.dtype) for name, column in questions.raw.items()}
-        except (TypeError, ValueError) as error:
-            raise DataError(
-                "a question here is unlike the data's", where=f"{self._file}, {error}", cure="Correct it"
-            ) from error
+        like = {
+            name: (numbers_of if column.dtype.kind == "f" else texts_of)(self._columns[name], name, self._file)
+            for name, column in questions.raw.items()
+        }
         return content_keys(like)
 
 

@@ -17,21 +17,21 @@ from stillroom.inputs import Inputs
 from stillroom.kinds import AskedTeacher
 from stillroom.models.classifier import to_device
 from stillroom.models.device import Device
-from stillroom.rows import Array, Batch, Questions, Raw
+from stillroom.rows import PLAIN_VIEW, Array, Batch, Questions, Raw
 from stillroom.transfer_set.ask import Seen
 from stillroom.transfer_set.store import Reader
 
 
 @dataclass(frozen=True)
 class Source:
-    """What batches are made of. `readers[v]` reads the answers in the v-th view; empty where the teacher is live or absent."""
+    """What batches are made of. `readers` stand beside `views`; there are none where the teacher is live or absent."""
 
     questions: Questions
     inputs: Inputs
     readers: Sequence[Reader] = ()
     live: AskedTeacher | None = None
-    views: int = 1
-    """How many views there are; 0 is endless, for a live teacher or none."""
+    views: Sequence[int] = ()
+    """The views that epochs go round; none, with `seen`: a new one each epoch, for a live teacher or none at all."""
     seen: Seen | None = None
     """Augments questions as a view has them; none: view 0 only, the rows as they are."""
     with_hidden: bool = False
@@ -68,7 +68,7 @@ class Batches:
     def __call__(self, step: int) -> Batch:
         epoch, place = divmod(step, self.per_epoch)
         index_B = self.order(epoch)[place * self.size : (place + 1) * self.size]
-        view = self._view(epoch)
+        place_of_view, view = self._view(epoch)
         if self._input_N is not None and self.source.live is None:
             input_B = self._input_N[index_B]
             raw: Raw | None = None
@@ -80,14 +80,17 @@ class Batches:
             batch.weight_B = self._weight_N[index_B]
         if self.mixup and raw is not None:
             raw = self._mix(batch, raw, index_B, step)
-        self._answer(batch, raw, index_B, view)
+        self._answer(batch, raw, index_B, place_of_view, view)
         return batch
 
-    def _view(self, epoch: int) -> int:
-        """Epochs go round the views; with endless views each epoch has its own. View 0 is the row as it is."""
+    def _view(self, epoch: int) -> tuple[int, int]:
+        """The view of an epoch: its place among the stored ones, and its number. View 0 is the row as it is."""
         if self.source.seen is None:
-            return 0
-        return epoch % self.source.views if self.source.views else epoch
+            return 0, PLAIN_VIEW
+        if not self.source.views:
+            return 0, epoch + 1
+        place = epoch % len(self.source.views)
+        return place, self.source.views[place]
 
     def _shown(self, index_B: torch.Tensor, view: int) -> Questions:
         questions = self.source.questions.take(index_B.numpy())
@@ -106,7 +109,7 @@ class Batches:
         batch.mixed_label_B, batch.mix = batch.label_B[torch.from_numpy(other_B)], share
         return mixed
 
-    def _answer(self, batch: Batch, raw: Raw | None, index_B: torch.Tensor, view: int) -> None:
+    def _answer(self, batch: Batch, raw: Raw | None, index_B: torch.Tensor, place: int, view: int) -> None:
         if self.source.live is not None:
             assert raw is not None
             questions = self.source.questions.take(index_B.numpy())
@@ -116,9 +119,9 @@ class Batches:
             if self.source.with_hidden and answers.hidden_NH is not None:
                 batch.hidden_BH = torch.from_numpy(answers.hidden_NH).to(self.device.name)
         elif self._spoiled_VNC is not None:
-            batch.log_probabilities_BC = self._spoiled_VNC[view][index_B].to(self.device.name)
+            batch.log_probabilities_BC = self._spoiled_VNC[place][index_B].to(self.device.name)
         elif self.source.readers:
-            reader, rows = self.source.readers[view], index_B.numpy()
+            reader, rows = self.source.readers[place], index_B.numpy()
             batch.log_probabilities_BC = torch.from_numpy(reader.take(rows)).to(self.device.name).float()
             if self.source.with_hidden:
                 batch.hidden_BH = torch.from_numpy(reader.take(rows, "hidden")).to(self.device.name).float()

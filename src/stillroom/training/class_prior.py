@@ -6,9 +6,14 @@ moves the biases until the mean probability of each class over unlabelled rows e
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from stillroom.rows import Array
+
+SHARPNESS = 0.5
+"""The temperature at which mean probabilities are matched."""
 
 
 def softmax(logits_NC: Array) -> Array:
@@ -18,20 +23,23 @@ def softmax(logits_NC: Array) -> Array:
     return found
 
 
-def match_prior(logits_NC: Array, prior_C: Array, rounds: int = 500) -> Array:
+def match_prior(logits_NC: Array, prior_C: Array, moved: Sequence[int] | None = None, rounds: int = 500) -> Array:
     """The bias [C] whose addition makes the mean probability of each class the prior's; float64.
 
-    Repeats bias += log(prior / mean), which is coordinate ascent on a concave likelihood and so converges.
+    Only the classes in `moved` get a bias; none given: all. Probabilities are taken at temperature 0.5: sharper ones count
+    answers rather than doubt (on MNIST without 3s, 5,000 validation rows: recall .986, where 1.0 gave .979).
+    Repeats bias += log(prior / mean), coordinate ascent on a concave likelihood, and so converges.
     """
-    bias_C = np.zeros(logits_NC.shape[1])
+    classes = logits_NC.shape[1]
+    chosen = np.arange(classes) if moved is None else np.asarray(moved, dtype=np.int64)
+    bias_C = np.zeros(classes)
     wanted_C = np.maximum(prior_C / prior_C.sum(), 1e-9)
     for _ in range(rounds):
-        mean_C = np.maximum(softmax(logits_NC + bias_C).mean(0), 1e-300)
-        bias_C += np.log(wanted_C / mean_C)
-        if np.abs(mean_C - wanted_C).max() < 1e-7:
+        mean_C = np.maximum(softmax((logits_NC + bias_C) / SHARPNESS).mean(0), 1e-300)
+        bias_C[chosen] += SHARPNESS * np.log(wanted_C / mean_C)[chosen]
+        if np.abs(mean_C - wanted_C)[chosen].max() < 1e-7:
             break
-    centred_C: Array = bias_C - bias_C.mean()
-    return centred_C
+    return bias_C
 
 
 def oracle_bias(logits_NC: Array, label_N: Array, unseen: list[int]) -> Array:

@@ -25,6 +25,16 @@ HISTORY = "history.json"
 
 
 @dataclass(frozen=True)
+class Prior:
+    """What mean predictions on unlabelled questions are to be: a share for each class [C]."""
+
+    questions: Questions
+    share_C: Array
+    moved: list[int] | None
+    """The classes whose biases move: those the student never saw; None: all."""
+
+
+@dataclass(frozen=True)
 class Lesson:
     """All that one training is made of."""
 
@@ -40,8 +50,8 @@ class Lesson:
     steps: int
     device: Device
     dtype: str = "auto"
-    prior: tuple[Questions, Array] | None = None
-    """Unlabelled questions and the class prior [C] to which the mean prediction on them is matched afterwards."""
+    prior: Prior | None = None
+    """Afterwards the class biases are moved until the mean prediction matches it."""
 
 
 def steps_in(knobs: Training, rows: int) -> int:
@@ -59,8 +69,8 @@ def fit(lesson: Lesson, folder: Path, work: Path, hooks: Hooks) -> History:
     trainer = Trainer(classifier.network, loss, batches, lesson.knobs, lesson.steps, classifier.device, work, hooks)
     history = trainer.train()
     if lesson.prior is not None:
-        unlabelled, prior_C = lesson.prior
-        bias_C = match_prior(classifier.log_probabilities(unlabelled.raw), prior_C)
+        prior = lesson.prior
+        bias_C = match_prior(classifier.log_probabilities(prior.questions.raw), prior.share_C, prior.moved)
         classifier.class_bias_C = torch.from_numpy(bias_C.astype(np.float32)).to(classifier.device.name)
     classifier.save(folder)
     write_json(folder / HISTORY, history.__dict__)

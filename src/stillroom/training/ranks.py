@@ -36,8 +36,8 @@ class Alone:
         """Add the gradient of a loss."""
         loss.backward()  # type: ignore[no-untyped-call]
 
-    def wait(self) -> None:
-        """Wait for every rank."""
+    def close(self) -> None:
+        """Nothing was opened."""
 
 
 class Accelerated:
@@ -88,8 +88,10 @@ class Accelerated:
         # Distributed data parallel takes the mean of the ranks' gradients; a sum is that times their number.
         self._accelerator.backward(loss * self.count)
 
-    def wait(self) -> None:
+    def close(self) -> None:
+        """Wait for every rank, then leave the group."""
         self._accelerator.wait_for_everyone()
+        self._accelerator.end_training()
 
 
 def ranks_for(device: Device) -> Alone | Accelerated:
