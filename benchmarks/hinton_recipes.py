@@ -29,26 +29,26 @@ class Sizes:
     seeds: int = 5
     many_seeds: int = 10
     teacher_epochs: int = 80
-    student_epochs: int = 15
-    omit_epochs: int = 8
+    student_epochs: int = 10
+    omit_epochs: int = 6
     only_epochs: int = 10
     few_rows: int = 1800
     few_rows_validation: int = 1000
-    few_rows_epochs: int = 80
-    few_rows_views: int = 40
+    few_rows_epochs: int = 50
+    few_rows_views: int = 25
     labels: int = 1800
     members: int = 10
     member_epochs: int = 20
     gain_epochs: int = 20
-    few_labels: int = 100
+    few_labels: int = 1800
     few_labels_rows: int = 10_000
     few_labels_validation: int = 1000
     few_labels_members: int = 5
-    few_labels_epochs: int = 10
+    few_labels_epochs: int = 15
     photo_validation: int = 600
     photo_members: int = 5
-    photo_member_epochs: int = 20
-    photo_epochs: int = 15
+    photo_member_epochs: int = 10
+    photo_epochs: int = 10
     thirty_epochs: int = 20
     thirty_seeds: int = 3
     thirty_validation: int = 5000
@@ -60,7 +60,8 @@ PRESETS = {
         student_epochs=1, omit_epochs=1, only_epochs=2, few_rows=300, few_rows_validation=100,
         few_rows_epochs=2, few_rows_views=2,
         labels=200, members=2, member_epochs=2, gain_epochs=1, few_labels_rows=500, few_labels_validation=200,
-        few_labels_members=2, few_labels_epochs=2, photo_validation=60, photo_members=2, photo_member_epochs=1, photo_epochs=1,
+        few_labels=200, few_labels_members=2, few_labels_epochs=2, photo_validation=60,
+        photo_members=2, photo_member_epochs=1, photo_epochs=1,
         thirty_epochs=1, thirty_seeds=2, thirty_validation=300,
     ),
     "time": Sizes(),
@@ -176,14 +177,15 @@ def ensemble_gain(sizes: Sizes) -> Tree:
 
 
 def few_labels(sizes: Sizes) -> Tree:
-    """Few-label MNIST: an ensemble learns from a hundred labels and answers the other rows."""
+    """Few-label MNIST: an ensemble learns from 1,800 labels and answers 8,200 other rows."""
     member = {
-        "kind": "trained", "model": mlp(400, 400, dropout=0.5), "epochs": 100, "batch_size": 32, "learning_rate": 1e-3,
+        "kind": "trained", "model": mlp(200, 200, input_dropout=0.5), "epochs": sizes.member_epochs, "batch_size": 32,
+        "learning_rate": 5e-3,
     }  # fmt: skip
     ensemble = {"kind": "ensemble", "size": sizes.few_labels_members, "member": member}
     recipe = _recipe(
         "few_labels", sizes.many_seeds, _questions("data/few_labels.npz", labelled=sizes.few_labels), ensemble,
-        mlp(400, 400), _training(sizes.few_labels_epochs, learning_rate=2e-3), 2,
+        mlp(200, 200), _training(sizes.few_labels_epochs), 1,
     )  # fmt: skip
     independent = {"metrics": METRICS, "independent_teacher": _shared_teacher()}
     return recipe | {"arms": _spoiled(), "evaluation": independent}

@@ -12,6 +12,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import median
@@ -35,15 +36,16 @@ EMULATED = "this processor has no bfloat16 arithmetic: torch emulates it, many t
 WORDS = (
     "Each figure is a ratio (or a difference) of two trainings that take turns in one process on one thread, so that what "
     "slows the machine slows both: the median over the rounds of the ratio within a round, with the order statistics that "
-    "hold the true median with 95 %. Plain is a bare PyTorch loop on labels with a lean index loader "
-    "(`benchmarks/speed_blocks.py`); networks are 784-800-800-10 with a 784-1200-1200-10 teacher, batch 128, momentum SGD, "
-    "float32 unless said otherwise. Times come from blocks of 100 steps and are scaled to an epoch of 60,000 rows."
+    "hold the true median with 95 %. The clock is the processor time of the process, which leaves out the turns of other "
+    "programs. Plain is a bare PyTorch loop on labels with a lean index loader (`benchmarks/speed_blocks.py`); networks are "
+    "784-800-800-10 with a 784-1200-1200-10 teacher, batch 128, momentum SGD, float32 unless said otherwise. Times come "
+    "from blocks of 100 steps and are scaled to an epoch of 60,000 rows."
 )
 
 
-def epochs(count: int) -> Row:
+def epochs(count: int, folder: Path) -> Row:
     """Stored and live epochs over the plain one."""
-    bench, native = Bench(WIDE), gains_from_bfloat16("cpu")
+    bench, native = Bench(WIDE, folder), gains_from_bfloat16("cpu")
     blocks = {
         "plain": bench.plain(),
         "supervised": bench.supervised(),
@@ -70,9 +72,9 @@ def epochs(count: int) -> Row:
     )
 
 
-def loop(count: int) -> Row:
+def loop(count: int, folder: Path) -> Row:
     """What the loop adds to a step of a small network."""
-    bench = Bench(SMALL)
+    bench = Bench(SMALL, folder)
     seconds = rounds({"plain": bench.plain(), "supervised": bench.supervised(), "stored": bench.stored()}, count)
     per_step = {name: [1000 * one * SMALL.batch_size / SMALL.rows for one in times] for name, times in seconds.items()}
     added = paired_difference(per_step["supervised"], per_step["plain"])
@@ -85,11 +87,11 @@ def loop(count: int) -> Row:
     return Row({"speed-loop": Found(*added, f"{count} rounds")}, {"loop": table})
 
 
-def bf16(count: int) -> Row:
+def bf16(count: int, folder: Path) -> Row:
     """A step in bfloat16 over one in float32, where the processor has it."""
     if not gains_from_bfloat16("cpu"):
         return Row({"speed-bf16": Found(None, why=f"not run: {EMULATED}, so Stillroom does not use it here")})
-    bench = Bench(WIDE)
+    bench = Bench(WIDE, folder)
     seconds = rounds({"float32": bench.stored(), "bfloat16": bench.stored("bfloat16")}, count)
     found = paired_ratio(seconds["bfloat16"], seconds["float32"])
     return Row({"speed-bf16": Found(*found, f"{count} rounds")})
@@ -141,6 +143,13 @@ def _table(
     return Table(title, ["", unit, "range", "over plain", "95 % interval"], rows, note)
 
 
+def _timed(name: str, count: int, stored: Found | None) -> Row:
+    if name == "torchdistill":
+        return peer(count, stored)
+    with tempfile.TemporaryDirectory(prefix="stillroom-speed-") as folder:
+        return {"epochs": epochs, "loop": loop, "bf16": bf16}[name](count, Path(folder))
+
+
 def main() -> None:
     """Time everything that is not finished, write the results."""
     from benchmarks.machine import machine, versions
@@ -158,8 +167,7 @@ def main() -> None:
         row = None if name in ("bf16", "torchdistill") else rows.find(name, settings)
         if row is None:
             print(f"{name} ..", flush=True)
-            timed = {"epochs": epochs, "loop": loop, "bf16": bf16}
-            row = timed[name](asked.rounds) if name in timed else peer(asked.rounds, bars.get("speed-stored-epoch"))
+            row = _timed(name, asked.rounds, bars.get("speed-stored-epoch"))
             rows.append(name, settings, row)
         bars |= row.bars
         tables |= row.tables

@@ -7,7 +7,6 @@ usual: rows indexed out of one tensor, gradients set to None, the fused optimise
 from __future__ import annotations
 
 import itertools
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,12 +66,11 @@ def knobs(shape: Shape) -> Training:
 
 
 class Bench:
-    """The blocks of one shape."""
+    """The blocks of one shape; stored answers are kept in `folder`."""
 
-    def __init__(self, shape: Shape) -> None:
-        self.shape, self.rows = shape, questions(shape)
+    def __init__(self, shape: Shape, folder: Path) -> None:
+        self.shape, self.rows, self.folder = shape, questions(shape), folder
         self.learned = inputs.learn(self.rows.raw, "unit")
-        self.kept = tempfile.TemporaryDirectory(prefix="stillroom-speed-")
 
     def plain(self, dtype: str = "float32") -> Block:
         """Supervised epoch: the bare loop on the labels."""
@@ -118,7 +116,7 @@ class Bench:
         """Epoch on stored soft targets, read from their memory map, through Stillroom's loop."""
         teacher = self.teacher("float32")
         kept = ask(
-            Store(Path(self.kept.name)), teacher, self.rows, kind="python", licences={}, views=(0,),
+            Store(self.folder), teacher, self.rows, kind="python", licences={}, views=(0,),
             seen=lambda rows, view: rows,
         )  # fmt: skip
         source = Source(self.rows, self.learned, [kept.reader(self.rows.key_N)])
@@ -151,7 +149,7 @@ class Bench:
         )
         classifier, loss = prepare(lesson)
         batches = Batches(source, training.batch_size, 0, classifier.device)
-        work = Path(self.kept.name) / "work"
+        work = self.folder / "work"
 
         def block() -> None:
             Trainer(classifier.network, loss, batches, training, steps, classifier.device, work, Hooks()).train()

@@ -1,7 +1,9 @@
 """Timing of variants against each other in one process: blocks take turns, each round starts with another one.
 
-What a neighbour on the machine does to one block of a round it likely does to the next, so a ratio is taken within each
-round and the median of those is given, with the order statistics that hold the true median 95 % of the time.
+The clock is the processor time of this process: on one thread without waiting that is the time on the wall of a quiet
+machine, and on a busy one it does not count the turns of others. What a neighbour does to the caches in one block of a
+round it likely does in the next, so a ratio is taken within each round and the median of those is given, with the order
+statistics that hold the true median 95 % of the time.
 """
 
 from __future__ import annotations
@@ -15,16 +17,16 @@ Block = Callable[[], None]
 
 
 def rounds(blocks: Mapping[str, Block], count: int) -> dict[str, list[float]]:
-    """Seconds of each block in each of `count` rounds; one round before them is not counted."""
+    """Processor seconds of each block in each of `count` rounds; one round before them is not counted."""
     names = list(blocks)
     seconds: dict[str, list[float]] = {name: [] for name in names}
     for turn in range(-1, count):
         start = turn % len(names)
         for name in names[start:] + names[:start]:
-            began = time.perf_counter()
+            began = time.process_time()
             blocks[name]()
             if turn >= 0:
-                seconds[name].append(time.perf_counter() - began)
+                seconds[name].append(time.process_time() - began)
     return seconds
 
 

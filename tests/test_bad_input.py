@@ -160,6 +160,15 @@ def test_a_recipe_in_json_names_lines_too(here: Path) -> None:
             "model.hidden, line ",
             "should be a list",
         ),
+        ({"training": {"epochs": True}}, "training, line ", "epochs should be a number, not True"),
+        (
+            {
+                "training": {"batch_size": 10**9},
+                "student": {"kind": "fresh", "model": {"kind": "mlp", "hidden": [10**10]}},
+            },
+            "student.model",
+            "Choose a smaller one",
+        ),
         ({"seeds": 0}, "seeds, line 3", "seeds: should be at least 1, not 0"),
         ({"seeds": None, "name": 5}, "name, line 2", "name: should be a text"),
         ({"name": "a/b"}, "name, line 2", "can name a folder, not 'a/b'"),

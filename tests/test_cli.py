@@ -372,6 +372,25 @@ def test_exported_answers_are_read_back_as_a_recorded_teacher(finished: Path, he
     assert second["models"]["student"]["nll"]["per_seed"][0] == pytest.approx(same, abs=1e-3)
 
 
+def test_exported_answers_keep_small_probabilities(here: Path) -> None:
+    """What is a nine-hundred-millionth is still something at a temperature of 20."""
+    write_csv(here / "answers.csv", [{**row, "p_ham": 1 - 1e-9, "p_spam": 1e-9} for row in rows_of()])
+    write_recipe(here / "tiny.yaml", recipe(teacher={"kind": "recorded", "source": "answers.csv"}))
+    done("distill", "tiny.yaml")
+    done("export-answers", "runs/tiny", "--out", "said.jsonl")
+    said = [json.loads(line) for line in (here / "said.jsonl").read_text().splitlines()]
+    assert [row["p_spam"] for row in said] == pytest.approx([1e-9] * 90, rel=0.02)
+
+
+def test_answers_of_a_live_teacher(here: Path) -> None:
+    """Those to the training rows are not kept; the others are."""
+    write_recipe(here / "tiny.yaml", recipe(transfer_set={"live": True}))
+    done("distill", "tiny.yaml")
+    done("export-answers", "runs/tiny", "--out", "said.jsonl")
+    splits = [json.loads(line)["split"] for line in (here / "said.jsonl").read_text().splitlines()]
+    assert sorted(set(splits)) == ["test", "validation"]
+
+
 def test_answers_as_chat_messages(finished: Path, tmp_path: Path) -> None:
     done("export-answers", finished, "--openai", "--out", tmp_path / "chat.jsonl")
     lines = [json.loads(line) for line in (tmp_path / "chat.jsonl").read_text().splitlines()]

@@ -21,6 +21,7 @@ The map; imports only point down:
     catalogue  starters  recipe                kinds as data; recipes to start from; what a recipe holds
     inputs  columns  tables  budget            rows made ready for a model, read from files; hard stops
     kinds  rows  rundir  progress  terminal    extension points; what travels; folders that survive a kill; what one sees
+    knob_errors                                what is wrong with a recipe's knob, in words, with its line
     errors                                     everything that can go wrong, as one tree
 """
 

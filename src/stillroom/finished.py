@@ -180,6 +180,8 @@ def export(run: Path, form: str, out: Path) -> int:
     rows: list[dict[str, Any]] = []
     for name, questions in (("train", splits.train), ("validation", splits.validation), ("test", splits.test)):
         view = 1 if name == "train" and recipe.questions.augment else 0
+        if len(kept.missing(questions.key_N, view)):
+            continue  # a live teacher's training answers are not kept; recorded ones may cover those alone
         share_NC = np.exp(kept.reader(questions.key_N, view).all().astype(np.float64))
         share_NC /= share_NC.sum(1, keepdims=True)
         for place in range(len(questions)):
@@ -191,7 +193,7 @@ def export(run: Path, form: str, out: Path) -> int:
                 "answer": splits.classes[int(share_NC[place].argmax())],
             }
             row |= {
-                f"p_{one}": round(float(share), 6) for one, share in zip(splits.classes, share_NC[place], strict=True)
+                f"p_{one}": float(f"{share:.6g}") for one, share in zip(splits.classes, share_NC[place], strict=True)
             }
             rows.append(row if form != "openai" else _chat(questions.raw, place, row))
     with path_errors(out):

@@ -24,10 +24,11 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsAny, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsAny, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
 from stillroom.errors import RecipeError, did_you_mean
+from stillroom.knob_errors import Located, first_error, place_of
 
 if TYPE_CHECKING:
     import torch
@@ -72,6 +73,18 @@ class Knobs(BaseModel):
         frozen=True, extra="forbid", protected_namespaces=(), allow_inf_nan=False, use_attribute_docstrings=True
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _no_truth_as_a_number(cls, value: Any) -> Any:
+        """Python counts true as 1; a recipe that says it means something else."""
+        given = value if isinstance(value, Mapping) else {}
+        for name, field in cls.model_fields.items():
+            if isinstance(given.get(name), bool) and field.annotation in (int, float, int | None, float | None):
+                raise PydanticCustomError(
+                    "truth", "{name} should be a number, not {given}", {"name": name, "given": given[name]}
+                )
+        return value
+
 
 class Part(Knobs):
     """A knob group that is looked up by its `kind`."""
@@ -113,6 +126,10 @@ class AskedTeacher(Protocol):
     fingerprint: str
     classes: list[Any]
     hidden_width: int | None
+    gives: frozenset[str]
+    """What its answers hold; may be less than its kind can give."""
+    by_key: bool
+    """It looks answers up by a question's key, so it knows no new question and has no speed of its own."""
 
     def answer(self, questions: Questions, view: int = 0) -> Answers:
         """Log-probabilities [N, C] in the order of `classes`, of rows already shown as `view`; the same rows, the same."""
@@ -132,6 +149,14 @@ class Teacher(Part):
         """The teachers that are asked, one by one; only an ensemble has several."""
         return [self]
 
+    def describe(self) -> str:
+        """What it is, for a report."""
+        return self.kind
+
+    def weights_at(self, home: Path, folders: list[Path]) -> Path | None:
+        """The folder of its weights; None where it is no model of ours."""
+        return None
+
     def build(self, home: Path, folders: list[Path], classes: list[Any]) -> AskedTeacher:
         """The teacher at work; `home` is where the run keeps what it trained, `folders` where paths are looked for."""
         raise NotImplementedError
@@ -143,6 +168,12 @@ class Model(Part):
     def build(self, input_shape: tuple[int, ...], classes: int) -> torch.nn.Module:
         """A freshly initialised network: forward(input [B, *input_shape]) -> Output."""
         raise NotImplementedError
+
+    def describe(self) -> str:
+        """The architecture as a person would say it: mlp, hidden 32."""
+        knobs = self.model_dump(mode="json", exclude_defaults=True, exclude={"kind"})
+        told = [f"{name} {'-'.join(map(str, it)) if isinstance(it, list) else it}" for name, it in knobs.items()]
+        return ", ".join([self.kind, *told])
 
 
 class Student(Part):
@@ -199,6 +230,10 @@ class Objective(Part):
         """What this instance needs of the teacher; a knob may change what its kind needs."""
         return self.needs
 
+    def heat(self) -> float | Literal["auto"] | None:
+        """The temperature it softens answers with; None where it does not."""
+        return None
+
 
 BASES: dict[str, type[Part]] = {
     "questions": QuestionSource,
@@ -230,13 +265,6 @@ def find(group: str, kind: str) -> type[Part]:
     return found  # type: ignore[no-any-return]
 
 
-class Located(dict[str, Any]):
-    """A mapping that knows its place in the recipe, so that an error inside it can say where."""
-
-    path: str = ""
-    lines: ClassVar[dict[str, int]] = {}
-
-
 def parse(group: str, value: Any) -> Any:
     """Turn a mapping with a `kind` into its part; a part stays as it is."""
     if isinstance(value, BASES[group]):
@@ -252,122 +280,6 @@ def parse(group: str, value: Any) -> Any:
         raise RecipeError(error.what, where=where, cure=error.cure) from None
     except ValidationError as error:
         raise first_error(error, value, path) from None
-
-
-def place_of(value: Any, *keys: Any) -> str:
-    """Dotted path and line of a key below a located mapping, as far as they are known."""
-    path, line = (value.path if isinstance(value, Located) else ""), 0
-    for key in keys:
-        if isinstance(value, Located):
-            line = value.lines.get(str(key), 0)  # 0: from Python, or from the command line
-        path = f"{path}.{key}" if path else str(key)
-        try:
-            value = value[key]
-        except (KeyError, IndexError, TypeError):
-            break
-    return f"{path}, line {line}" if line else path
-
-
-def first_error(error: ValidationError, value: Any, path: str) -> RecipeError:
-    """The first of pydantic's errors as one of ours: what, where with its line, and the cure."""
-    # A misspelt knob is often the missing one, so it is told first.
-    first = min(error.errors(), key=lambda one: {"extra_forbidden": 0, "missing": 2}.get(one["type"], 1))
-    keys = _keys_in(value, first["loc"])
-    where = place_of(value, *keys)
-    name = ".".join(map(str, keys[-2:] if keys and isinstance(keys[-1], int) else keys[-1:])) or path
-    if first["type"] == "extra_forbidden":
-        holder = _fields_at(error, value, keys[:-1])
-        return RecipeError(f"there is no knob {name!r} here", where=where, cure=did_you_mean(name, holder))
-    if first["type"] == "missing":
-        return RecipeError(
-            f"the knob {name!r} is missing", where=place_of(value, *keys[:-1]) or name, cure=f"Add {name}:"
-        )
-    given = first["input"]
-    shown = f", not {given!r}" if isinstance(given, str | int | float | bool) else ""
-    # A knob of several types has an error for each, all of them at its place.
-    told = list(dict.fromkeys(_in_words(one) for one in error.errors() if _keys_in(value, one["loc"]) == keys))
-    whole = " or ".join([told[0], *(one.removeprefix("should be ") for one in told[1:])])
-    return RecipeError(f"{name}: {whole}{shown}" if name else f"{whole}{shown}", where=where, cure="Correct this knob")
-
-
-def _keys_in(value: Any, loc: tuple[int | str, ...]) -> list[Any]:
-    """The keys of pydantic's path that stand in the recipe; between them it names types and validators."""
-    keys: list[Any] = []
-    for place, key in enumerate(loc):
-        if isinstance(value, Mapping):
-            known = key in value or place == 0
-        else:
-            known = isinstance(value, list | tuple) and isinstance(key, int)
-        if known:
-            keys.append(key)
-            try:
-                value = value[key]
-            except (KeyError, IndexError):
-                value = None
-        elif isinstance(value, Mapping) and place == len(loc) - 1:
-            keys.append(key)  # a knob that is missing
-    return keys
-
-
-def _in_words(error: Any) -> str:
-    """One of pydantic's errors in plain words."""
-    limits = error.get("ctx", {})
-    plain = {
-        "greater_than_equal": "should be at least {ge:g}",
-        "greater_than": "should be above {gt:g}",
-        "less_than_equal": "should be at most {le:g}",
-        "less_than": "should be below {lt:g}",
-        "too_short": "should have at least {min_length} of them",
-        "finite_number": "should be a finite number",
-        "int_parsing": "should be a whole number",
-        "int_type": "should be a whole number",
-        "int_from_float": "should be a whole number",
-        "float_parsing": "should be a number",
-        "float_type": "should be a number",
-        "bool_parsing": "should be true or false",
-        "bool_type": "should be true or false",
-        "string_type": "should be a text (quote it)",
-        "tuple_type": "should be a list",
-        "list_type": "should be a list",
-        "dict_type": "should be a mapping",
-        "model_type": "should be a mapping",
-        "path_type": "should be a path",
-        "literal_error": "should be {expected}",
-    }
-    if error["type"] in plain:
-        return plain[error["type"]].format(**limits)
-    message: str = error["msg"].removeprefix("Value error, ")
-    return message[0].lower() + message[1:]
-
-
-def _fields_at(error: ValidationError, value: Any, keys: list[Any]) -> list[str]:
-    """The knobs known where an unknown one was given."""
-    from stillroom.errors import StillroomError
-
-    model: Any = _models().get(error.title)
-    for key in keys:
-        annotation = model.model_fields[key].annotation if model and str(key) in model.model_fields else None
-        model = next((part for part in _classes_in(annotation)), None)
-    if model is None:
-        raise StillroomError(f"unknown part of a recipe: {keys}")
-    return [field.alias or name for name, field in model.model_fields.items()]
-
-
-def _classes_in(annotation: Any) -> list[Any]:
-    if isinstance(annotation, type) and issubclass(annotation, Knobs):
-        return [annotation]
-    return [found for inner in getattr(annotation, "__args__", ()) for found in _classes_in(inner)]
-
-
-def _models() -> dict[str, Any]:
-    """Every knob class by name."""
-    found: dict[str, Any] = {}
-    queue: list[Any] = [Knobs]
-    while queue:
-        for child in queue.pop().__subclasses__():
-            found[child.__name__] = child
-            queue.append(child)
-    return found
 
 
 AnyQuestions = Annotated[SerializeAsAny[QuestionSource], BeforeValidator(lambda value: parse("questions", value))]

@@ -21,11 +21,9 @@ from stillroom.kinds import (
     AnyStudent,
     AnyTeacher,
     Knobs,
-    Located,
-    first_error,
     parse,
-    place_of,
 )
+from stillroom.knob_errors import Located, first_error, place_of
 
 METRICS = ("accuracy", "agreement", "calibration", "speed", "size", "cost")
 DTypes = Literal["auto", "float32", "bfloat16"]

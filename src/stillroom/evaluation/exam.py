@@ -22,7 +22,7 @@ from stillroom.kinds import AskedTeacher
 from stillroom.models.classifier import WEIGHTS, Classifier
 from stillroom.models.device import Device
 from stillroom.recipe import Evaluation
-from stillroom.rows import Answers, Array, Questions, Raw, Splits, content_keys, row_count
+from stillroom.rows import Answers, Array, Questions, Raw, Splits, row_count
 from stillroom.rundir import read_json, write_json
 
 CALIBRATION = ("ece", "ece_scaled")
@@ -159,9 +159,9 @@ def answers_raw(teacher: AskedTeacher) -> Callable[[Raw], Any]:
     """The teacher as a function of raw rows alone, as it would stand behind a service."""
 
     def answer(raw: Raw) -> Answers:
-        empty = np.zeros(row_count(raw))
-        keys = content_keys(raw) if not hasattr(teacher, "inputs") and not hasattr(teacher, "members") else empty
-        return teacher.answer(Questions(raw, keys, empty, empty, empty))
+        # Keys, labels and weights are not looked at by a teacher that answers new rows, and making them takes time.
+        nothing = np.zeros(row_count(raw))
+        return teacher.answer(Questions(raw, nothing, nothing, nothing, nothing))
 
     return answer
 
@@ -169,7 +169,7 @@ def answers_raw(teacher: AskedTeacher) -> Callable[[Raw], Any]:
 def _add_speed(models: dict[str, dict[str, Any]], exam: Exam) -> None:
     """Speed of the teacher and of each role's first seed, in turns; a recorded teacher has none."""
     timed: dict[str, Callable[[Raw], Any]] = {}
-    if "teacher" in models and not hasattr(exam.teacher, "recorded"):
+    if "teacher" in models and not exam.teacher.by_key:
         timed["teacher"] = answers_raw(exam.teacher)
     for name, folders in exam.models.items():
         timed[name] = Classifier.load(folders[0], exam.device).log_probabilities

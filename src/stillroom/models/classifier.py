@@ -55,6 +55,9 @@ def autocast(device: Device) -> AbstractContextManager[object]:
 class Classifier:
     """A network with its inputs and classes, that answers raw rows and can be saved and loaded."""
 
+    gives = frozenset({"answers", "probabilities", "hidden"})
+    by_key = False
+
     def __init__(
         self, model: Model, network: torch.nn.Module, inputs: Inputs, classes: list[Any], device: Device
     ) -> None:

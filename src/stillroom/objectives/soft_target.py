@@ -26,6 +26,9 @@ class SoftTarget(Objective):
     standardise: bool = False
     """Compare logits standardised a row, so that the student need not match the teacher's scale."""
 
+    def heat(self) -> float | Literal["auto"] | None:
+        return self.temperature
+
     def build(self, setting: Setting) -> Loss:
         assert self.temperature != "auto", "flow settles the temperature before training"
         return SoftTargetLoss(self.temperature, self.divergence, self.standardise)

@@ -113,14 +113,22 @@ class Dataset(QuestionSource):
         parts = typed(sources.read(self.source, folders, self.input, self.label))
         # An omitted class is known even where the training file lacks it already.
         omitted_names = {str(name) for name in self.omit or ()}
-        others = {label for part in parts.values() for label in part.label_N.tolist() if str(label) in omitted_names}
-        classes = classes_of(parts["train"], others - {None})
+        alone = not any(label is not None for label in parts["train"].label_N.tolist())
+        others = {
+            label for part in parts.values() for label in part.label_N.tolist() if alone or str(label) in omitted_names
+        }
+        named = next(
+            (part for part in parts.values() if any(label is not None for label in part.label_N)), parts["train"]
+        )
+        classes = classes_of(named, others - {None})
         whole = _questions(parts, classes)
         notes: list[str] = []
         rows = self._split(whole, notes)
         omitted = self._omit(rows, classes, notes)
         self._unlabel(rows, classes, notes)
-        for role in ROLES:
+        if alone:
+            notes.append("no training row has a label: the student learns from the teacher alone, and has no control")
+        for role in ROLES[alone:]:
             if not rows[role].labelled_N.any():
                 raise DataError(
                     f"{role} holds no labelled row", where=f"questions.split.{role}", cure="Give it labelled rows"

@@ -20,11 +20,11 @@ MERGE = "merge answers"
 
 def ask(run: Run, asked: AskedTeacher) -> Kept:
     """Ask each member what the store lacks, then merge the members' answers where there are several."""
-    from stillroom.teachers.ensemble import Ensemble
+    from stillroom.teachers.ensemble import AskedEnsemble, Ensemble
     from stillroom.transfer_set.ask import KeptTeacher
 
     teacher = run.recipe.teacher
-    members = getattr(asked, "members", [asked])
+    members = asked.members if isinstance(asked, AskedEnsemble) else [asked]
     licences = {"teacher": teacher.licence or "unknown"}
     kept: list[Kept] = []
     for place, (member, knobs) in enumerate(zip(members, teacher.each(), strict=True)):
@@ -46,6 +46,7 @@ def ask(run: Run, asked: AskedTeacher) -> Kept:
 
 def _ask_one(run: Run, teacher: AskedTeacher, kind: str, licences: dict[str, str], words: str) -> Kept:
     """All the questions one teacher is asked: the transfer set in its views, and every other split as it is."""
+    from stillroom.teachers.python import CallableTeacher
     from stillroom.transfer_set.ask import ask as ask_all
     from stillroom.transfer_set.store import Store
 
@@ -59,7 +60,7 @@ def _ask_one(run: Run, teacher: AskedTeacher, kind: str, licences: dict[str, str
         ("validation", splits.validation, (0,)),
         ("test", splits.test, (0,)),
     ]
-    if not teacher.fingerprint and hasattr(teacher, "identify"):
+    if isinstance(teacher, CallableTeacher) and not teacher.fingerprint:
         teacher.identify(splits.train)
     total = sum(len(questions) * len(which) for _, questions, which in asking)
     with run.show.stage(words, total, "answers") as done:

@@ -90,20 +90,17 @@ def _exam(run: Run, asked: AskedTeacher, kept: Kept, models: dict[str, list[Path
 def _taught_folders(run: Run) -> list[Path]:
     """The folders of the teacher's members, as far as they are models of ours."""
     home, members = run.dir.path / run.teacher_home, run.recipe.teacher.each()
-    found = [home / str(place) if len(members) > 1 else home for place in range(len(members))]
-    for place, member in enumerate(members):
-        if member.kind == "saved":
-            from stillroom.models.references import resolve
-
-            found[place] = resolve(getattr(member, "model", ""), run.folders)
-    return found if all((folder / "config.json").is_file() for folder in found) else []
+    homes = [home / str(place) if len(members) > 1 else home for place in range(len(members))]
+    found = [member.weights_at(one, run.folders) for member, one in zip(members, homes, strict=True)]
+    known = [folder for folder in found if folder is not None]
+    return known if len(known) == len(members) else []
 
 
 def settled_temperature(run: Run) -> float:
     """The temperature the student was trained at; 1 where it had none."""
     chosen = run.dir.path / "tuning" / "student" / "chosen.json"
     for objective in run.recipe.objectives:
-        heat = getattr(objective, "temperature", None)
+        heat = objective.heat()
         if heat is not None:
             return float(read_json(chosen)["temperature"]) if heat == "auto" else float(heat)
     return 1.0
@@ -112,26 +109,14 @@ def settled_temperature(run: Run) -> float:
 def _about(run: Run, heat: float) -> dict[str, Any]:
     """What the report and the card say of how it was made."""
     recipe, members = run.recipe, run.recipe.teacher.each()
-    models = {_in_words(getattr(member, "model", None)) for member in members}
-    what = ", ".join(sorted({member.kind for member in members})) + " " + "; ".join(sorted(models))
+    what = "; ".join(sorted({member.describe() for member in members}))
     licences = {"teacher": recipe.teacher.licence or "unknown", "data": recipe.questions.licence or "unknown"}
     licences |= {f"teacher {place + 1}": member.licence for place, member in enumerate(members) if member.licence}
     return {
         "teacher": f"an ensemble of {len(members)}: {what}" if len(members) > 1 else what,
-        "student": f"{recipe.student.kind} {_in_words(recipe.student.architecture())}",
+        "student": f"{recipe.student.kind} {recipe.student.architecture().describe()}",
         "licences": licences,
         "recipe_yaml": (run.dir.path / "recipe.yaml").read_text(),
         "temperature": heat,
         "notes": run.splits.notes,
     }
-
-
-def _in_words(model: Any) -> str:
-    """An architecture as a person would say it: mlp, hidden 32."""
-    if not hasattr(model, "model_dump"):
-        return "" if model is None else str(model)
-    knobs = model.model_dump(mode="json", exclude_defaults=True, exclude={"kind"})
-    told = [
-        f"{name} {'-'.join(map(str, value)) if isinstance(value, list) else value}" for name, value in knobs.items()
-    ]
-    return ", ".join([model.kind, *told])

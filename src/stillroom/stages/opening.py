@@ -21,16 +21,19 @@ from stillroom import inputs
 from stillroom.budget import Clock
 from stillroom.errors import DataError, ModelError, RecipeError, WrongAnswer
 from stillroom.evaluation.dark_knowledge import group_similarity
-from stillroom.kinds import AskedTeacher, Model, Student, Teacher, parse
+from stillroom.kinds import AskedTeacher, Model, Student, Teacher
 from stillroom.progress import Show, Silent
 from stillroom.recipe import Recipe
 from stillroom.rows import Questions, Splits
 from stillroom.rundir import FOLDER, RunDir, fingerprint, paths_start, write_file
+from stillroom.teachers.trained import Trained
 
 if TYPE_CHECKING:
     from stillroom.models.device import Device
     from stillroom.training.loop import Hooks
 
+TRAINING_BYTES = 16
+"""Of each weight while it is trained: itself, its gradient, and two running means."""
 TRIED_ROWS = 2
 """A teacher that stands ready is tried on so many rows before anything is spent."""
 
@@ -83,7 +86,9 @@ def load(recipe: Recipe | Mapping[str, Any] | str | Path, teacher: Any = None) -
     else:
         loaded = recipe if isinstance(recipe, Recipe) else Recipe.from_tree(dict(recipe))
     if teacher is not None:
-        given = teacher if isinstance(teacher, Teacher) else parse("teacher", {"kind": "python", "given": teacher})
+        from stillroom.teachers.python import Python
+
+        given = teacher if isinstance(teacher, Teacher) else Python.of(teacher)
         loaded = loaded.model_copy(update={"teacher": given})
     return loaded, folder
 
@@ -174,12 +179,24 @@ def check_data(run: Run) -> None:
 
 
 def _check_model(run: Run, part: Student | Model, where: str) -> None:
-    """The network must take the rows; building it costs nothing."""
+    """The network must take the rows and find room; building it without memory for its weights costs nothing."""
+    import torch
+
     shape = tuple(inputs.learn(run.splits.train.raw, run.recipe.questions.scale).shape)
     try:
-        part.build(shape, len(run.splits.classes))
+        with torch.device("meta"):
+            network = part.build(shape, len(run.splits.classes))
     except ModelError as error:
         raise ModelError(error.what, where=where, cure=error.cure) from error
+    weights = sum(tensor.numel() for tensor in network.parameters())
+    room = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if weights * TRAINING_BYTES > room:
+        raise ModelError(
+            f"a network of {weights:,} weights takes {weights * TRAINING_BYTES / 2**30:,.0f} GiB while it is trained, and "
+            f"this machine has {room / 2**30:,.0f}",
+            where=where,
+            cure="Choose a smaller one",
+        )
 
 
 def _check_teacher(run: Run, teacher: Teacher, where: str) -> None:
@@ -188,11 +205,11 @@ def _check_teacher(run: Run, teacher: Teacher, where: str) -> None:
     gives = teacher.gives
     for place, member in enumerate(members):
         at = where if len(members) == 1 else f"{where}.{place}"
-        if member.trains:
-            _check_model(run, getattr(member, "model"), f"{at}.model")  # noqa: B009 - of no base class
+        if isinstance(member, Trained):
+            _check_model(run, member.model, f"{at}.model")
             continue
         built = member.build(run.dir.path / "teacher" / str(place), run.folders, classes)
-        gives = gives & getattr(built, "gives", member.gives)
+        gives = gives & built.gives
         _check_answers(built, run.splits, at)
     if teacher is run.recipe.teacher:
         run.recipe.check(gives)
@@ -200,7 +217,7 @@ def _check_teacher(run: Run, teacher: Teacher, where: str) -> None:
 
 def _check_answers(teacher: AskedTeacher, splits: Splits, where: str) -> None:
     """Recorded answers must cover the transfer set; any other teacher is tried on a few rows. Both cost nothing."""
-    count = len(splits.train) if hasattr(teacher, "recorded") else min(TRIED_ROWS, len(splits.train))
+    count = len(splits.train) if teacher.by_key else min(TRIED_ROWS, len(splits.train))
     try:
         said_NC = teacher.answer(splits.train.take(np.arange(count))).log_probabilities_NC
     except WrongAnswer as error:

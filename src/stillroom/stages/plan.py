@@ -15,8 +15,9 @@ from stillroom.progress import Silent
 from stillroom.recipe import Recipe, Training
 from stillroom.rows import joined
 from stillroom.rundir import RunDir
-from stillroom.stages.opening import Run, check_data, clock_of, look_in, views_of
+from stillroom.stages.opening import TRAINING_BYTES, Run, check_data, clock_of, look_in, views_of
 from stillroom.stages.train import TEMPERATURES, roles
+from stillroom.teachers.trained import Trained
 
 if TYPE_CHECKING:
     import torch
@@ -38,16 +39,15 @@ def plan(recipe: Recipe, folder: Path) -> dict[str, Any]:
     asked += len(splits.validation) + len(splits.test)
     seconds, largest = 0.0, 0
     for member in members:
-        if member.trains:
-            trained: Any = member
-            step_s, held = _cost_of(run, trained.model, trained.training(), shape, classes)
-            seconds += step_s * _steps(trained.training(), known)
+        if isinstance(member, Trained):
+            step_s, held = _cost_of(run, member.model, member.training(), shape, classes)
+            seconds += step_s * _steps(member.training(), known)
             largest = max(largest, held)
     found = roles(run)
     for role in found:
         arm = role.run.recipe
         step_s, held = _cost_of(role.run, arm.student.architecture(), arm.training, shape, classes)
-        tries = sum(getattr(one, "temperature", None) == "auto" for one in role.objectives) * len(TEMPERATURES)
+        tries = sum(one.heat() == "auto" for one in role.objectives) * len(TEMPERATURES)
         seconds += step_s * _steps(arm.training, len(splits.train)) * (recipe.seeds + tries)
         largest = max(largest, held)
     asked_bytes = asked * (2 * classes + 24) * (len(members) + (len(members) > 1))
@@ -103,9 +103,10 @@ def _cost_of(run: Run, model: Model, knobs: Training, shape: tuple[int, ...], cl
     parameters = sum(weights.numel() for weights in network.parameters())
     device = run.device.for_size(parameters, run.recipe.dtype)
     optimiser = torch.optim.AdamW(network.parameters(), knobs.learning_rate, fused=True)
-    input_B = torch.zeros(knobs.batch_size, *shape, device=device.name)
-    label_B = torch.zeros(knobs.batch_size, dtype=torch.int64, device=device.name)
-    held = 16 * parameters + 12 * knobs.batch_size * _size(shape)
+    rows = min(knobs.batch_size, len(run.splits.train))
+    input_B = torch.zeros(rows, *shape, device=device.name)
+    label_B = torch.zeros(rows, dtype=torch.int64, device=device.name)
+    held = TRAINING_BYTES * parameters + 12 * rows * _size(shape)
     times = [_step_s(network, optimiser, input_B, label_B, device) for _ in range(TIMED_STEPS)]
     return sorted(times)[TIMED_STEPS // 2] * knobs.accumulate, held
 

@@ -77,7 +77,7 @@ def train(run: Run, asked: AskedTeacher, kept: Kept) -> None:
 
 def settled(role: Role, asked: AskedTeacher, kept: Kept) -> tuple[Objective, ...]:
     """The objectives with `temperature: auto` settled: one student a temperature, the fewest validation errors wins."""
-    if not any(getattr(objective, "temperature", None) == "auto" for objective in role.objectives):
+    if not any(objective.heat() == "auto" for objective in role.objectives):
         return role.objectives
     run, tried = role.run, {}
     for heat in TEMPERATURES:
@@ -93,9 +93,7 @@ def settled(role: Role, asked: AskedTeacher, kept: Kept) -> tuple[Objective, ...
 
 def _heated(objectives: Sequence[Objective], heat: float) -> tuple[Objective, ...]:
     return tuple(
-        objective.model_copy(update={"temperature": heat})
-        if getattr(objective, "temperature", None) == "auto"
-        else objective
+        objective.model_copy(update={"temperature": heat}) if objective.heat() == "auto" else objective
         for objective in objectives
     )
 
@@ -148,7 +146,7 @@ def _transfer_set(run: Run, objectives: Sequence[Objective], asked: AskedTeacher
     hidden = "hidden" in needs
     if recipe.transfer_set.live:
         return Source(train, learned, live=asked, seen=seen, with_hidden=hidden)
-    heat = next((float(getattr(one, "temperature")) for one in objectives if hasattr(one, "temperature")), 1.0)  # noqa: B009
+    heat = next((float(one.heat() or 1.0) for one in objectives if one.heat() is not None), 1.0)
     spoil = {
         "teacher": None,
         "permuted": lambda logs_NC: wrong_classes.permuted(logs_NC, seed),

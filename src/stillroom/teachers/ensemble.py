@@ -70,6 +70,8 @@ class AskedEnsemble:
 
     def __init__(self, members: Sequence[AskedTeacher], mean: str, weights: Sequence[float] | None) -> None:
         self.members, self.mean, self.classes = list(members), mean, members[0].classes
+        self.gives = frozenset[str].intersection(*(member.gives for member in members)) - {"hidden"}
+        self.by_key = any(member.by_key for member in members)
         shares = np.asarray(weights if weights is not None else np.ones(len(members)), dtype=np.float64)
         self.share_K: Array = shares / shares.sum()
         parts = sorted(zip((member.fingerprint for member in members), self.share_K.tolist(), strict=True))

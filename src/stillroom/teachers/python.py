@@ -47,14 +47,22 @@ class CallableTeacher:
     """Asks a torch module (logits of raw rows as a float tensor) or a callable (probabilities of raw rows)."""
 
     hidden_width: int | None = None
+    gives = frozenset({"answers", "probabilities"})
+    by_key = False
 
     def __init__(self, given: Any, classes: list[Any]) -> None:
         self.classes = classes
         owner = getattr(given, "__self__", None)
         known = getattr(owner, "classes_", None)
-        if known is not None and list(known) != list(classes):
+        if not callable(given):
             raise ModelError(
-                f"the teacher's classes {list(known)[:12]} are not the data's {classes[:12]}",
+                f"a {type(given).__name__} is no teacher",
+                where="teacher",
+                cure="Give a torch module or a callable, such as model.predict_proba",
+            )
+        if known is not None and np.asarray(known).tolist() != list(classes):
+            raise ModelError(
+                f"the teacher's classes {np.asarray(known).tolist()[:12]} are not the data's {classes[:12]}",
                 where="teacher",
                 cure="Fit the teacher on the same labels",
             )

@@ -89,7 +89,7 @@ class RecordedTeacher:
     """Answers by looking up the question; a question it was never asked is a WrongAnswer."""
 
     hidden_width: int | None = None
-    recorded = True
+    by_key = True
 
     def __init__(
         self, columns: dict[str, Array], logs_MC: Array, soft: bool, classes: list[Any], sha256: str, file: str

@@ -17,6 +17,14 @@ class Saved(Teacher):
     model: str
     """A folder, or package:MODULE/FOLDER."""
 
+    def describe(self) -> str:
+        return f"saved {self.model}"
+
+    def weights_at(self, home: Path, folders: list[Path]) -> Path | None:
+        from stillroom.models.references import resolve
+
+        return resolve(self.model, folders)
+
     def build(self, home: Path, folders: list[Path], classes: list[Any]) -> AskedTeacher:
         from stillroom.models.classifier import Classifier
         from stillroom.models.references import resolve

@@ -26,6 +26,12 @@ class Trained(Teacher, Training):
         """Its training knobs alone."""
         return Training(**{name: getattr(self, name) for name in Training.model_fields})
 
+    def describe(self) -> str:
+        return f"trained {self.model.describe()}"
+
+    def weights_at(self, home: Path, folders: list[Path]) -> Path | None:
+        return home
+
     def build(self, home: Path, folders: list[Path], classes: list[Any]) -> AskedTeacher:
         from stillroom.models.classifier import Classifier
 

@@ -46,10 +46,13 @@ def ask(
 class KeptTeacher:
     """A teacher that answers from what is kept of it; how an ensemble merges its members without asking them again."""
 
+    by_key = True
+
     def __init__(self, kept: Kept) -> None:
         self._kept = kept
         self.fingerprint, self.classes = kept.header.fingerprint, kept.header.classes
         self.hidden_width = kept.header.hidden_width
+        self.gives = frozenset({"answers", "probabilities"}) | ({"hidden"} if self.hidden_width else set())
 
     def answer(self, questions: Questions, view: int = 0) -> Answers:
         """The kept answers. Raises WrongAnswer for a question that was never asked."""
