@@ -46,7 +46,7 @@ class Sizes:
     few_labels_members: int = 5
     few_labels_epochs: int = 15
     photo_validation: int = 600
-    photo_members: int = 5
+    photo_members: int = 3
     photo_member_epochs: int = 10
     photo_epochs: int = 10
     thirty_epochs: int = 20
@@ -68,6 +68,7 @@ PRESETS = {
     "full": Sizes(
         teacher_epochs=300, student_epochs=60, omit_epochs=40, only_epochs=40, few_rows_epochs=400, few_rows_views=100,
         gain_epochs=60, few_labels_epochs=30, photo_member_epochs=60, photo_epochs=60, thirty_epochs=60, thirty_seeds=5,
+        photo_members=5,
     ),
 }  # fmt: skip
 

@@ -160,7 +160,7 @@ def test_a_recipe_in_json_names_lines_too(here: Path) -> None:
             "model.hidden, line ",
             "should be a list",
         ),
-        ({"training": {"epochs": True}}, "training, line ", "epochs should be a number, not True"),
+        ({"training": {"epochs": True}}, "training.epochs, line ", "epochs: should be a number, not true"),
         (
             {
                 "training": {"batch_size": 10**9},
@@ -186,6 +186,8 @@ def test_a_recipe_in_json_names_lines_too(here: Path) -> None:
         ({"training": {"mixup": 0.2}}, "training.mixup", "Set transfer_set.live: true"),
         ({"training": {"mixup": 0.2}, "transfer_set": {"live": True}}, "training.mixup", "columns cannot be mixed"),
         ({"device": "cuda:7"}, "device", "this machine has no"),
+        ({"seeds": True}, "seeds, line 3", "seeds: should be a number, not true"),
+        ({"transfer_set": {"store": "data.csv"}}, "transfer_set.store, data.csv", "this is a file"),
         ({"device": "gpu"}, "device", "there is no device 'gpu'"),
         ({"arms": {"a": {"device": "gpu"}}}, "device", "there is no device 'gpu'"),
         ({"objectives": [{"kind": "hidden"}], "teacher": PAIR}, "objectives", "need hidden of the teacher"),
@@ -492,6 +494,16 @@ def test_a_damaged_manifest(run: Path, content: str) -> None:
     done("distill", "tiny.yaml")
 
 
+def test_a_line_of_events_that_a_crash_cut(run: Path) -> None:
+    whole = (run / "events.jsonl").read_text()
+    (run / "events.jsonl").write_text(whole + '{"time": 1, "eve')
+    done("distill", "tiny.yaml", "seeds=2")
+    lines = (run / "events.jsonl").read_text().splitlines()
+    assert lines[len(whole.splitlines())] == '{"time": 1, "eve'
+    assert all(json.loads(line) for line in lines[len(whole.splitlines()) + 1 :])
+    assert len(lines) > len(whole.splitlines()) + 1
+
+
 @pytest.mark.parametrize("content", [None, "", '{"schema": 1}'])
 def test_a_damaged_or_lost_scorecard_comes_back(run: Path, content: str | None) -> None:
     before = (run / "scorecard.json").read_bytes()
@@ -506,6 +518,14 @@ def test_a_damaged_or_lost_scorecard_comes_back(run: Path, content: str | None) 
             assert "inside Stillroom" not in told.error
     done("report", run)
     assert (run / "scorecard.json").read_bytes() == before
+
+
+def test_a_damaged_evaluation(run: Path) -> None:
+    (run / "evaluation" / "details.json").write_text("{}")
+    told = stillroom("report", run)
+    assert (told.status, "Remove runs/tiny/evaluation and run again" in told.error) == (1, True)
+    shutil.rmtree(run / "evaluation")
+    done("report", run)
 
 
 def test_a_damaged_config(run: Path) -> None:

@@ -182,6 +182,13 @@ def test_a_table_of_some_thousand_rows_takes_less_than_a_minute(here: Path) -> N
     assert plan["figures"]["minutes"] < 1
 
 
+def test_distill_arrays_without_a_recipe(here: Path) -> None:
+    x = np.random.default_rng(0).normal(size=(60, 3))
+    np.savez(here / "numbers.npz", x=x, y=(x[:, 0] > 0).astype(int))
+    done("distill", "numbers.npz", *SMALL)
+    assert (here / "runs" / "numbers" / "report.html").is_file()
+
+
 def test_the_stages_one_by_one(here: Path) -> None:
     done("distill", "tiny.yaml")
     run = here / "runs" / "tiny"

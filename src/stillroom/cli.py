@@ -154,10 +154,11 @@ def distill(recipe: Path, overrides: tuple[str, ...], label: str | None, folder:
     from stillroom.rundir import paths_start
     from stillroom.tables import SUFFIXES
 
-    is_data = recipe.suffix.lower() in (*SUFFIXES, ".npz") and (label is not None or recipe.suffix != ".json")
-    if is_data and label is None:
+    suffix = recipe.suffix.lower()
+    if label is None and suffix in SUFFIXES and suffix != ".json":
         raise click.UsageError(f"{recipe} is a data file, so say which column to learn with --label")
-    loaded = flow.table_recipe(recipe, label, overrides) if label is not None else Recipe.load(recipe, overrides)
+    is_data = label is not None or suffix == ".npz"  # arrays name their labels themselves
+    loaded = flow.table_recipe(recipe, label, overrides) if is_data else Recipe.load(recipe, overrides)
     done = flow.distill(loaded, folder, folder=paths_start(recipe), show=for_terminal())
     _show(done.path, as_json)
 

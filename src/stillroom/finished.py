@@ -15,7 +15,8 @@ from stillroom.errors import CorruptFile, DataError, InputError, ModelError, Sti
 from stillroom.questions.sources import read_rows
 from stillroom.rows import Questions, Raw, take_rows
 from stillroom.rundir import path_errors, read_json, write_file
-from stillroom.stages.opening import load, look_in, opened
+from stillroom.stages.ask import answers_of
+from stillroom.stages.opening import load, look_in
 
 
 def recipe_file(run: Path) -> Path:
@@ -172,11 +173,7 @@ def side_by_side(runs: Sequence[Path]) -> dict[str, Any]:
 def export(run: Path, form: str, out: Path) -> int:
     """Write a run's kept answers for another tool: key, split, label, top answer, probabilities. Returns their number."""
     recipe, folder = load(recipe_file(run))
-    with opened(recipe, run, folder) as at_work:
-        from stillroom.stages.ask import ask
-        from stillroom.stages.teach import teach
-
-        kept, splits = ask(at_work, teach(at_work)), at_work.splits
+    kept, splits = answers_of(run), recipe.questions.build(look_in(folder))
     rows: list[dict[str, Any]] = []
     for name, questions in (("train", splits.train), ("validation", splits.validation), ("test", splits.test)):
         view = 1 if name == "train" and recipe.questions.augment else 0

@@ -80,9 +80,8 @@ class Knobs(BaseModel):
         given = value if isinstance(value, Mapping) else {}
         for name, field in cls.model_fields.items():
             if isinstance(given.get(name), bool) and field.annotation in (int, float, int | None, float | None):
-                raise PydanticCustomError(
-                    "truth", "{name} should be a number, not {given}", {"name": name, "given": given[name]}
-                )
+                told = f"should be a number, not {str(given[name]).lower()}"
+                raise PydanticCustomError("truth", "{told}", {"told": told, "below": name})
         return value
 
 
@@ -123,7 +122,11 @@ class QuestionSource(Part):
 class AskedTeacher(Protocol):
     """A teacher at work."""
 
-    fingerprint: str
+    @property
+    def fingerprint(self) -> str:
+        """A digest of what decides its answers; equal fingerprints, equal answers."""
+        ...
+
     classes: list[Any]
     hidden_width: int | None
     gives: frozenset[str]

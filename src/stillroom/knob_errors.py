@@ -60,9 +60,10 @@ def place_of(value: Any, *keys: Any) -> str:
 
 def first_error(error: ValidationError, value: Any, path: str) -> RecipeError:
     """The first of pydantic's errors as one of ours: what, where with its line, and the cure."""
+    found = error.errors()
     # A misspelt knob is often the missing one, so it is told first.
-    first = min(error.errors(), key=lambda one: {"extra_forbidden": 0, "missing": 2}.get(one["type"], 1))
-    keys = _keys_in(value, first["loc"])
+    first = min(found, key=lambda one: {"extra_forbidden": 0, "missing": 2}.get(one["type"], 1))
+    keys = [*_keys_in(value, first["loc"]), *filter(None, [first.get("ctx", {}).get("below")])]
     where = place_of(value, *keys)
     name = ".".join(map(str, keys[-2:] if keys and isinstance(keys[-1], int) else keys[-1:])) or path
     if first["type"] == "extra_forbidden":
@@ -75,7 +76,8 @@ def first_error(error: ValidationError, value: Any, path: str) -> RecipeError:
     given = first["input"]
     shown = f", not {given!r}" if isinstance(given, str | int | float | bool) else ""
     # A knob of several types has an error for each, all of them at its place.
-    told = list(dict.fromkeys(_in_words(one) for one in error.errors() if _keys_in(value, one["loc"]) == keys))
+    there = [one for one in found if one is first or _keys_in(value, one["loc"]) == keys]
+    told = list(dict.fromkeys(_in_words(one) for one in there))
     whole = " or ".join([told[0], *(one.removeprefix("should be ") for one in told[1:])])
     return RecipeError(f"{name}: {whole}{shown}" if name else f"{whole}{shown}", where=where, cure="Correct this knob")
 

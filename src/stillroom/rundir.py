@@ -16,7 +16,7 @@ import shutil
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -263,13 +263,16 @@ class RunDir:
     def event(self, kind: str, **values: Any) -> None:
         """Append one line to events.jsonl."""
         line = json.dumps({"time": round(time.time(), 3), "event": kind, **values}, ensure_ascii=False)
-        with disk_errors(self.path), open(self.path / "events.jsonl", "a") as file:
-            file.write(line + "\n")
+        with disk_errors(self.path), open(self.path / "events.jsonl", "ab+") as file:
+            if file.tell():
+                file.seek(-1, os.SEEK_END)
+                line = line if file.read(1) == b"\n" else "\n" + line  # a crash may have cut the last one
+            file.write((line + "\n").encode())
 
     def events(self) -> list[dict[str, Any]]:
-        """All whole lines of events.jsonl; a last line cut by a crash is left out."""
-        path = self.path / "events.jsonl"
-        if not path.is_file():
-            return []
-        lines = path.read_text().splitlines()
-        return [json.loads(line) for line in lines if line.startswith("{") and line.endswith("}")]
+        """All whole lines of events.jsonl; a line cut by a crash is left out."""
+        path, found = self.path / "events.jsonl", []
+        for line in path.read_text(encoding="utf-8", errors="replace").split("\n") if path.is_file() else []:
+            with suppress(json.JSONDecodeError):
+                found.append(json.loads(line))
+        return found

@@ -40,12 +40,12 @@ def starter(kind: str, file: str) -> str:
     return STARTERS[kind].format(file=file)
 
 
-def for_table(name: str, source: str, label: str) -> dict[str, Any]:
+def for_table(name: str, source: str, label: str | None) -> dict[str, Any]:
     """The recipe of `distill DATA.csv --label COLUMN`: five networks into one of 32 units, in about a minute."""
     return {
         "name": name,
         "seeds": 3,
-        "questions": {"kind": "dataset", "source": source, "label": label},
+        "questions": {"kind": "dataset", "source": source, **({} if label is None else {"label": label})},
         "teacher": {
             "kind": "ensemble",
             "size": 5,

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from stillroom.errors import WrongAnswer
+from stillroom.errors import InputError, WrongAnswer
 from stillroom.kinds import AskedTeacher
 from stillroom.rows import Questions
-from stillroom.rundir import write_json
+from stillroom.rundir import read_json, write_json
 from stillroom.stages.opening import Run, seen_as, views_of
 
 if TYPE_CHECKING:
     from stillroom.transfer_set.store import Kept
 
 MERGE = "merge answers"
+ASKED = "asked.json"
+"""In a run's `transfer_set/`: which answers are the run's, wherever the store is."""
 
 
 def ask(run: Run, asked: AskedTeacher) -> Kept:
@@ -37,11 +40,21 @@ def ask(run: Run, asked: AskedTeacher) -> Kept:
         for place, one in enumerate(kept):
             licences[f"teacher.{place}"] = one.header.licences["teacher"]
         whole = _ask_one(run, teacher.over([KeptTeacher(one) for one in kept]), "ensemble", licences, MERGE)
-    if run.recipe.transfer_set.store is not None:
-        write_json(
-            run.dir.path / "transfer_set" / "asked.json", {"store": str(whole.folder), "teacher": asked.fingerprint}
-        )
+    if not run.arm:
+        own = run.dir.path / "transfer_set"
+        at = whole.folder.relative_to(own) if whole.folder.is_relative_to(own) else whole.folder.resolve()
+        write_json(own / ASKED, {"answers": str(at), "teacher": whole.header.fingerprint})
     return whole
+
+
+def answers_of(run: Path) -> Kept:
+    """The kept answers of a run, read without its teacher. Raises InputError where there are none yet."""
+    from stillroom.transfer_set.store import open_kept
+
+    own = run / "transfer_set"
+    if not (own / ASKED).is_file():
+        raise InputError("this run has no answers yet", where=str(run), cure=f"stillroom ask {run}")
+    return open_kept(own / read_json(own / ASKED)["answers"])
 
 
 def _ask_one(run: Run, teacher: AskedTeacher, kind: str, licences: dict[str, str], words: str) -> Kept:

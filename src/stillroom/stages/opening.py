@@ -93,8 +93,8 @@ def load(recipe: Recipe | Mapping[str, Any] | str | Path, teacher: Any = None) -
     return loaded, folder
 
 
-def table_recipe(data: Path, label: str, overrides: Sequence[str] = ()) -> Recipe:
-    """The recipe of `distill DATA --label COLUMN`; its paths start at the data's folder."""
+def table_recipe(data: Path, label: str | None, overrides: Sequence[str] = ()) -> Recipe:
+    """The recipe of `distill DATA --label COLUMN`, or of arrays, which need no label; its paths start at the data's folder."""
     from stillroom.recipe import apply_override
     from stillroom.starters import for_table
 
@@ -160,6 +160,9 @@ def check_data(run: Run) -> None:
         raise RecipeError(
             "columns cannot be mixed", where="training.mixup", cure="Use mixup with images or arrays only"
         )
+    store = run.recipe.transfer_set.store
+    if store is not None and (run.folders[0] / store).is_file():
+        raise RecipeError("this is a file", where=f"transfer_set.store, {store}", cure="Name a folder")
     if run.recipe.evaluation.groups is not None:
         group_similarity(run.recipe.evaluation.groups, splits.classes)
     independent = run.recipe.evaluation.independent_teacher

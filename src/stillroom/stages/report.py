@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from stillroom.rundir import read_json, write_file
+from stillroom.rundir import read_json, verify, write_file
 from stillroom.stages.opening import Run
 
 
@@ -13,6 +13,7 @@ def report(run: Run) -> Path:
     from stillroom.report.card import model_card
     from stillroom.report.page import render
 
+    verify(run.dir.path / "evaluation")
     scorecard = read_json(run.dir.path / "scorecard.json")
     details = read_json(run.dir.path / "evaluation" / "details.json")
     path = run.dir.path / "report.html"

@@ -74,8 +74,12 @@ class AskedEnsemble:
         self.by_key = any(member.by_key for member in members)
         shares = np.asarray(weights if weights is not None else np.ones(len(members)), dtype=np.float64)
         self.share_K: Array = shares / shares.sum()
-        parts = sorted(zip((member.fingerprint for member in members), self.share_K.tolist(), strict=True))
-        self.fingerprint = fingerprint("ensemble", mean, parts)
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the members and their shares, in whatever order they stand; a callable member has its own once asked."""
+        parts = sorted(zip((member.fingerprint for member in self.members), self.share_K.tolist(), strict=True))
+        return fingerprint("ensemble", self.mean, parts)
 
     def answer(self, questions: Questions, view: int = 0) -> Answers:
         """The merged log-probabilities [N, C]."""

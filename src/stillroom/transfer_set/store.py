@@ -25,6 +25,7 @@ from stillroom.rows import KEY_BYTES, Answers, Array, key_schema
 from stillroom.rundir import disk_errors, lock, publish, read_json, seal, verify, write_file, write_json
 
 FORMAT = 1
+HEADER = "teacher.json"
 STAGED = ".staged"
 PLACE = f"S{KEY_BYTES + 8}"
 
@@ -63,21 +64,28 @@ class Store:
     def of(self, header: Header) -> Kept:
         """What is kept of this teacher; its folder is made where it is new."""
         folder = self.root / header.fingerprint[:16]
-        known = folder / "teacher.json"
-        if not known.is_file():
-            write_json(known, {"format": FORMAT, **header.__dict__})
-        found = read_json(known)
-        if (
-            found.get("format") != FORMAT
-            or found["fingerprint"] != header.fingerprint
-            or found["classes"] != header.classes
-        ):
+        if not (folder / HEADER).is_file():
+            write_json(folder / HEADER, {"format": FORMAT, **header.__dict__})
+        kept = open_kept(folder)
+        if (kept.header.fingerprint, kept.header.classes) != (header.fingerprint, header.classes):
             raise WrongAnswer(
                 "these answers are of another teacher, or for other classes",
-                where=str(known),
+                where=str(folder / HEADER),
                 cure="Name another transfer_set.store, or remove this folder to ask again",
             )
-        return Kept(folder, Header(**{key: value for key, value in found.items() if key != "format"}))
+        return kept
+
+
+def open_kept(folder: Path) -> Kept:
+    """What is kept of the teacher whose folder this is. Raises CorruptFile for another format."""
+    found = read_json(folder / HEADER)
+    if found.pop("format", None) != FORMAT:
+        raise CorruptFile(
+            "these answers are in a format that this version cannot read",
+            where=str(folder / HEADER),
+            cure="Remove the folder to ask again, or use the version that wrote it",
+        )
+    return Kept(folder, Header(**found))
 
 
 class Kept:
