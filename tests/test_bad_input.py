@@ -523,7 +523,7 @@ def test_a_damaged_or_lost_scorecard_comes_back(run: Path, content: str | None) 
 def test_a_damaged_evaluation(run: Path) -> None:
     (run / "evaluation" / "details.json").write_text("{}")
     told = stillroom("report", run)
-    assert (told.status, "Remove runs/tiny/evaluation and run again" in told.error) == (1, True)
+    assert (told.status, "runs/tiny/evaluation and run again" in told.error) == (1, True)
     shutil.rmtree(run / "evaluation")
     done("report", run)
 

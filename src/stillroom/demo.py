@@ -20,14 +20,15 @@ PANELS = (
         "Few labels",
         few_labels,
         "A hundred training rows have a label; the others are questions without an answer until the teacher gives one. "
-        "What the student gains over the control comes from those rows. Look at the hard-teacher student: it learns "
-        "from the teacher's top answers alone, and here it does as well.",
+        "Whatever the student gains over the control comes from those rows, not from the softness of the answers: "
+        "compare it with the hard-teacher student, which learns from the teacher's top answers alone.",
     ),
     (
         "What only soft targets carry",
         never_saw_a_three,
         "The student never sees a 3. All it can know of one is what the teacher says of other digits: how much like a 3 "
-        "this 8 is. A label-free rule then moves its class biases until its mean prediction matches the class prior.",
+        "this 8 is. Then the bias of the class it never saw is moved until its mean prediction on unlabelled rows matches "
+        "how frequent 3s are; no row's label is looked at.",
     ),
 )
 

@@ -36,22 +36,27 @@ class Lines:
 
     @contextmanager
     def stage(self, words: str, total: int, unit: str) -> Iterator[Done]:
-        started = said = time.monotonic()
-        count = 0
+        opened = time.monotonic()
+        started, said, count = 0.0, 0.0, 0
 
         def done(more: int) -> None:
-            nonlocal said, count
-            count += more
+            nonlocal started, said, count
             now = time.monotonic()
+            if not count:  # the first piece includes loading and warming up, so the rate is taken from its end
+                started = said = now
+            count += more
             if now - said >= LINE_SECONDS:
                 said = now
-                rate = count / (now - started)
+                rate = (count - more) / (now - started)
                 left = max(0, total - count) / rate if rate else 0
                 sys.stderr.write(f"{words}: {count:,} of {total:,} {unit}, {rate:,.0f}/s, {left:,.0f} s left\n")
                 sys.stderr.flush()
 
         yield done
-        sys.stderr.write(f"{words}: {count:,} {unit} in {time.monotonic() - started:.1f} s\n")
+        if count:
+            sys.stderr.write(f"{words}: {count:,} {unit} in {time.monotonic() - opened:.1f} s\n")
+        else:
+            sys.stderr.write(f"{words}: done before\n")
 
 
 class Bars:

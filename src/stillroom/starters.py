@@ -49,7 +49,12 @@ def for_table(name: str, source: str, label: str | None) -> dict[str, Any]:
         "teacher": {
             "kind": "ensemble",
             "size": 5,
-            "member": {"kind": "trained", "model": {"kind": "mlp", "hidden": [128, 128], "dropout": 0.2}, "epochs": 20},
+            "member": {
+                "kind": "trained",
+                "model": {"kind": "mlp", "hidden": [128, 128], "dropout": 0.2},
+                "epochs": 40,
+                "batch_size": 32,
+            },
         },
         "student": {"kind": "fresh", "model": {"kind": "mlp", "hidden": [32]}},
         "objectives": [

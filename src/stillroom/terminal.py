@@ -20,7 +20,7 @@ SHOWN = (
     ("ece", "ece", "{:.3f}"),
     ("agreement", "agrees with teacher", "{:.3f}"),
     ("latency_ms_p50", "ms a row", "{:.3f}"),
-    ("usd_per_million_rows", "USD a million", "{:.4f}"),
+    ("usd_per_million_rows", "USD a million rows", "{:.2g}"),
 )
 
 
@@ -28,13 +28,13 @@ def _console() -> Console:
     import sys
 
     # In a pipe a table keeps its columns whole instead of being folded to 80.
-    return Console() if sys.stdout.isatty() else Console(width=200)
+    return Console() if sys.stdout.isatty() else Console(width=240)
 
 
 def _table(*columns: str) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for place, column in enumerate(columns):
-        table.add_column(column, justify="left" if place == 0 else "right", overflow="fold")
+        table.add_column(column, justify="left" if place == 0 else "right", overflow="fold", no_wrap=place == 0)
     return table
 
 

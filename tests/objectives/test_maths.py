@@ -23,7 +23,7 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
     ],
     "hidden": [{"distance": "mse"}, {"distance": "cosine"}],
 }
-ALL = [(kind, knobs) for kind in TABLE["objective"] for knobs in VARIANTS[kind]]
+ALL = [(kind, knobs) for kind in TABLE["objective"] for knobs in VARIANTS.get(kind, [{}])]
 SOFT = [knobs for kind, knobs in ALL if kind == "soft_target"]
 
 

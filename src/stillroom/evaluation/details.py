@@ -10,7 +10,7 @@ All of it plain data, read from predictions, histories and the raw test rows. Kn
     gradient_norms          term of the objective -> norms at a few steps, weight included
     reliability             model -> {confidence, accuracy, count}, one entry for each bin
     similarity              {classes, matrices: model -> C x C, rank_correlation: model -> with the teacher}
-    entropy                 of the soft targets as trained on: {edges, counts, mean_nats}
+    entropy                 of the teacher's answers to the test rows, softened as in training: {edges, counts, mean_nats}
     examples                rows: {row, label, why, image: {pixels}, columns, text, probabilities: model -> C}
     validation              {leaks}: rows that stand in two splits
     teacher_train_accuracy  share of the stored answers whose top class is the label

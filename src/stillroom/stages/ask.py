@@ -11,14 +11,12 @@ from stillroom.errors import InputError, WrongAnswer
 from stillroom.kinds import AskedTeacher
 from stillroom.rows import Questions
 from stillroom.rundir import read_json, write_json
-from stillroom.stages.opening import Run, seen_as, views_of
+from stillroom.stages.opening import ASKED, Run, seen_as, views_of
 
 if TYPE_CHECKING:
     from stillroom.transfer_set.store import Kept
 
 MERGE = "merge answers"
-ASKED = "asked.json"
-"""In a run's `transfer_set/`: which answers are the run's, wherever the store is."""
 
 
 def ask(run: Run, asked: AskedTeacher) -> Kept:
@@ -43,7 +41,7 @@ def ask(run: Run, asked: AskedTeacher) -> Kept:
     if not run.arm:
         own = run.dir.path / "transfer_set"
         at = whole.folder.relative_to(own) if whole.folder.is_relative_to(own) else whole.folder.resolve()
-        write_json(own / ASKED, {"answers": str(at), "teacher": whole.header.fingerprint})
+        write_json(run.dir.path / ASKED, {"answers": str(at), "teacher": whole.header.fingerprint})
     return whole
 
 
@@ -51,10 +49,9 @@ def answers_of(run: Path) -> Kept:
     """The kept answers of a run, read without its teacher. Raises InputError where there are none yet."""
     from stillroom.transfer_set.store import open_kept
 
-    own = run / "transfer_set"
-    if not (own / ASKED).is_file():
+    if not (run / ASKED).is_file():
         raise InputError("this run has no answers yet", where=str(run), cure=f"stillroom ask {run}")
-    return open_kept(own / read_json(own / ASKED)["answers"])
+    return open_kept(run / "transfer_set" / read_json(run / ASKED)["answers"])
 
 
 def _ask_one(run: Run, teacher: AskedTeacher, kind: str, licences: dict[str, str], words: str) -> Kept:
@@ -77,11 +74,14 @@ def _ask_one(run: Run, teacher: AskedTeacher, kind: str, licences: dict[str, str
         teacher.identify(splits.train)
     total = sum(len(questions) * len(which) for _, questions, which in asking)
     with run.show.stage(words, total, "answers") as done:
-        calls, started = 0, time.monotonic()
+        started = time.monotonic()
 
         def count(rows: int) -> None:
-            nonlocal calls
-            calls += rows
+            # An event a shard: what was asked before a kill is counted too.
+            nonlocal started
+            seconds, started = time.monotonic() - started, time.monotonic()
+            calls = 0 if words == MERGE else rows
+            run.dir.event("asked", calls=calls, seconds=round(seconds, 3), teacher=teacher.fingerprint)
             done(rows)
 
         for name, questions, which in asking:
@@ -95,7 +95,4 @@ def _ask_one(run: Run, teacher: AskedTeacher, kind: str, licences: dict[str, str
                 if name == "train" or kind not in ("recorded", "ensemble"):
                     raise
             run.clock.check()
-        if calls:
-            seconds = round(time.monotonic() - started, 3)
-            run.dir.event("asked", calls=0 if words == MERGE else calls, seconds=seconds, teacher=teacher.fingerprint)
     return found

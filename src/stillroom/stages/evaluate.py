@@ -59,6 +59,7 @@ def _exam(run: Run, asked: AskedTeacher, kept: Kept, models: dict[str, list[Path
     from stillroom.evaluation.cost import Spent
     from stillroom.evaluation.exam import Exam
     from stillroom.rows import Answers
+    from stillroom.teachers.ensemble import AskedEnsemble
 
     def answers(questions: Questions) -> Answers | None:
         try:
@@ -68,7 +69,10 @@ def _exam(run: Run, asked: AskedTeacher, kept: Kept, models: dict[str, list[Path
 
     recipe, events = run.recipe, run.dir.events()
     trained = {one["name"]: one["seconds"] for one in events if one["event"] in ("trained", "taught")}
-    asking = [one for one in events if one["event"] == "asked"]
+    # Answers of a teacher that the recipe no longer names were paid for, but not for this student.
+    members = asked.members if isinstance(asked, AskedEnsemble) else []
+    asked_now = {asked.fingerprint, *(member.fingerprint for member in members)}
+    asking = [one for one in events if one["event"] == "asked" and one["teacher"] in asked_now]
     spent = Spent(
         asking_s=sum(one["seconds"] for one in asking),
         training_s=sum(trained.values()),

@@ -23,9 +23,10 @@ from stillroom.errors import DataError, ModelError, RecipeError, WrongAnswer
 from stillroom.evaluation.dark_knowledge import group_similarity
 from stillroom.kinds import AskedTeacher, Model, Student, Teacher
 from stillroom.progress import Show, Silent
-from stillroom.recipe import Recipe
+from stillroom.recipe import Recipe, locate, read_tree
 from stillroom.rows import Questions, Splits
 from stillroom.rundir import FOLDER, RunDir, fingerprint, paths_start, write_file
+from stillroom.teachers.python import Python
 from stillroom.teachers.trained import Trained
 
 if TYPE_CHECKING:
@@ -36,6 +37,8 @@ TRAINING_BYTES = 16
 """Of each weight while it is trained: itself, its gradient, and two running means."""
 TRIED_ROWS = 2
 """A teacher that stands ready is tried on so many rows before anything is spent."""
+ASKED = "transfer_set/asked.json"
+"""Which answers are a run's, wherever its store is."""
 
 
 @dataclass
@@ -81,13 +84,17 @@ class Run:
 def load(recipe: Recipe | Mapping[str, Any] | str | Path, teacher: Any = None) -> tuple[Recipe, Path]:
     """The recipe, with a Python teacher in it if one is given, and the folder its relative paths start from."""
     folder = Path()
-    if isinstance(recipe, str | Path):
-        loaded, folder = Recipe.load(recipe), paths_start(Path(recipe))
+    if isinstance(recipe, Recipe):
+        loaded = recipe
     else:
-        loaded = recipe if isinstance(recipe, Recipe) else Recipe.from_tree(dict(recipe))
+        if isinstance(recipe, str | Path):
+            tree, folder = read_tree(Path(recipe)), paths_start(Path(recipe))
+        else:
+            tree = locate(dict(recipe))
+        if teacher is not None:
+            tree.setdefault("teacher", {"kind": "python"})
+        loaded = Recipe.from_tree(tree)
     if teacher is not None:
-        from stillroom.teachers.python import Python
-
         given = teacher if isinstance(teacher, Teacher) else Python.of(teacher)
         loaded = loaded.model_copy(update={"teacher": given})
     return loaded, folder
@@ -211,6 +218,8 @@ def _check_teacher(run: Run, teacher: Teacher, where: str) -> None:
         if isinstance(member, Trained):
             _check_model(run, member.model, f"{at}.model")
             continue
+        if isinstance(member, Python) and member.given is None and (run.dir.path / ASKED).is_file():
+            continue  # its answers are kept, and are all that is read of it
         built = member.build(run.dir.path / "teacher" / str(place), run.folders, classes)
         gives = gives & built.gives
         _check_answers(built, run.splits, at)

@@ -37,7 +37,7 @@ def plan(recipe: Recipe, folder: Path) -> dict[str, Any]:
     known = int(joined(splits.train, splits.omitted).labelled_N.sum())
     asked = len(splits.train) * (0 if recipe.transfer_set.live else len(views_of(recipe)))
     asked += len(splits.validation) + len(splits.test)
-    seconds, largest = 0.0, 0
+    seconds, largest, tuned = 0.0, 0, 0
     for member in members:
         if isinstance(member, Trained):
             step_s, held = _cost_of(run, member.model, member.training(), shape, classes)
@@ -49,7 +49,7 @@ def plan(recipe: Recipe, folder: Path) -> dict[str, Any]:
         step_s, held = _cost_of(role.run, arm.student.architecture(), arm.training, shape, classes)
         tries = sum(one.heat() == "auto" for one in role.objectives) * len(TEMPERATURES)
         seconds += step_s * _steps(arm.training, len(splits.train)) * (recipe.seeds + tries)
-        largest = max(largest, held)
+        largest, tuned = max(largest, held), tuned + tries
     asked_bytes = asked * (2 * classes + 24) * (len(members) + (len(members) > 1))
     encoded = 4 * (len(splits.train) + len(splits.omitted)) * _size(shape)
     price = recipe.evaluation.price
@@ -62,7 +62,7 @@ def plan(recipe: Recipe, folder: Path) -> dict[str, Any]:
         "teachers asked": len(members),
         "teacher calls": asked * len(members),
         "teacher tokens": 0,
-        "models trained": sum(member.trains for member in members) + len(found) * recipe.seeds,
+        "models trained": sum(member.trains for member in members) + len(found) * recipe.seeds + tuned,
         "roles": ", ".join(role.name for role in found),
         "seeds": recipe.seeds,
         "disk_mib": round((asked_bytes + largest * len(found) * recipe.seeds / 4) / 2**20 + 1, 1),

@@ -11,12 +11,19 @@ from stillroom.kinds import AskedTeacher, Teacher, parse
 from stillroom.recipe import Training
 from stillroom.rows import joined
 from stillroom.rundir import fingerprint
-from stillroom.stages.opening import Run, seen_as, working
+from stillroom.stages.ask import answers_of
+from stillroom.stages.opening import ASKED, Run, seen_as, working
+from stillroom.teachers.python import Python
 
 
 def teach(run: Run) -> AskedTeacher:
-    """Train the recipe's teacher where it must be, and build it."""
-    return trained_and_built(run, run.recipe.teacher, run.teacher_home, "teacher")
+    """Train the recipe's teacher where it must be, and build it; one given from Python earlier answers from what is kept."""
+    teacher = run.recipe.teacher
+    if isinstance(teacher, Python) and teacher.given is None and (run.dir.path / ASKED).is_file():
+        from stillroom.transfer_set.ask import KeptTeacher
+
+        return KeptTeacher(answers_of(run.dir.path))
+    return trained_and_built(run, teacher, run.teacher_home, "teacher")
 
 
 def trained_and_built(run: Run, teacher: Teacher, home: str, words: str) -> AskedTeacher:

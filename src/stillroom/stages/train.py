@@ -47,13 +47,18 @@ def roles(run: Run) -> list[Role]:
     found = [Role("student", run, recipe.objectives)]
     if run.splits.train.labelled_N.any():
         found.append(Role("control", run, (parse("objective", {"kind": "hard_label"}),), labels_alone=True))
-    if any(objective.kind == "soft_target" for objective in recipe.objectives):
+    if any(_is_soft(objective) for objective in recipe.objectives):
         found.append(Role("hard_teacher", run, tuple(_hardened(objective) for objective in recipe.objectives)))
     return found + [Role(name, arm, arm.recipe.objectives) for name, arm in run.arms.items()]
 
 
+def _is_soft(objective: Objective) -> bool:
+    """It learns from more of the teacher's probabilities than their top."""
+    return "probabilities" in objective.required()
+
+
 def _hardened(objective: Objective) -> Objective:
-    if objective.kind != "soft_target":
+    if not _is_soft(objective):
         return objective
     found: Objective = parse("objective", {"kind": "hard_label", "from": "teacher", "weight": objective.weight})
     return found
