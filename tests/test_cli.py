@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -97,14 +98,16 @@ def test_kinds_shows_all_and_guesses() -> None:
 
 
 def test_help_is_quick() -> None:
+    """Counted in processor time: it is what the program can answer for on a machine that has other work."""
     times = []
     for _ in range(5):
-        started = time.perf_counter()
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
         found = subprocess.run(
             [sys.executable, "-m", "stillroom", "--help"], capture_output=True, text=True, check=True
         )
-        times.append(time.perf_counter() - started)
-    assert min(times) < 0.3
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        times.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+    assert 0 < min(times) < 0.3
     assert "distill" in found.stdout
 
 
@@ -359,6 +362,7 @@ def test_runs_lists_them(finished: Path, tmp_path: Path) -> None:
 def test_compare(finished: Path) -> None:
     assert "student: accuracy" in done("compare", finished, finished).out
     found = json.loads(done("compare", finished, finished, "--json").out)
+    assert found["mcnemar"] == {"only_first": 0, "only_second": 0, "p_value": 1.0}
     card = json.loads((finished / "scorecard.json").read_text())
     assert found["runs"] == [str(finished)] * 2
     assert found["figures"]["student: accuracy"] == [card["models"]["student"]["accuracy"]] * 2

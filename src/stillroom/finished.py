@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 
 from stillroom.errors import CorruptFile, DataError, InputError, ModelError, StillroomError
+from stillroom.evaluation.intervals import mcnemar
+from stillroom.evaluation.predictions import read_test
 from stillroom.questions.sources import read_rows
 from stillroom.rows import Questions, Raw, take_rows
 from stillroom.rundir import path_errors, read_json, write_file
@@ -164,10 +166,17 @@ def side_by_side(runs: Sequence[Path]) -> dict[str, Any]:
             if any(values):
                 figures[f"{model}: {key}"] = values
     figures["gap_recovered"] = [card["gap_recovered"] for card in cards]
-    notes = []
-    if len({card["rows"]["test"] for card in cards}) > 1:
-        notes.append("these runs were tested on different numbers of rows, so their figures are not comparable")
-    return {"runs": [str(run) for run in runs], "figures": figures, "notes": notes}
+    said = [read_test(run / "evaluation" / "predictions", "student") for run in runs]
+    found: dict[str, Any] = {"runs": [str(run) for run in runs], "figures": figures, "notes": []}
+    if any(not np.array_equal(one.key_N, said[0].key_N) for one in said):
+        found["notes"].append("these runs were tested on different rows, so their figures are not comparable")
+    elif len(said) == 2:
+        found["mcnemar"] = mcnemar(said[0].right_N, said[1].right_N)
+        found["notes"].append(
+            "of the first seeds' students, {only_first} test rows are right in the first run alone and {only_second} in the "
+            "second alone; McNemar's exact p = {p_value:.3g}".format(**found["mcnemar"])
+        )
+    return found
 
 
 def export(run: Path, form: str, out: Path) -> int:

@@ -66,7 +66,7 @@ def sit(exam: Exam, folder: Path) -> tuple[dict[str, Any], predicted.Predictions
             exam.teacher_test.log_probabilities_NC[None].astype(np.float32),
             None if validation is None else validation.log_probabilities_NC[None].astype(np.float32),
         )
-    predicted.write(found, folder / "predictions", splits.classes)
+    predicted.write(found, folder / "predictions", splits)
     scores = score(
         found.said, splits.test.label_N, splits.validation.label_N, splits.classes, similarity_CC=_similarity(exam)
     )

@@ -1,6 +1,8 @@
 """Predict once: every model's log-probabilities on validation and test, written down before anything is computed.
 
     FOLDER/<model>.<seed>.<split>.f32    raw float32 [N, C]
+    FOLDER/<split>.keys.u8               content keys, 16 bytes a row
+    FOLDER/<split>.labels.i64            places among the classes, -1 for none
     FOLDER/predictions.json              models, seeds, classes, numbers of rows
 
 Everything the scorecard says of quality is computed from these files and the labels. Knows no figure.
@@ -19,8 +21,8 @@ from stillroom.errors import NotFinite
 from stillroom.evaluation.scores import Said
 from stillroom.models.classifier import Classifier
 from stillroom.models.device import Device
-from stillroom.rows import Array, Splits
-from stillroom.rundir import write_file, write_json
+from stillroom.rows import KEY_BYTES, Array, Splits
+from stillroom.rundir import read_json, write_file, write_json
 from stillroom.training.class_prior import oracle_bias
 
 
@@ -78,9 +80,12 @@ def _moved(said_SNC: Array, bias_SC: Array) -> Array:
     return found
 
 
-def write(predictions: Predictions, folder: Path, classes: list[Any]) -> None:
-    """Write every prediction as raw float32, then the list of what there is."""
-    listed: dict[str, Any] = {"classes": classes, "models": {}}
+def write(predictions: Predictions, folder: Path, splits: Splits) -> None:
+    """Write every prediction as raw float32, the rows' keys and labels, then the list of what there is."""
+    listed: dict[str, Any] = {"classes": splits.classes, "models": {}}
+    for split, questions in (("test", splits.test), ("validation", splits.validation)):
+        write_file(folder / f"{split}.keys.u8", questions.key_N.tobytes())
+        write_file(folder / f"{split}.labels.i64", questions.label_N.astype(np.int64).tobytes())
     for name, said in predictions.said.items():
         listed["models"][name] = {"seeds": said.seeds, "test_rows": said.test_SNC.shape[1]}
         for split, said_SNC in (("test", said.test_SNC), ("validation", said.validation_SNC)):
@@ -89,3 +94,28 @@ def write(predictions: Predictions, folder: Path, classes: list[Any]) -> None:
             for seed, said_NC in enumerate(said_SNC):
                 write_file(folder / f"{name}.{seed}.{split}.f32", said_NC.astype(np.float32).tobytes())
     write_json(folder / "predictions.json", listed)
+
+
+@dataclass(frozen=True)
+class Written:
+    """What one seed of one model said of the test rows, as it was written."""
+
+    key_N: Array
+    label_N: Array
+    log_probabilities_NC: Array
+
+    @property
+    def right_N(self) -> Array:
+        """True where the model is right."""
+        found: Array = self.log_probabilities_NC.argmax(1) == self.label_N
+        return found
+
+
+def read_test(folder: Path, model: str, seed: int = 0) -> Written:
+    """Predictions of the test rows from what `write` wrote."""
+    classes = len(read_json(folder / "predictions.json")["classes"])
+    return Written(
+        np.fromfile(folder / "test.keys.u8", np.uint8).reshape(-1, KEY_BYTES),
+        np.fromfile(folder / "test.labels.i64", np.int64),
+        np.fromfile(folder / f"{model}.{seed}.test.f32", np.float32).reshape(-1, classes),
+    )
