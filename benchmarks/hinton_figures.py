@@ -282,16 +282,28 @@ def _soft_minus(card: Mapping[str, Any], other: str) -> Mapping[str, Any]:
     }
 
 
+SHORT = {"hard_teacher": "hard answers", "smoothed": "label smoothing", "permuted": "permuted wrong classes"}
+
+
 def verdict(card: Mapping[str, Any]) -> str:
     """In words: against which arms soft targets were better, worse or neither, in errors and in severity."""
-    said = []
+    said, errors = [], {}
     for name in OTHERS:
         for what in ("errors", "mistake_severity"):
             ends = _soft_minus(card, name).get(what, {}).get("ci95")
             if ends is not None:
                 how = "better than" if ends[1] < 0 else "worse than" if ends[0] > 0 else "not told apart from"
-                said.append(f"{how} {NAMES[name]!r} in {what.replace('_', ' ')}")
-    return "Soft targets were " + "; ".join(said) + "."
+                said.append(f"{how} {SHORT[name]} in {what.replace('_', ' ')}")
+                errors[name] = errors.get(name, False) or ends[1] < 0
+    told = "Soft targets were " + "; ".join(said) + "."
+    if errors.get("smoothed") and errors.get("permuted"):
+        return told + " So what they say of the wrong classes is what helps."
+    if errors.get("hard_teacher"):
+        return (
+            told
+            + " So it helps that targets are soft; that it matters what they say of the wrong classes is not shown."
+        )
+    return told + " So nothing is shown for soft targets here."
 
 
 def read_arms(name: str, title: str, note: str) -> Read:

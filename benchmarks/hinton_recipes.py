@@ -48,7 +48,7 @@ class Sizes:
     photo_validation: int = 600
     photo_members: int = 3
     photo_member_epochs: int = 10
-    photo_epochs: int = 10
+    photo_epochs: int = 8
     thirty_epochs: int = 20
     thirty_seeds: int = 3
     thirty_validation: int = 5000

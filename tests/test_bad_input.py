@@ -185,6 +185,13 @@ def test_a_recipe_in_json_names_lines_too(here: Path) -> None:
         ({"budget": {"usd": 1}}, "budget.usd", "a budget in USD needs a price"),
         ({"training": {"mixup": 0.2}}, "training.mixup", "Set transfer_set.live: true"),
         ({"training": {"mixup": 0.2}, "transfer_set": {"live": True}}, "training.mixup", "columns cannot be mixed"),
+        ({"teacher": {**TRAINED, "mixup": 0.2}}, "teacher.mixup", "columns cannot be mixed"),
+        ({"teacher": {**TRAINED, "class_prior": "uniform"}}, "teacher, line ", "class_prior is for students"),
+        (
+            {"transfer_set": {"live": True, "wrong_classes": "permuted"}},
+            "transfer_set.wrong_classes",
+            "a live teacher has none",
+        ),
         ({"device": "cuda:7"}, "device", "this machine has no"),
         ({"seeds": True}, "seeds, line 3", "seeds: should be a number, not true"),
         ({"transfer_set": {"store": "data.csv"}}, "transfer_set.store, data.csv", "this is a file"),
@@ -424,6 +431,28 @@ def test_recorded_answers(change: Any, told: str, here: Path) -> None:
     write_csv(here / "answers.csv", change(answers(rows_of())))
     line = refused(trained_by(kind="recorded", source="answers.csv"), told, "answers.csv")
     assert "row" in line or "column" in line
+
+
+def test_recorded_answers_to_other_rows(here: Path) -> None:
+    """By their key they would pass for answers to the mixed or moved rows that a student is shown."""
+    write_csv(here / "answers.csv", answers(rows_of()))
+    tree = trained_by(kind="recorded", source="answers.csv")
+    refused({**tree, "transfer_set": {"live": True}}, "are to the rows as they are", "teacher, transfer_set.live")
+
+
+def test_recorded_log_probabilities_that_add_up_to_less(here: Path) -> None:
+    write_csv(here / "answers.csv", [{**row, "logp_ham": -1.0, "logp_spam": -5.0} for row in rows_of()])
+    refused(trained_by(kind="recorded", source="answers.csv"), "is no probability distribution", "answers.csv, row 1")
+
+
+def test_a_class_prior_of_labels_without_a_label(here: Path) -> None:
+    rows = rows_of()
+    write_csv(here / "unlabelled.csv", [{**row, "label": ""} for row in rows])
+    write_csv(here / "answers.csv", answers(rows))
+    source = {"train": "unlabelled.csv", "validation": "data.csv", "test": "data.csv"}
+    tree = trained_by(kind="recorded", source="answers.csv")
+    tree |= {"questions": {"kind": "dataset", "source": source}, "training": {"class_prior": "labels"}}
+    refused(tree, "there is no label to count a class prior from", "training.class_prior")
 
 
 def without(row: dict[str, Any], *names: str) -> dict[str, Any]:

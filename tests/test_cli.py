@@ -278,8 +278,12 @@ def test_a_budget_in_usd_needs_a_price_and_holds(here: Path) -> None:
 
 def test_an_interrupt_is_130_and_the_run_goes_on(here: Path) -> None:
     words = ["training.epochs=100000", "training.checkpoint_seconds=0.2"]
+    # A shell that starts the tests in the background has them ignore SIGINT, and a child would inherit that.
     process = subprocess.Popen(
-        [sys.executable, "-m", "stillroom", "distill", "tiny.yaml", *words], stderr=subprocess.PIPE, text=True
+        [sys.executable, "-m", "stillroom", "distill", "tiny.yaml", *words],
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     run = here / "runs" / "tiny"
     waited = time.monotonic()
@@ -287,7 +291,10 @@ def test_an_interrupt_is_130_and_the_run_goes_on(here: Path) -> None:
         assert time.monotonic() - waited < 60
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
-    error = process.communicate(timeout=60)[1]
+    try:
+        error = process.communicate(timeout=60)[1]
+    finally:
+        process.kill()
     assert process.returncode == 130
     assert "error: stopped by hand." in error.splitlines()[-1]
     assert "Traceback" not in error

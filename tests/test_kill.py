@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from stillroom import flow
+from stillroom.rundir import RunDir
 
 pytestmark = pytest.mark.kill
 
@@ -111,6 +112,18 @@ def test_killed_once_at_each_of_many_points(tmp_path: Path, data: Path) -> None:
         assert not run_in_child(tree, run, point)
         flow.distill(tree, run, until="evaluate")
         assert digests(run) == expected, f"killed at commit point {point} of {points}"
+
+
+def test_a_checkpoint_outlives_its_stage_until_it_is_sealed(tmp_path: Path) -> None:
+    run = RunDir(tmp_path)
+    with pytest.raises(KeyboardInterrupt), run.stage("student", "this"):
+        run.work_of("student", "this").mkdir(parents=True)
+        raise KeyboardInterrupt
+    assert run.work_of("student", "this").is_dir()
+    with run.stage("student", "this") as folder:
+        assert folder is not None
+        assert run.work_of("student", "this").is_dir()
+    assert not run.work_of("student", "this").exists()
 
 
 def test_killed_at_random_moments(tmp_path: Path, data: Path) -> None:

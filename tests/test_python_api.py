@@ -150,6 +150,13 @@ class Network(torch.nn.Module):
         return self.dropout(self.layer(rows.flatten(1)))
 
 
+def test_a_teacher_from_python_teaches_the_arms_too(here: Path) -> None:
+    tree = numbers(here) | {"arms": {"hot": {"objectives": [{"kind": "soft_target", "temperature": 8}]}}}
+    run = stillroom.distill(tree, here / "run", teacher=lambda rows: np.full((len(rows), 2), 0.5))
+    assert "hot" in models(run)
+    assert len(asked(run.path)) == 1
+
+
 def test_a_torch_teacher(here: Path) -> None:
     torch.manual_seed(0)
     module = Network(2, 2)
@@ -416,6 +423,21 @@ def test_class_prior(prior: str, here: Path) -> None:
     assert any(bias)
 
 
+@pytest.mark.parametrize("sections", [{"transfer_set": {"live": True}}, {"questions": "augmented"}])
+def test_a_class_prior_of_the_teacher_is_of_the_rows_as_they_are(sections: dict[str, Any], here: Path) -> None:
+    """Also where the students learn from other answers: of a live teacher, or to augmented views."""
+    questions = images(here) if "questions" in sections else recipe()["questions"]
+    tree = recipe(**{**sections, "questions": questions}, training={"epochs": 1, "class_prior": "teacher"})
+    run = stillroom.distill(tree, here / "run")
+    assert any(read_json(run.path / "student" / "config.json")["class_bias"])
+
+
+def test_an_arm_may_want_more_answers_than_the_student(here: Path) -> None:
+    arms = {"stored": {"transfer_set": {"live": False}}, "prior": {"training": {"class_prior": "teacher"}}}
+    run = stillroom.distill(recipe(transfer_set={"live": True}, arms=arms), here / "run")
+    assert set(arms) <= set(models(run))
+
+
 @pytest.mark.parametrize("kind", ["saved", "trained", "ensemble"])
 def test_an_independent_teacher(kind: str, here: Path, saved: str) -> None:
     other: dict[str, Any] = {
@@ -492,6 +514,31 @@ def test_recorded_answers_for_the_training_rows_alone(here: Path) -> None:
     assert "accuracy" not in models(run).get("teacher", {})
     assert "accuracy" in models(run)["student"]
     assert (run.path / "report.html").is_file()
+
+
+def test_another_column_of_recorded_answers_is_another_teacher(here: Path) -> None:
+    other = {"ham": "spam", "spam": "ham"}
+    write_csv(here / "answers.csv", [{**row, "right": row["label"], "wrong": other[row["label"]]} for row in rows_of()])
+    for column, accuracy in (("right", 1), ("wrong", 0)):
+        teacher = {"kind": "recorded", "source": "answers.csv", "answer": column}
+        objectives = [{"kind": "hard_label", "from": "teacher"}]
+        run = stillroom.distill(recipe(teacher=teacher, objectives=objectives), here / "run")
+        assert models(run)["teacher"]["accuracy"]["mean"] == accuracy
+
+
+def test_a_licence_that_is_said_later_reaches_the_card(here: Path) -> None:
+    run = stillroom.distill(recipe(), here / "run")
+    trained = len(events(run.path, "trained"))
+    stillroom.distill(recipe(teacher={**TRAINED, "licence": "CC-BY-4.0"}), here / "run")
+    assert "CC-BY-4.0" in (run.path / "student" / "README.md").read_text()
+    assert len(events(run.path, "trained")) == trained
+
+
+def test_spoiled_answers_beside_the_hidden_layer(here: Path) -> None:
+    objectives = [{"kind": "hidden"}, {"kind": "soft_target"}]
+    arms = {"labels": {"objectives": [{"kind": "hard_label"}]}}
+    tree = recipe(objectives=objectives, transfer_set={"wrong_classes": "permuted"}, arms=arms)
+    assert "labels" in models(stillroom.distill(tree, here / "run"))
 
 
 def test_chosen_answers_teach_by_hard_labels(here: Path) -> None:

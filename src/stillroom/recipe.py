@@ -230,6 +230,12 @@ class Recipe(Knobs):
                 where="training.mixup",
                 cure="Set transfer_set.live: true, or mixup: 0",
             )
+        if self.transfer_set.live and self.transfer_set.wrong_classes != "teacher":
+            raise RecipeError(
+                "wrong classes are spoiled in stored answers, and a live teacher has none",
+                where="transfer_set.wrong_classes",
+                cure="Set transfer_set.live: false",
+            )
         if self.budget.usd is not None and self.evaluation.price is None:
             raise RecipeError(
                 "a budget in USD needs a price",

@@ -245,7 +245,10 @@ class RunDir:
 
     @contextmanager
     def stage(self, name: str, made_from: str) -> Iterator[Path | None]:
-        """Yield the folder to fill, or None where it is finished already; sealed when the block ends well."""
+        """Yield the folder to fill, or None where it is finished already; sealed when the block ends well.
+
+        Its working folder goes once it is sealed, not before: a kill in between would cost all of the work.
+        """
         folder = self.path / name
         if is_sealed(folder, made_from):
             yield None
@@ -254,6 +257,11 @@ class RunDir:
         folder.mkdir(parents=True)
         yield folder
         seal(folder, made_from)
+        shutil.rmtree(self.work_of(name, made_from), ignore_errors=True)
+
+    def work_of(self, name: str, made_from: str) -> Path:
+        """Where the stage keeps its checkpoints while it fills its folder."""
+        return self.work / fingerprint(name, made_from)[:16]
 
     def discard(self, folder: Path) -> None:
         """Remove a stale or half-written folder, its manifest first, so that no half of it can pass for whole."""

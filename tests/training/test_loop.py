@@ -18,6 +18,7 @@ from stillroom.recipe import Training
 from stillroom.rows import Questions
 from stillroom.training import schedule
 from stillroom.training.batches import Batches, Source
+from stillroom.training.fit import steps_in
 from stillroom.training.loop import Hooks, Trainer
 
 
@@ -122,11 +123,48 @@ def test_patience_keeps_the_best_weights(tmp_path: Path) -> None:
         kept.append({name: tensor.clone() for name, tensor in network.state_dict().items()})
         return {"validation_loss": next(losses)}
 
-    trained = trainer(tmp_path, Training(batch_size=40, patience=2), 20, validate=look)
+    trained = trainer(tmp_path, Training(batch_size=40, epochs=20, patience=2), 20, validate=look)
     history = trained.train()
     assert history.best_epoch == 2
     assert len(kept) == 4
     assert all(torch.equal(tensor, weights(trained)[name]) for name, tensor in kept[1].items())
+
+
+@pytest.mark.parametrize(("rows", "batch_size", "accumulate"), [(90, 10, 8), (100, 100, 4), (90, 10, 1), (90, 10, 3)])
+def test_an_epoch_is_one_pass_however_steps_accumulate(rows: int, batch_size: int, accumulate: int) -> None:
+    """To the last step, which may begin another pass."""
+    knobs = Training(epochs=10, batch_size=batch_size, accumulate=accumulate)
+    batches = 10 * -(-rows // batch_size)
+    assert batches <= steps_in(knobs, rows) * accumulate < batches + accumulate
+
+
+def test_a_control_on_few_labels_has_the_students_epochs(tmp_path: Path) -> None:
+    """Its patience must not end after so many passes over its own few rows."""
+    looks = []
+
+    def look(network: torch.nn.Module) -> dict[str, float]:
+        looks.append(1)
+        return {"validation_loss": 1.0 + len(looks)}
+
+    knobs = Training(batch_size=8, epochs=10, patience=3)
+    steps = steps_in(knobs, 80)
+    history = trainer(tmp_path, knobs, steps, questions(8), validate=look).train()
+    assert history.best_epoch == 1
+    assert history.curve[-1]["epoch"] >= 3
+    assert history.steps >= 30, "10 steps an epoch, as the student's 80 rows have it"
+
+
+def test_mixup_without_a_teacher_mixes_too() -> None:
+    """The control, and a teacher that is trained on labels, are mixed as the student is."""
+    rows = questions(20)
+    source = Source(rows, inputs.learn(rows.raw))
+    plain, mixed = Batches(source, 8, 1, Device())(0), Batches(source, 8, 1, Device(), mixup=0.5)(0)
+    assert mixed.mixed_label_B is not None
+    places = [
+        place for row in range(8) for place in range(8)
+        if torch.allclose(mixed.mix * plain.input[row] + (1 - mixed.mix) * plain.input[place], mixed.input[row], atol=1e-5)
+    ]  # fmt: skip
+    assert sorted(places) == list(range(8)), "each row is mixed with another one of the batch"
 
 
 def test_a_loss_that_is_not_finite_stops_with_the_step(tmp_path: Path) -> None:

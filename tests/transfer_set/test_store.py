@@ -12,7 +12,7 @@ import pytest
 from stillroom.errors import CorruptFile, NotFinite, RunBusy, WrongAnswer
 from stillroom.rows import Answers, Questions
 from stillroom.transfer_set.ask import KeptTeacher, ask
-from stillroom.transfer_set.store import Store, places
+from stillroom.transfer_set.store import Store, open_kept, places
 
 
 class Rule:
@@ -137,6 +137,23 @@ def test_an_answer_that_is_not_finite_keeps_nothing(tmp_path: Path) -> None:
         sum(ask_all(tmp_path, teacher, questions.take(np.arange(10))).header.classes == teacher.classes for _ in "1")
         == 1
     )
+
+
+def test_a_hidden_layer_too_large_for_16_bits_keeps_nothing(tmp_path: Path) -> None:
+    questions = Questions.of(np.array([[1.0, -1.0, 0.0, 0.0], [7e4, -7e4, 0.0, 0.0]]))
+    with pytest.raises(NotFinite, match=r"question 1 .*hidden"):
+        ask_all(tmp_path, Rule(), questions)
+    assert not list(tmp_path.rglob("*.f16"))
+
+
+def test_a_reader_leaves_alone_what_another_process_is_writing(tmp_path: Path) -> None:
+    kept = ask_all(tmp_path, Rule(), some(20, 7))
+    staged = kept.folder / "000002.staged"
+    staged.mkdir()
+    assert len(open_kept(kept.folder)) == 20
+    assert staged.is_dir()
+    ask_all(tmp_path, Rule(), some(5, 9))
+    assert not staged.exists(), "who holds the store clears up what a killed process left"
 
 
 def test_another_teachers_folder_is_refused(tmp_path: Path) -> None:

@@ -125,7 +125,7 @@ class Dataset(QuestionSource):
         notes: list[str] = []
         rows = self._split(whole, notes)
         omitted = self._omit(rows, classes, notes)
-        self._unlabel(rows, classes, notes)
+        omitted = self._unlabel(rows, omitted, notes)
         if alone:
             notes.append("no training row has a label: the student learns from the teacher alone, and has no control")
         for role in ROLES[alone:]:
@@ -179,10 +179,10 @@ class Dataset(QuestionSource):
                 rows[role] = rows[role].take(np.flatnonzero(~out[role]))
         return omitted
 
-    def _unlabel(self, rows: dict[str, Questions], classes: Sequence[Any], notes: list[str]) -> None:
-        """Keep `labelled` labels of train, stratified."""
+    def _unlabel(self, rows: dict[str, Questions], omitted: Questions, notes: list[str]) -> Questions:
+        """Keep `labelled` labels of train, stratified, and the same share of the omitted rows'; returns those rows."""
         if self.labelled is None:
-            return
+            return omitted
         train = rows["train"]
         there = int(train.labelled_N.sum())
         kinds = len(np.unique(train.label_N[train.labelled_N]))
@@ -193,14 +193,23 @@ class Dataset(QuestionSource):
                 where="questions.labelled",
                 cure=f"Choose a number from {kinds} to {there}",
             )
-        kept = draw(train.label_N, train.key_N, self.labelled, 0, self.seed, "labelled")
-        label_N = np.full(len(train), UNLABELLED, np.int64)
-        label_N[kept] = train.label_N[kept]
-        rows["train"] = replace(train, label_N=label_N)
+        rows["train"] = self._with_labels(train, self.labelled)
         notes.append(
-            f"{len(kept):,} of {there:,} training labels kept, stratified, seed {self.seed}; validation "
+            f"{self.labelled:,} of {there:,} training labels kept, stratified, seed {self.seed}; validation "
             f"({len(rows['validation']):,} rows) and test stay labelled"
         )
+        if not len(omitted):
+            return omitted
+        # A teacher learns from these too, and a class prior counts them: with all their labels they would be too many.
+        least = len(np.unique(omitted.label_N))
+        return self._with_labels(omitted, max(least, round(len(omitted) * self.labelled / there)))
+
+    def _with_labels(self, questions: Questions, wanted: int) -> Questions:
+        """The same questions with so many of their labels, stratified."""
+        kept = draw(questions.label_N, questions.key_N, wanted, 0, self.seed, "labelled")
+        label_N = np.full(len(questions), UNLABELLED, np.int64)
+        label_N[kept] = questions.label_N[kept]
+        return replace(questions, label_N=label_N)
 
     def _weigh(self, label_N: Array, classes: Sequence[Any]) -> Array:
         """A weight for each training row; 1 for a row without a label."""

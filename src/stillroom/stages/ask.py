@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from stillroom.errors import InputError, WrongAnswer
 from stillroom.kinds import AskedTeacher
-from stillroom.rows import Questions
+from stillroom.rows import PLAIN_VIEW, Questions
 from stillroom.rundir import read_json, write_json
 from stillroom.stages.opening import ASKED, Run, seen_as, views_of
 
@@ -63,12 +63,14 @@ def _ask_one(run: Run, teacher: AskedTeacher, kind: str, licences: dict[str, str
     recipe, splits = run.recipe, run.splits
     shared = recipe.transfer_set.store
     store = Store(run.dir.path / "transfer_set" if shared is None else run.folders[0] / shared)
-    views = views_of(recipe)
+    views = [] if recipe.transfer_set.live else views_of(recipe)
+    # The teacher's class prior is its mean answer to the rows as they are, whatever view the students learn from.
+    prior = [PLAIN_VIEW] if recipe.training.class_prior == "teacher" else []
     asking: list[tuple[str, Questions, Sequence[int]]] = [
-        ("train", splits.train, () if recipe.transfer_set.live else views),
-        ("omitted", splits.omitted, (0,) if recipe.training.class_prior == "teacher" else ()),
-        ("validation", splits.validation, (0,)),
-        ("test", splits.test, (0,)),
+        ("train", splits.train, sorted({*views, *prior})),
+        ("omitted", splits.omitted, prior),
+        ("validation", splits.validation, (PLAIN_VIEW,)),
+        ("test", splits.test, (PLAIN_VIEW,)),
     ]
     if isinstance(teacher, CallableTeacher) and not teacher.fingerprint:
         teacher.identify(splits.train)

@@ -26,13 +26,16 @@ def evaluate(run: Run, asked: AskedTeacher, kept: Kept) -> None:
     """Predict once, write the predictions, and compute the scorecard from them. The test split is read here only."""
     models = {role.name: [run.dir.path / role.folder(seed) for seed in range(run.recipe.seeds)] for role in roles(run)}
     taught = _taught_folders(run)
+    other = run.recipe.evaluation.independent_teacher
+    independent = None if other is None else trained_and_built(run, other, "independent", "independent teacher")
     manifests = [read_json(folder / "manifest.json") for folders in models.values() for folder in folders]
     made_from = fingerprint(
-        FORMAT, manifests, asked.fingerprint, run.splits.fingerprint(), run.recipe.evaluation.model_dump(mode="json"),
+        FORMAT, manifests, asked.fingerprint, run.splits.fingerprint(), run.recipe.to_tree(),
+        None if independent is None else independent.fingerprint,
     )  # fmt: skip
     with run.dir.stage("evaluation", made_from) as folder:
         if folder is not None:
-            _evaluate(run, _exam(run, asked, kept, models, taught), kept, folder)
+            _evaluate(run, _exam(run, asked, kept, models, taught, independent), kept, folder)
     # The one at the top of the run is for people and programs; lost or changed, it comes back.
     scorecard = (run.dir.path / "evaluation" / SCORECARD).read_bytes()
     shown = run.dir.path / SCORECARD
@@ -55,7 +58,10 @@ def _evaluate(run: Run, exam: Exam, kept: Kept, folder: Path) -> None:
         done(1)
 
 
-def _exam(run: Run, asked: AskedTeacher, kept: Kept, models: dict[str, list[Path]], taught: list[Path]) -> Exam:
+def _exam(
+    run: Run, asked: AskedTeacher, kept: Kept, models: dict[str, list[Path]], taught: list[Path],
+    independent: AskedTeacher | None,
+) -> Exam:  # fmt: skip
     from stillroom.evaluation.cost import Spent
     from stillroom.evaluation.exam import Exam
     from stillroom.rows import Answers
@@ -69,6 +75,8 @@ def _exam(run: Run, asked: AskedTeacher, kept: Kept, models: dict[str, list[Path
 
     recipe, events = run.recipe, run.dir.events()
     trained = {one["name"]: one["seconds"] for one in events if one["event"] in ("trained", "taught")}
+    # One student, and those on which its temperature was tried, are what a user of it cannot do without.
+    needed = [seconds for name, seconds in trained.items() if name == "student" or name.startswith("tuning/student/")]
     # Answers of a teacher that the recipe no longer names were paid for, but not for this student.
     members = asked.members if isinstance(asked, AskedEnsemble) else []
     asked_now = {asked.fingerprint, *(member.fingerprint for member in members)}
@@ -76,17 +84,16 @@ def _exam(run: Run, asked: AskedTeacher, kept: Kept, models: dict[str, list[Path
     spent = Spent(
         asking_s=sum(one["seconds"] for one in asking),
         training_s=sum(trained.values()),
-        needed_training_s=trained.get("student"),
+        needed_training_s=sum(needed) if needed else None,
         teacher_calls=sum(one["calls"] for one in asking),
         teacher_tokens=0,
     )
-    other = recipe.evaluation.independent_teacher
     return Exam(
         recipe.name, run.splits, models, asked, taught, answers(run.splits.test), answers(run.splits.validation),
         recipe.evaluation, run.device,
         spent,
         sorted(set(run.splits.omitted.label_N.tolist()) - {-1}),
-        None if other is None else trained_and_built(run, other, "independent", "independent teacher"),
+        independent,
         {"rows": len(kept), "bytes": kept.size_bytes, "shared_bytes": 0}, versions(),
     )  # fmt: skip
 

@@ -6,7 +6,6 @@ Nothing is spent here: what can be found wrong is found wrong before the first s
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -23,9 +22,9 @@ from stillroom.errors import DataError, ModelError, RecipeError, WrongAnswer
 from stillroom.evaluation.dark_knowledge import group_similarity
 from stillroom.kinds import AskedTeacher, Model, Student, Teacher
 from stillroom.progress import Show, Silent
-from stillroom.recipe import Recipe, locate, read_tree
-from stillroom.rows import Questions, Splits
-from stillroom.rundir import FOLDER, RunDir, fingerprint, paths_start, write_file
+from stillroom.recipe import Recipe, Training, locate, read_tree
+from stillroom.rows import Questions, Splits, joined
+from stillroom.rundir import FOLDER, RunDir, paths_start, write_file
 from stillroom.teachers.python import Python
 from stillroom.teachers.trained import Trained
 
@@ -70,7 +69,10 @@ class Run:
         return {name: self._as_arm(name) for name in self.recipe.arms}
 
     def _as_arm(self, name: str) -> Run:
-        arm = Run(self.recipe.arm(name), self.dir, self.folders, self.show, self.clock, name)
+        recipe = self.recipe.arm(name)
+        if isinstance(recipe.teacher, Python):  # what was given from Python stands in no tree that an arm is laid over
+            recipe = recipe.model_copy(update={"teacher": self.recipe.teacher})
+        arm = Run(recipe, self.dir, self.folders, self.show, self.clock, name)
         if arm.recipe.questions == self.recipe.questions:
             arm.__dict__["splits"] = self.splits
         return arm
@@ -163,10 +165,6 @@ def check_data(run: Run) -> None:
             where="teacher",
             cure="Give labels, or a teacher of kind saved or recorded",
         )
-    if run.recipe.training.mixup and isinstance(splits.train.raw, dict):
-        raise RecipeError(
-            "columns cannot be mixed", where="training.mixup", cure="Use mixup with images or arrays only"
-        )
     store = run.recipe.transfer_set.store
     if store is not None and (run.folders[0] / store).is_file():
         raise RecipeError("this is a file", where=f"transfer_set.store, {store}", cure="Name a folder")
@@ -178,6 +176,7 @@ def check_data(run: Run) -> None:
     for checked in [run, *run.arms.values()]:
         at = f"arms.{checked.arm}." if checked.arm else ""
         checked.device  # noqa: B018 - a device that is not there is told now
+        _check_training(checked, checked.recipe.training, f"{at}training")
         _check_model(checked, checked.recipe.student, f"{at}student.model")
         if checked.splits is not splits and checked.splits.test.fingerprint() != splits.test.fingerprint():
             raise RecipeError(
@@ -186,6 +185,20 @@ def check_data(run: Run) -> None:
                 cure="An arm may change the training side of the questions only",
             )
         _check_teacher(checked, checked.recipe.teacher, f"{at}teacher")
+
+
+def _check_training(run: Run, knobs: Training, where: str) -> None:
+    """What a training's knobs ask of the rows must be there."""
+    if knobs.mixup and isinstance(run.splits.train.raw, dict):
+        raise RecipeError(
+            "columns cannot be mixed", where=f"{where}.mixup", cure="Use mixup with images or arrays only"
+        )
+    if knobs.class_prior == "labels" and not joined(run.splits.train, run.splits.omitted).labelled_N.any():
+        raise RecipeError(
+            "there is no label to count a class prior from",
+            where=f"{where}.class_prior",
+            cure="Choose teacher or uniform, or give labels",
+        )
 
 
 def _check_model(run: Run, part: Student | Model, where: str) -> None:
@@ -216,15 +229,30 @@ def _check_teacher(run: Run, teacher: Teacher, where: str) -> None:
     for place, member in enumerate(members):
         at = where if len(members) == 1 else f"{where}.{place}"
         if isinstance(member, Trained):
+            _check_training(run, member.training(), at)
             _check_model(run, member.model, f"{at}.model")
             continue
         if isinstance(member, Python) and member.given is None and (run.dir.path / ASKED).is_file():
             continue  # its answers are kept, and are all that is read of it
         built = member.build(run.dir.path / "teacher" / str(place), run.folders, classes)
         gives = gives & built.gives
+        if built.by_key and teacher is run.recipe.teacher:
+            _check_views(run.recipe, at)
         _check_answers(built, run.splits, at)
     if teacher is run.recipe.teacher:
         run.recipe.check(gives)
+
+
+def _check_views(recipe: Recipe, where: str) -> None:
+    """Answers looked up by a question's key are to the row as it was, and would pass for those to a mixed or moved one."""
+    knob = {"transfer_set.live": recipe.transfer_set.live, "questions.augment": bool(recipe.questions.augment)}
+    wrong = next((name for name, is_set in knob.items() if is_set), None)
+    if wrong is not None:
+        raise RecipeError(
+            "recorded answers are to the rows as they are, and to no others",
+            where=f"{where}, {wrong}",
+            cure=f"Take {wrong} out, or use a teacher that can be asked",
+        )
 
 
 def _check_answers(teacher: AskedTeacher, splits: Splits, where: str) -> None:
@@ -245,10 +273,8 @@ def working(run: Run, name: str, made_from: str, words: str, steps: int) -> Iter
     """A training's own working folder, for its checkpoints, and what its loop is to tell and ask."""
     from stillroom.training.loop import Hooks
 
-    work = run.dir.work / fingerprint(name, made_from)[:16]
     with run.show.stage(words, steps, "steps") as done:
-        yield work, Hooks(stepped=done, may_go_on=run.clock.check)
-    shutil.rmtree(work, ignore_errors=True)
+        yield run.dir.work_of(name, made_from), Hooks(stepped=done, may_go_on=run.clock.check)
 
 
 def views_of(recipe: Recipe) -> list[int]:

@@ -74,10 +74,18 @@ def train(run: Run, asked: AskedTeacher, kept: Kept) -> None:
         ):
             teacher = teach(role.run)
             answers = ask(role.run, teacher)
+        elif role.run.arm and _asks_for_more(role.run, run):
+            answers = ask(role.run, teacher)
         objectives = settled(role, teacher, answers)
         for seed in range(run.recipe.seeds):
             train_one(role, objectives, teacher, answers, seed, role.folder(seed), f"{role.name}, seed {seed}")
     shutil.rmtree(run.dir.work, ignore_errors=True)
+
+
+def _asks_for_more(arm: Run, run: Run) -> bool:
+    """An arm may want stored answers where the student's teacher is live, or a class prior of the teacher's."""
+    stored = run.recipe.transfer_set.live and not arm.recipe.transfer_set.live
+    return stored or arm.recipe.training.class_prior == "teacher" != run.recipe.training.class_prior
 
 
 def settled(role: Role, asked: AskedTeacher, kept: Kept) -> tuple[Objective, ...]:
@@ -88,8 +96,10 @@ def settled(role: Role, asked: AskedTeacher, kept: Kept) -> tuple[Objective, ...
     for heat in TEMPERATURES:
         name = f"tuning/{role.name}/{heat:g}"
         train_one(role, _heated(role.objectives, heat), asked, kept, 0, name, f"{role.name} at temperature {heat:g}")
-        last = read_json(run.dir.path / name / "history.json")["curve"][-1]
-        tried[heat] = (-last["validation_accuracy"], last["validation_loss"])
+        curve = read_json(run.dir.path / name / "history.json")["curve"]
+        # With patience the weights that are kept are those of the lowest loss, not the last.
+        kept_at = min(curve, key=lambda point: point["validation_loss"]) if run.recipe.training.patience else curve[-1]
+        tried[heat] = (-kept_at["validation_accuracy"], kept_at["validation_loss"])
     best = min(tried, key=lambda heat: tried[heat])
     found = {"temperature": best, "tried": {f"{heat:g}": {"accuracy": -a, "loss": b} for heat, (a, b) in tried.items()}}
     write_json(run.dir.path / "tuning" / role.name / "chosen.json", found)

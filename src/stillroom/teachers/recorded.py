@@ -7,6 +7,7 @@ messages whose last one is the label.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any, Literal
@@ -82,7 +83,8 @@ class Recorded(Teacher):
             raise DataError(
                 "an answer is not finite", where=f"{file}, row {row + 1}", cure="Give a probability in each cell"
             )
-        return np.maximum(said, LEAST_LOG_PROBABILITY) if is_log else log_of_probabilities(said, file)
+        with np.errstate(over="ignore"):
+            return log_of_probabilities(np.exp(said) if is_log else said, file)
 
 
 class RecordedTeacher:
@@ -96,7 +98,9 @@ class RecordedTeacher:
     ) -> None:
         self._columns, self._logs_MC, self.classes, self._file = columns, logs_MC, classes, file
         self.gives = frozenset({"answers", "probabilities"}) if soft else frozenset({"answers"})
-        self.fingerprint = fingerprint("recorded", sha256, soft)
+        # One file may hold several columns of answers, so its bytes alone do not say which were read.
+        said = hashlib.sha256(logs_MC.tobytes()).hexdigest()
+        self.fingerprint = fingerprint("recorded", sha256, said, soft)
         self._place: dict[bytes, int] = {}
 
     def answer(self, questions: Questions, view: int = 0) -> Answers:

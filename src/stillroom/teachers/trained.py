@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+from pydantic import model_validator
+
 from stillroom.kinds import AnyModel, AnyView, AskedTeacher, Teacher
 from stillroom.recipe import Training
 
@@ -21,6 +23,12 @@ class Trained(Teacher, Training):
     """Of its initialisation and order of rows; members of an ensemble count on from it."""
     augment: tuple[AnyView, ...] = ()
     """Augmentations of the teacher's own training rows; the student's are `questions.augment`."""
+
+    @model_validator(mode="after")
+    def _no_prior(self) -> Trained:
+        if self.class_prior != "none":
+            raise ValueError("class_prior is for students; a trained teacher sees every class")
+        return self
 
     def training(self) -> Training:
         """Its training knobs alone."""

@@ -54,7 +54,7 @@ class Batches:
         self._weight_N = None if (weight_N == 1).all() else torch.from_numpy(weight_N).to(device.name)
         self._input_N = to_device(source.inputs.encode(source.questions.raw), device) if source.seen is None else None
         self._spoiled_VNC = None
-        if source.spoil is not None:
+        if source.spoil is not None and source.readers:
             self._spoiled_VNC = [torch.from_numpy(source.spoil(reader.all())) for reader in source.readers]
         self._epoch, self._order_N = -1, torch.empty(0, dtype=torch.int64)
 
@@ -69,7 +69,7 @@ class Batches:
         epoch, place = divmod(step, self.per_epoch)
         index_B = self.order(epoch)[place * self.size : (place + 1) * self.size]
         place_of_view, view = self._view(epoch)
-        if self._input_N is not None and self.source.live is None:
+        if self._input_N is not None and self.source.live is None and not self.mixup:
             input_B = self._input_N[index_B]
             raw: Raw | None = None
         else:
@@ -118,10 +118,11 @@ class Batches:
             batch.log_probabilities_BC = torch.from_numpy(answers.log_probabilities_NC).to(self.device.name)
             if self.source.with_hidden and answers.hidden_NH is not None:
                 batch.hidden_BH = torch.from_numpy(answers.hidden_NH).to(self.device.name)
-        elif self._spoiled_VNC is not None:
-            batch.log_probabilities_BC = self._spoiled_VNC[place][index_B].to(self.device.name)
         elif self.source.readers:
             reader, rows = self.source.readers[place], index_B.numpy()
-            batch.log_probabilities_BC = torch.from_numpy(reader.take(rows)).to(self.device.name).float()
+            if self._spoiled_VNC is not None:
+                batch.log_probabilities_BC = self._spoiled_VNC[place][index_B].to(self.device.name)
+            else:
+                batch.log_probabilities_BC = torch.from_numpy(reader.take(rows)).to(self.device.name).float()
             if self.source.with_hidden:
                 batch.hidden_BH = torch.from_numpy(reader.take(rows, "hidden")).to(self.device.name).float()

@@ -57,7 +57,7 @@ class Lesson:
 def steps_in(knobs: Training, rows: int) -> int:
     """Optimiser steps of a training on so many rows."""
     batches = -(-rows // min(knobs.batch_size, rows))
-    return knobs.epochs * -(-batches // knobs.accumulate)
+    return -(-knobs.epochs * batches // knobs.accumulate)
 
 
 def fit(lesson: Lesson, folder: Path, work: Path, hooks: Hooks) -> History:

@@ -111,14 +111,16 @@ class Trainer:
                 raise
         if self.best:
             self.network.load_state_dict(self.best)
-            self.history.best_epoch = self.best_step // self._per_epoch + 1
+            self.history.best_epoch = math.ceil(self._epochs(self.best_step + 1))
         self.history.seconds = resumed + time.monotonic() - started
         return self.history
 
-    @property
-    def _per_epoch(self) -> int:
-        """Optimiser steps in an epoch."""
-        return -(-self.batches.per_epoch // self.knobs.accumulate)
+    def _epochs(self, steps: int) -> float:
+        """How many epochs so many steps are. A control on few labels takes the student's steps, so its epochs too:
+
+        counted in passes over its own rows, its patience would end after a fraction of the student's.
+        """
+        return steps * self.knobs.epochs / self.steps
 
     def _step(self, call: torch.nn.Module, optimiser: torch.optim.Optimizer, step: int) -> torch.Tensor:
         """One optimiser step over `accumulate` micro-batches. Returns the loss, still a tensor: reading it is a cost."""
@@ -173,7 +175,7 @@ class Trainer:
             layer.weight.mul_((largest / norm_O1).clamp_(max=1))
 
     def _looks_at(self, step: int) -> bool:
-        epoch_ends = (step + 1) % self._per_epoch == 0
+        epoch_ends = math.floor(self._epochs(step + 1)) > math.floor(self._epochs(step))
         if step + 1 == self.steps or (self.knobs.patience is not None and epoch_ends):
             return True
         return (step + 1) % max(1, self.steps // LOOKS) == 0
@@ -186,7 +188,7 @@ class Trainer:
                 where="training",
                 cure="Lower training.learning_rate, set training.clip: 1.0, or look for extreme values in the inputs",
             )
-        point: dict[str, float] = {"step": step + 1, "epoch": (step + 1) / self._per_epoch, "loss": loss}
+        point: dict[str, float] = {"step": step + 1, "epoch": self._epochs(step + 1), "loss": loss}
         if self.hooks.validate is not None:
             point |= self.hooks.validate(self.network)
         self.history.curve.append(point)
@@ -197,7 +199,7 @@ class Trainer:
 
     def _out_of_patience(self, step: int) -> bool:
         patience = self.knobs.patience
-        return patience is not None and bool(self.best) and step - self.best_step >= patience * self._per_epoch
+        return patience is not None and bool(self.best) and self._epochs(step - self.best_step) >= patience
 
     def _save(self, next_step: int) -> None:
         if not self.ranks.main:

@@ -64,6 +64,9 @@ class Store:
     def of(self, header: Header) -> Kept:
         """What is kept of this teacher; its folder is made where it is new."""
         folder = self.root / header.fingerprint[:16]
+        # Only who holds the store may clear up: to a reader, a staged shard may be another process's, at work on it.
+        for left in folder.glob(f"*{STAGED}"):
+            shutil.rmtree(left) if left.is_dir() else left.unlink()
         if not (folder / HEADER).is_file():
             write_json(folder / HEADER, {"format": FORMAT, **header.__dict__})
         kept = open_kept(folder)
@@ -98,12 +101,9 @@ class Kept:
         self._place_M: Array = np.empty(0, PLACE)
         self._shard_M: Array = np.empty(0, np.int32)
         self._row_M: Array = np.empty(0, np.int64)
-        for shard in sorted(path for path in folder.iterdir() if path.is_dir()):
-            if shard.suffix == STAGED:
-                shutil.rmtree(shard)
-            else:
-                self._open(shard)
-                self._next = int(shard.name) + 1
+        for shard in sorted(path for path in folder.iterdir() if path.is_dir() and path.suffix != STAGED):
+            self._open(shard)
+            self._next = int(shard.name) + 1
 
     def __len__(self) -> int:
         return len(self._place_M)
@@ -164,17 +164,23 @@ class Kept:
         """Keep one shard of answers: staged, then complete, then verified. Raises NotFinite, DiskFull."""
         import pyarrow as pa
 
-        logs = answers.log_probabilities_NC
-        if not np.isfinite(logs).all():
-            row = int(np.flatnonzero(~np.isfinite(logs).all(1))[0])
-            raise NotFinite(
-                f"the teacher's answer to question {row} of this batch is not finite",
-                where=f"teacher {self.header.kind}",
-                cure="Look at the teacher's inputs and weights; nothing of this batch was kept",
-            )
-        name = f"{self._next:06d}"
+        arrays = {"log_probabilities": answers.log_probabilities_NC}
+        if self.header.hidden_width:
+            assert answers.hidden_NH is not None
+            arrays["hidden"] = answers.hidden_NH
+        with np.errstate(over="ignore"):
+            kept = {name: array.astype(np.float16) for name, array in arrays.items()}
+        for name, array in kept.items():
+            if not np.isfinite(array).all():
+                row = int(np.flatnonzero(~np.isfinite(array).all(1))[0])
+                raise NotFinite(
+                    f"the teacher's answer to question {row} of this batch is not finite in 16 bits ({name})",
+                    where=f"teacher {self.header.kind}",
+                    cure="Look at the teacher's inputs and weights; nothing of this batch was kept",
+                )
+        number = f"{self._next:06d}"
         self._next += 1
-        staged, final = self.folder / (name + STAGED), self.folder / name
+        staged, final = self.folder / (number + STAGED), self.folder / number
         staged.mkdir()
         with disk_errors(staged):
             keys = pa.table({"key": [key.tobytes() for key in key_N], "view": [view] * len(key_N)}, key_schema())
@@ -182,10 +188,8 @@ class Kept:
             with pa.ipc.new_file(sink, keys.schema) as writer:
                 writer.write_table(keys)
             write_file(staged / "keys.arrow", sink.getvalue().to_pybytes())
-            write_file(staged / "log_probabilities.f16", logs.astype(np.float16).tobytes())
-            if self.header.hidden_width:
-                assert answers.hidden_NH is not None
-                write_file(staged / "hidden.f16", answers.hidden_NH.astype(np.float16).tobytes())
+            for name, array in kept.items():
+                write_file(staged / f"{name}.f16", array.tobytes())
             seal(staged, self.header.fingerprint)
         publish(staged, final)
         self._open(final)
