@@ -287,18 +287,19 @@ SHORT = {"hard_teacher": "hard answers", "smoothed": "label smoothing", "permute
 
 def verdict(card: Mapping[str, Any]) -> str:
     """In words: against which arms soft targets were better, worse or neither, in errors and in severity."""
-    said, errors = [], {}
+    said: list[str] = []
+    better: dict[str, bool] = {}
     for name in OTHERS:
         for what in ("errors", "mistake_severity"):
             ends = _soft_minus(card, name).get(what, {}).get("ci95")
             if ends is not None:
                 how = "better than" if ends[1] < 0 else "worse than" if ends[0] > 0 else "not told apart from"
                 said.append(f"{how} {SHORT[name]} in {what.replace('_', ' ')}")
-                errors[name] = errors.get(name, False) or ends[1] < 0
+                better[name] = better.get(name, False) or ends[1] < 0
     told = "Soft targets were " + "; ".join(said) + "."
-    if errors.get("smoothed") and errors.get("permuted"):
+    if better.get("smoothed") and better.get("permuted"):
         return told + " So what they say of the wrong classes is what helps."
-    if errors.get("hard_teacher"):
+    if better.get("hard_teacher"):
         return (
             told
             + " So it helps that targets are soft; that it matters what they say of the wrong classes is not shown."

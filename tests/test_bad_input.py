@@ -186,7 +186,6 @@ def test_a_recipe_in_json_names_lines_too(here: Path) -> None:
         ({"training": {"mixup": 0.2}}, "training.mixup", "Set transfer_set.live: true"),
         ({"training": {"mixup": 0.2}, "transfer_set": {"live": True}}, "training.mixup", "columns cannot be mixed"),
         ({"teacher": {**TRAINED, "mixup": 0.2}}, "teacher.mixup", "columns cannot be mixed"),
-        ({"teacher": {**TRAINED, "class_prior": "uniform"}}, "teacher, line ", "class_prior is for students"),
         (
             {"transfer_set": {"live": True, "wrong_classes": "permuted"}},
             "transfer_set.wrong_classes",
@@ -217,6 +216,7 @@ def test_a_wrong_kind_or_knob(sections: dict[str, Any], place: str, told: str, h
         ({"kind": "ensemble", "members": [PAIR, TRAINED]}, "an ensemble's members cannot be ensembles"),
         ({**PAIR, "weights": [1]}, "weights should hold one number above 0 for each member"),
         ({"kind": "ensemble", "size": 2, "member": {"kind": "saved", "model": "x"}}, "would all answer alike"),
+        ({**TRAINED, "class_prior": "uniform"}, "class_prior is for students"),
         ({"kind": "saved", "model": "nowhere"}, "there is no model folder 'nowhere' (looked in /"),
         ({"kind": "saved", "model": "."}, "this is no folder of a Stillroom student or teacher: it has no config.json"),
         ({"kind": "saved", "model": "hf:a/b"}, "this version distils classifiers"),

@@ -144,8 +144,8 @@ class Recipe(Knobs):
     """Further students for comparison: any section of the recipe, by name."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:N or mps."""
-    threads: int = Field(default=1, ge=1)
-    """Processor threads. More help wide networks on an idle machine; small ones, or a busy machine, they slow down much."""
+    threads: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
+    """Processor threads to train with; auto: one, and for networks of a million weights or more as many as torch takes."""
     dtype: DTypes = "auto"
     """Of matrix products; auto: bfloat16 where the processor multiplies it natively and the network is large enough."""
 

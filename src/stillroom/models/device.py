@@ -13,23 +13,30 @@ from stillroom.errors import RecipeError
 WORTHWHILE_PARAMETERS = 200_000
 """Below this, casting weights costs more than narrower products save (64-32-10 network, batch 32)."""
 
+WORTH_THREADS_PARAMETERS = 1_000_000
+"""Below this, threads wait for each other longer than they compute; beside a busy program, up to 40 times slower."""
+
 
 @dataclass(frozen=True)
 class Device:
-    """Where tensors live, and the format matrix products are computed in; weights stay float32."""
+    """Where tensors live, the format of matrix products, and the threads to train with; weights stay float32."""
 
     name: str = "cpu"
     dtype: Literal["float32", "bfloat16"] = "float32"
+    threads: int = 1
+    """To train a small network with, and for all else."""
+    wide_threads: int = 1
+    """To train a network with that is large enough to gain from more."""
 
     def for_size(self, parameters: int, wanted: str) -> Device:
-        """This device with `auto` settled for a network of so many weights."""
-        if wanted != "auto":
-            return Device(self.name, "bfloat16" if wanted == "bfloat16" else "float32")
+        """This device with every `auto` settled for a network of so many weights."""
         gains = parameters >= WORTHWHILE_PARAMETERS and gains_from_bfloat16(self.name)
-        return Device(self.name, "bfloat16" if gains else "float32")
+        narrow = gains if wanted == "auto" else wanted == "bfloat16"
+        threads = self.wide_threads if parameters >= WORTH_THREADS_PARAMETERS else self.threads
+        return Device(self.name, "bfloat16" if narrow else "float32", threads)
 
 
-def choose(wanted: str) -> Device:
+def choose(wanted: str, threads: int | Literal["auto"] = 1) -> Device:
     """The device a recipe asks for. Raises RecipeError where this machine lacks it."""
     import torch
 
@@ -43,7 +50,8 @@ def choose(wanted: str) -> Device:
         raise RecipeError(f"this machine has no {kind} device", where="device", cure="Use device: auto or cpu")
     if number and int(number) >= torch.cuda.device_count():
         raise RecipeError(f"this machine has no device {wanted}", where="device", cure="Use device: cuda")
-    return Device(wanted)
+    small, wide = (1, torch.get_num_threads()) if threads == "auto" else (threads, threads)
+    return Device(wanted, threads=small, wide_threads=wide)
 
 
 @contextmanager

@@ -61,7 +61,7 @@ class Run:
         """Where tensors live."""
         from stillroom.models.device import choose
 
-        return choose(self.recipe.device)
+        return choose(self.recipe.device, self.recipe.threads)
 
     @cached_property
     def arms(self) -> dict[str, Run]:
@@ -121,7 +121,7 @@ def opened(recipe: Recipe, path: Path, folder: Path, show: Show | None = None) -
     recipe.check()
     run = Run(recipe, RunDir(path), look_in(folder), show or Silent(), clock_of(recipe, path))
     check_data(run)
-    with threads(recipe.threads), run.dir.hold(recipe.name), run.clock.running():
+    with threads(run.device.threads), run.dir.hold(recipe.name), run.clock.running():
         head = "".join(f"# {name} {version}\n" for name, version in versions().items())
         body = yaml.safe_dump(recipe.to_tree(), sort_keys=False, allow_unicode=True)
         for name, text in (("recipe.yaml", head + body), (FOLDER, str(folder.resolve()))):

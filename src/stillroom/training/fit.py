@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from stillroom.kinds import Model, Objective, Setting
 from stillroom.models.classifier import Classifier, evaluating, to_device
-from stillroom.models.device import Device
+from stillroom.models.device import Device, threads
 from stillroom.objectives.weighted_sum import WeightedSum
 from stillroom.recipe import Training
 from stillroom.rows import Array, Questions
@@ -67,7 +67,8 @@ def fit(lesson: Lesson, folder: Path, work: Path, hooks: Hooks) -> History:
     work.mkdir(parents=True, exist_ok=True)
     hooks = replace(hooks, validate=_validator(lesson, classifier))
     trainer = Trainer(classifier.network, loss, batches, lesson.knobs, lesson.steps, classifier.device, work, hooks)
-    history = trainer.train()
+    with threads(classifier.device.threads):
+        history = trainer.train()
     if lesson.prior is not None:
         prior = lesson.prior
         bias_C = match_prior(classifier.log_probabilities(prior.questions.raw), prior.share_C, prior.moved)
