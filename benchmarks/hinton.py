@@ -182,10 +182,12 @@ def write_results(preset: str, rows: Rows, folder: Path) -> list[dict[str, Any]]
     bars, tables = merged(finished)
     listed = bars_of(read_bars(BENCH), bars, REASONS.get(preset, {}))
     command = f"make bench-hinton ARGS='--preset {preset}'"
+    left = [f"{name} ({one.words})" for name, one in EXPERIMENTS.items() if name not in finished]
+    words = WORDS[preset] + (f" Not finished at this preset: {', '.join(left)}." if left else "")
     write(
         BENCH,
         "Hinton, Vinyals and Dean (2015) on MNIST",
-        WORDS[preset],
+        words,
         command,
         listed,
         tables,

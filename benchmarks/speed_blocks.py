@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -74,9 +75,27 @@ class Bench:
 
     def plain(self, dtype: str = "float32") -> Block:
         """Supervised epoch: the bare loop on the labels."""
+        label_N = torch.from_numpy(self.rows.label_N)
+
+        def loss(logits_BC: torch.Tensor, index_B: torch.Tensor) -> torch.Tensor:
+            return functional.cross_entropy(logits_BC, label_N[index_B])
+
+        return self._bare(loss, dtype)
+
+    def plain_soft(self, heat: float = 4.0) -> Block:
+        """The bare loop on soft targets that lie in memory."""
+        log_p_NC = torch.from_numpy(self.teacher("float32").log_probabilities(self.rows.raw))
+
+        def loss(logits_BC: torch.Tensor, index_B: torch.Tensor) -> torch.Tensor:
+            wanted_BC = (log_p_NC[index_B] / heat).log_softmax(1)
+            given_BC = (logits_BC / heat).log_softmax(1)
+            return heat**2 * functional.kl_div(given_BC, wanted_BC, reduction="batchmean", log_target=True)
+
+        return self._bare(loss, "float32")
+
+    def _bare(self, loss_of: Callable[[torch.Tensor, torch.Tensor], torch.Tensor], dtype: str) -> Block:
         network = self._bare_network()
         input_N = torch.from_numpy(self.learned.encode(self.rows.raw))
-        label_N = torch.from_numpy(self.rows.label_N)
         size, narrow = self.shape.batch_size, dtype == "bfloat16"
 
         def block() -> None:
@@ -84,9 +103,9 @@ class Bench:
             order_N = torch.randperm(len(input_N))
             for start in range(0, len(input_N), size):
                 index_B = order_N[start : start + size]
-                with torch.autocast("cpu", torch.bfloat16, enabled=narrow):
+                with torch.autocast("cpu", torch.bfloat16) if narrow else nullcontext():
                     logits_BC = network(input_N[index_B])
-                loss = functional.cross_entropy(logits_BC.float(), label_N[index_B])
+                loss = loss_of(logits_BC.float(), index_B)
                 optimiser.zero_grad(set_to_none=True)
                 loss.backward()
                 optimiser.step()

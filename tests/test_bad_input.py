@@ -417,6 +417,10 @@ def answers(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     ("change", "told"),
     [
         (lambda rows: rows[:40], "34 of 63 questions have no recorded answer (answers.csv, first: row 41 of the data)"),
+        (
+            lambda rows: [*rows, {**rows[0], "p_ham": 0.5, "p_spam": 0.5}],
+            "two different answers (answers.csv, rows 1 and 91",
+        ),
         (lambda rows: [{**row, "p_ham": "nan"} for row in rows], "an answer is not finite (answers.csv, row 1)"),
         (lambda rows: [{**row, "p_ham": "high"} for row in rows], "'high'"),
         (lambda rows: [{**row, "p_ham": 2} for row in rows], "is no probability distribution"),
@@ -443,6 +447,14 @@ def test_recorded_answers_to_other_rows(here: Path) -> None:
 def test_recorded_log_probabilities_that_add_up_to_less(here: Path) -> None:
     write_csv(here / "answers.csv", [{**row, "logp_ham": -1.0, "logp_spam": -5.0} for row in rows_of()])
     refused(trained_by(kind="recorded", source="answers.csv"), "is no probability distribution", "answers.csv, row 1")
+
+
+def test_an_independent_teacher_must_know_the_rows_that_students_are_judged_on(here: Path) -> None:
+    write_csv(here / "answers.csv", answers(rows_of())[:70])
+    write_csv(here / "train.csv", rows_of()[:70])
+    questions = {"kind": "dataset", "source": {"train": "train.csv", "test": "data.csv"}}
+    evaluation = {"independent_teacher": {"kind": "recorded", "source": "answers.csv"}}
+    refused(recipe(questions=questions, evaluation=evaluation), "20 of 90 questions have no recorded answer")
 
 
 def test_a_class_prior_of_labels_without_a_label(here: Path) -> None:

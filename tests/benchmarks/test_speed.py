@@ -19,7 +19,7 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(speed, name, TINY)
 
 
-@pytest.mark.parametrize("kind", ["plain", "supervised", "stored", "live"])
+@pytest.mark.parametrize("kind", ["plain", "plain_soft", "supervised", "stored", "live"])
 def test_each_block_trains_and_can_be_repeated(kind: str, tmp_path: Path) -> None:
     bench = Bench(TINY, tmp_path)
     block = getattr(bench, kind)("float32") if kind == "live" else getattr(bench, kind)()

@@ -44,7 +44,8 @@ class Echo:
 
         assert not isinstance(asked.raw, dict)
         logits = np.stack([-asked.raw[:, 0], asked.raw[:, 1], asked.raw[:, 2]], 1)
-        return Answers((logits - np.log(np.exp(logits).sum(1, keepdims=True))).astype(np.float32))
+        logs = (logits - np.log(np.exp(logits).sum(1, keepdims=True))).astype(np.float32)
+        return Answers(logs, asked.raw.astype(np.float32))
 
 
 OBJECTIVES: list[dict[str, Any]] = [{"kind": "soft_target", "temperature": 3}, {"kind": "hard_label", "weight": 0.5}]
@@ -54,8 +55,10 @@ def trainer(work: Path, knobs: Training, steps: int, rows: Questions | None = No
     rows = questions() if rows is None else rows
     torch.manual_seed(7)
     network = parse("model", {"kind": "mlp", "hidden": [16], "dropout": options.pop("dropout", 0.3)}).build((6,), 3)
-    loss = WeightedSum([parse("objective", one) for one in OBJECTIVES], Setting(3, 16, None, None))
-    source = Source(rows, inputs.learn(rows.raw), live=Echo())
+    hidden = options.pop("hidden", False)
+    objectives = [*OBJECTIVES, *([{"kind": "hidden"}] if hidden else [])]
+    loss = WeightedSum([parse("objective", one) for one in objectives], Setting(3, 16, 6, None))
+    source = Source(rows, inputs.learn(rows.raw), live=Echo(), with_hidden=hidden)
     batches = Batches(source, knobs.batch_size, 3, Device())
     work.mkdir(parents=True, exist_ok=True)
     return Trainer(network, loss, batches, knobs, steps, Device(), work, Hooks(**options))
@@ -170,6 +173,13 @@ def test_mixup_without_a_teacher_mixes_too() -> None:
 def test_a_loss_that_is_not_finite_stops_with_the_step(tmp_path: Path) -> None:
     with pytest.raises(NotFinite, match="at step"):
         trainer(tmp_path, Training(batch_size=16, learning_rate=1e30, schedule="constant", optimiser="sgd"), 20).train()
+
+
+def test_weights_that_the_last_step_ruined_are_told_by_validation(tmp_path: Path) -> None:
+    with pytest.raises(NotFinite, match="the validation loss became nan at step 1"):
+        trainer(
+            tmp_path, Training(batch_size=40), 1, validate=lambda network: {"validation_loss": float("nan")}
+        ).train()
 
 
 def test_the_student_is_in_training_mode_after_each_look(tmp_path: Path) -> None:

@@ -25,10 +25,12 @@ from stillroom.recipe import Training
 rows = questions(30)
 rows.label_N[[0, 3, 4, 11, 17]] = -1  # ranks hold different numbers of labels, so a mean of means would be wrong
 work = Path(sys.argv[2])
-trained = trainer(work, Training(batch_size=15, accumulate=2, learning_rate=1e-2), 6, rows, dropout=0.0)
+knobs = Training(batch_size=15, accumulate=2, learning_rate=1e-2)
+trained = trainer(work, knobs, 6, rows, dropout=0.0, hidden=True)
 trained.train()
+tensors = trained.network.state_dict() | {"projection": trained.loss.parameters()[0].detach()}
 if trained.ranks.main:
-    save_file({name: tensor.contiguous() for name, tensor in trained.network.state_dict().items()}, work / "out.safetensors")
+    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, work / "out.safetensors")
 trained.ranks.close()
 """
 

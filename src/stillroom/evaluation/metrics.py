@@ -80,7 +80,6 @@ def fit_temperature(log_probabilities_NC: Array, label_N: Array) -> float | None
     0, and the lower end of the range is given.
     """
     known_N = label_N != UNLABELLED
-    known_N = label_N != UNLABELLED
     z_NC, label_N = log_probabilities_NC[known_N].astype(np.float64), label_N[known_N]
     if not len(label_N) or not np.all(np.isfinite(z_NC[np.arange(len(label_N)), label_N])):
         return None

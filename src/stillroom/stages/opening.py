@@ -238,7 +238,10 @@ def _check_teacher(run: Run, teacher: Teacher, where: str) -> None:
         gives = gives & built.gives
         if built.by_key and teacher is run.recipe.teacher:
             _check_views(run.recipe, at)
-        _check_answers(built, run.splits, at)
+        # An independent teacher is asked about the rows that students are judged on, any other about those they learn from.
+        own = teacher is run.recipe.teacher
+        for questions in [run.splits.train] if own else [run.splits.validation, run.splits.test]:
+            _check_answers(built, questions, at)
     if teacher is run.recipe.teacher:
         run.recipe.check(gives)
 
@@ -255,16 +258,16 @@ def _check_views(recipe: Recipe, where: str) -> None:
         )
 
 
-def _check_answers(teacher: AskedTeacher, splits: Splits, where: str) -> None:
-    """Recorded answers must cover the transfer set; any other teacher is tried on a few rows. Both cost nothing."""
-    count = len(splits.train) if teacher.by_key else min(TRIED_ROWS, len(splits.train))
+def _check_answers(teacher: AskedTeacher, questions: Questions, where: str) -> None:
+    """Recorded answers must cover the questions; any other teacher is tried on a few rows. Both cost nothing."""
+    count = len(questions) if teacher.by_key else min(TRIED_ROWS, len(questions))
     try:
-        said_NC = teacher.answer(splits.train.take(np.arange(count))).log_probabilities_NC
+        said_NC = teacher.answer(questions.take(np.arange(count))).log_probabilities_NC
     except WrongAnswer as error:
         raise DataError(error.what, where=error.where, cure=error.cure) from error
     if not np.isfinite(said_NC).all():
         raise ModelError(
-            "the teacher's answer to the first training rows is not finite", where=where, cure="Look at its weights"
+            "the teacher's answer to the first rows is not finite", where=where, cure="Look at its weights"
         )
 
 

@@ -51,8 +51,8 @@ def _train_teacher(run: Run, member: Any, name: str, words: str) -> None:
     device: Device = run.device
     steps = steps_in(knobs, len(known))
     made_from = fingerprint(
-        member.model_dump(mode="json", exclude={"licence"}), run.recipe.questions.scale, run.recipe.dtype,
-        known.fingerprint(), run.splits.validation.fingerprint(),
+        member.model_dump(mode="json", exclude={"licence", "checkpoint_seconds"}), learned.fingerprint, run.recipe.dtype,
+        known.fingerprint(), run.splits.validation.fingerprint(), run.splits.classes,
     )  # fmt: skip
     with run.dir.stage(name, made_from) as folder:
         if folder is None:

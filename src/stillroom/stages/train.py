@@ -125,9 +125,11 @@ def train_one(
     prior = _prior(role.run, kept)
     made_from = fingerprint(
         recipe.student.model_dump(mode="json"), [objective.model_dump(mode="json") for objective in objectives],
-        knobs.model_dump(mode="json"), recipe.transfer_set.model_dump(mode="json", exclude={"store"}),
-        recipe.questions.model_dump(mode="json", exclude={"licence"}), role.run.splits.fingerprint(), seed, recipe.dtype,
-        "" if role.labels_alone else asked.fingerprint, None if prior is None else [prior.share_C.tolist(), prior.moved],
+        knobs.model_dump(mode="json", exclude={"checkpoint_seconds"}), source.inputs.fingerprint,
+        recipe.questions.model_dump(mode="json", include={"augment", "views"}),
+        [part.fingerprint() for part in (splits.train, splits.validation, splits.omitted)], splits.classes, seed, recipe.dtype,
+        None if role.labels_alone else [asked.fingerprint, recipe.transfer_set.model_dump(mode="json", exclude={"store"})],
+        None if prior is None else [prior.share_C.tolist(), prior.moved],
     )  # fmt: skip
     with role.run.dir.stage(name, made_from) as folder:
         if folder is None:

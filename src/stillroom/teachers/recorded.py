@@ -106,7 +106,7 @@ class RecordedTeacher:
     def answer(self, questions: Questions, view: int = 0) -> Answers:
         """The recorded log-probabilities of these questions. Raises WrongAnswer where one was not recorded."""
         if not self._place:
-            self._place = {key.tobytes(): row for row, key in enumerate(self._keys(questions))}
+            self._place = self._places(self._keys(questions))
         rows = [self._place.get(key.tobytes(), -1) for key in questions.key_N]
         if -1 in rows or view != 0:
             first = rows.index(-1) if -1 in rows else 0
@@ -117,6 +117,19 @@ class RecordedTeacher:
                 cure="Record answers for all training rows, or take those rows out of the data",
             )
         return Answers(self._logs_MC[rows].astype(np.float32))
+
+    def _places(self, key_M: Array) -> dict[bytes, int]:
+        """The row of each question's answer; a question may be there twice, with one and the same answer."""
+        found: dict[bytes, int] = {}
+        for row, key in enumerate(key_M):
+            first = found.setdefault(key.tobytes(), row)
+            if not np.array_equal(self._logs_MC[first], self._logs_MC[row]):
+                raise DataError(
+                    "one question has two different answers",
+                    where=f"{self._file}, rows {first + 1} and {row + 1}",
+                    cure="Keep one of them, or their mean",
+                )
+        return found
 
     def _keys(self, questions: Questions) -> Array:
         if KEY in self._columns:

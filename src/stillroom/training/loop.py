@@ -85,7 +85,7 @@ class Trainer:
 
     def train(self) -> History:
         """Train to the last step, or to the end of patience. Raises NotFinite, and whatever `may_go_on` raises."""
-        started, resumed, first = time.monotonic(), self.history.seconds, 0
+        started = time.monotonic()
         first = self._resume()
         resumed = self.history.seconds
         saved = time.monotonic()
@@ -139,6 +139,7 @@ class Trainer:
                 self._measure_norms(parts)
             self.ranks.backward(loss)
             total = loss.detach() if total is None else total + loss.detach()
+        self.ranks.gather(self.loss.parameters())
         if knobs.clip is not None:
             torch.nn.utils.clip_grad_norm_(self.parameters, knobs.clip)
         optimiser.step()
@@ -181,16 +182,17 @@ class Trainer:
         return (step + 1) % max(1, self.steps // LOOKS) == 0
 
     def _look(self, step: int, total: torch.Tensor) -> None:
-        loss = float(total)
-        if not math.isfinite(loss):
+        point = {"step": step + 1, "epoch": self._epochs(step + 1), "loss": float(total)}
+        if self.hooks.validate is not None:
+            point |= self.hooks.validate(self.network)
+        wrong = next((name for name, value in point.items() if not math.isfinite(value)), None)
+        if wrong is not None:
+            named = "training loss" if wrong == "loss" else wrong.replace("_", " ")
             raise NotFinite(
-                f"the training loss became {loss} at step {step + 1:,}",
+                f"the {named} became {point[wrong]} at step {step + 1:,}",
                 where="training",
                 cure="Lower training.learning_rate, set training.clip: 1.0, or look for extreme values in the inputs",
             )
-        point: dict[str, float] = {"step": step + 1, "epoch": self._epochs(step + 1), "loss": loss}
-        if self.hooks.validate is not None:
-            point |= self.hooks.validate(self.network)
         self.history.curve.append(point)
         self.history.steps = step + 1
         if self.knobs.patience is not None and point.get("validation_loss", math.inf) < self.best_loss:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from stillroom.errors import RecipeError
@@ -35,6 +36,9 @@ class Alone:
     def backward(self, loss: torch.Tensor) -> None:
         """Add the gradient of a loss."""
         loss.backward()  # type: ignore[no-untyped-call]
+
+    def gather(self, weights: Sequence[torch.nn.Parameter]) -> None:
+        """Make the gradients of weights that stand outside the network those of all ranks."""
 
     def close(self) -> None:
         """Nothing was opened."""
@@ -87,6 +91,12 @@ class Accelerated:
     def backward(self, loss: torch.Tensor) -> None:
         # Distributed data parallel takes the mean of the ranks' gradients; a sum is that times their number.
         self._accelerator.backward(loss * self.count)
+
+    def gather(self, weights: Sequence[torch.nn.Parameter]) -> None:
+        # `prepare` wraps the network alone; an objective's own weights would go their own way on each rank.
+        for weight in weights:
+            if weight.grad is not None:
+                weight.grad = self._accelerator.reduce(weight.grad, "mean")
 
     def close(self) -> None:
         """Wait for every rank, then leave the group."""
