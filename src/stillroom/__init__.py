@@ -55,4 +55,8 @@ def __getattr__(name: str) -> Any:
         from stillroom.flow import distill
 
         return distill
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("stillroom")
     raise AttributeError(f"module 'stillroom' has no attribute {name!r}")

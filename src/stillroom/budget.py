@@ -23,10 +23,7 @@ class Clock:
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Count while the block runs; what was spent stays written whatever ends it."""
-        if self._limit_s is None:
-            yield
-            return
+        """Count while the block runs; what was spent stays written whatever ends it, for a limit that comes later."""
         if self._file.is_file():
             self._before_s = float(read_json(self._file)["seconds"])
         self._started = self._written = time.monotonic()

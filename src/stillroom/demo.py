@@ -20,15 +20,15 @@ PANELS = (
         "Few labels",
         few_labels,
         "A hundred training rows have a label; the others are questions without an answer until the teacher gives one. "
-        "Whatever the student gains over the control comes from those rows, not from the softness of the answers: "
-        "compare it with the hard-teacher student, which learns from the teacher's top answers alone.",
+        "What the student gets right beyond the control comes from those rows: compare it with the hard-teacher student, "
+        "which learns from the teacher's top answers alone. What the soft part adds here shows in the log loss.",
     ),
     (
         "What only soft targets carry",
         never_saw_a_three,
         "The student never sees a 3. All it can know of one is what the teacher says of other digits: how much like a 3 "
         "this 8 is. Then the bias of the class it never saw is moved until its mean prediction on unlabelled rows matches "
-        "how frequent 3s are; no row's label is looked at.",
+        "how frequent 3s are, which is known; which rows are 3s is not.",
     ),
 )
 

@@ -184,7 +184,9 @@ def export(run: Path, form: str, out: Path) -> int:
     recipe, folder = load(recipe_file(run))
     kept, splits = answers_of(run), recipe.questions.build(look_in(folder))
     rows: list[dict[str, Any]] = []
-    for name, questions in (("train", splits.train), ("validation", splits.validation), ("test", splits.test)):
+    parts = {"train": splits.train, "validation": splits.validation, "test": splits.test}
+    # Chat messages are for fine-tuning and name no split, so only what may be trained on goes out.
+    for name, questions in parts.items() if form != "openai" else (("train", splits.train),):
         view = 1 if name == "train" and recipe.questions.augment else 0
         if len(kept.missing(questions.key_N, view)):
             continue  # a live teacher's training answers are not kept; recorded ones may cover those alone
@@ -213,9 +215,14 @@ def _chat(raw: Raw, place: int, row: dict[str, Any]) -> dict[str, Any]:
             "images and bare arrays cannot be told as chat messages", where="--openai", cure="Use --parquet"
         )
     one = take_rows(raw, np.array([place]))
-    asked = {name: str(column[0]) for name, column in one.items()} if isinstance(one, dict) else str(one[0])
+    asked = {name: _as_text(column[0]) for name, column in one.items()} if isinstance(one, dict) else str(one[0])
     said = json.dumps(asked, ensure_ascii=False) if isinstance(asked, dict) else asked
     return {"messages": [{"role": "user", "content": said}, {"role": "assistant", "content": str(row["answer"])}]}
+
+
+def _as_text(value: Any) -> str:
+    """A cell as it stood in the file: a whole number without a point."""
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
 def _encoded(rows: list[dict[str, Any]], form: str) -> bytes:

@@ -171,6 +171,8 @@ class Recipe(Knobs):
             shared = next((key for key in ("name", "seeds", "evaluation", "budget", "arms") if key in sections), None)
             if shared is not None:
                 raise ValueError(f"the arm {name!r} cannot have its own {shared}; all models of a run share it")
+            if isinstance(sections.get("transfer_set"), dict) and "store" in sections["transfer_set"]:
+                raise ValueError(f"the arm {name!r} cannot have its own store; all models of a run share it")
         return arms
 
     @classmethod

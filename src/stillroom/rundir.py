@@ -23,6 +23,7 @@ from typing import Any
 from stillroom.errors import CorruptFile, DiskFull, ForeignRun, InputError, RunBusy
 
 MANIFEST = "manifest.json"
+LOCK_POLL_S = 0.1
 OWNER = ".name"
 """In a run folder: the name of the run it belongs to."""
 FOLDER = ".folder"
@@ -173,26 +174,29 @@ def verify(folder: Path) -> None:
             )
 
 
-def take_lock(path: Path) -> int:
-    """Take the lock file at `path` for this process; a busy one is a RunBusy. Returns the open handle."""
+def take_lock(path: Path, wait_s: float = 0.0, else_: str = "choose another folder with --run") -> int:
+    """Take the lock file at `path` for this process; one that stays busy is a RunBusy. Returns the open handle."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        os.close(handle)
-        raise RunBusy(
-            "another process is working in this folder",
-            where=str(path.parent),
-            cure="Wait for it to end, or choose another folder with --run",
-        ) from error
-    return handle
+    handle, until = os.open(path, os.O_RDWR | os.O_CREAT, 0o644), time.monotonic() + wait_s
+    while True:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return handle
+        except BlockingIOError as error:
+            if time.monotonic() >= until:
+                os.close(handle)
+                raise RunBusy(
+                    "another process is working in this folder",
+                    where=str(path.parent),
+                    cure=f"Wait for it to end, or {else_}",
+                ) from error
+        time.sleep(LOCK_POLL_S)
 
 
 @contextmanager
-def lock(path: Path) -> Iterator[None]:
+def lock(path: Path, wait_s: float = 0.0, else_: str = "choose another folder with --run") -> Iterator[None]:
     """Hold the lock file at `path` while the block runs; the system frees it if the process dies."""
-    with held(take_lock(path)):
+    with held(take_lock(path, wait_s, else_)):
         yield
 
 

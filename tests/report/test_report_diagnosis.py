@@ -224,7 +224,10 @@ def test_hard_teacher_does_as_well() -> None:
     assert "Do not claim" in finding.cure
     differ(scorecard, "student-control", 0.001)
     finding = found(scorecard, details)["hard teacher does as well"]
-    assert "carried nothing that shows" in finding.what
+    assert "brought no more right ones" in finding.what
+    assert "more honest" not in finding.what
+    scorecard["differences"]["student-hard_teacher"]["nll"] = {"mean": -0.07, "ci95": [-0.12, -0.02]}
+    assert "more honest" in found(scorecard, details)["hard teacher does as well"].what
     assert "Do not claim" not in finding.cure
 
 

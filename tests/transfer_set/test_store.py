@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from pathlib import Path
 
 import numpy as np
@@ -165,8 +166,25 @@ def test_another_teachers_folder_is_refused(tmp_path: Path) -> None:
 
 
 def test_one_process_at_a_time(tmp_path: Path) -> None:
-    with Store(tmp_path).hold(), pytest.raises(RunBusy):
-        ask_all(tmp_path, Rule(), some(3, 9))
+    with Store(tmp_path).hold(), pytest.raises(RunBusy, match="store of its own"):  # noqa: SIM117
+        with Store(tmp_path, wait_s=0.2).hold():
+            pass
+
+
+def test_a_store_that_is_busy_is_waited_for(tmp_path: Path) -> None:
+    """Another process holds it for half a second; asking then goes on by itself."""
+    child = os.fork()
+    if child == 0:
+        with Store(tmp_path).hold():
+            (tmp_path / "held").touch()
+            time.sleep(0.5)
+        os._exit(0)
+    while not (tmp_path / "held").exists():
+        time.sleep(0.01)
+    (tmp_path / "held").unlink()
+    kept = ask_all(tmp_path, Rule(), some(3, 9))
+    os.waitpid(child, 0)
+    assert len(kept) == 3
 
 
 def test_a_kept_teacher_answers_as_it_did(tmp_path: Path) -> None:

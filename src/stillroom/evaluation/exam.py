@@ -76,6 +76,11 @@ def sit(exam: Exam, folder: Path) -> tuple[dict[str, Any], predicted.Predictions
             if metric not in knobs.metrics:
                 for name in fields:
                     figures.pop(name, None)
+    if "probabilities" not in exam.teacher.gives:
+        # Chosen classes are no probabilities, so what is computed from those was not measured.
+        for name, figures in models.items():
+            for field_ in ("nll", *CALIBRATION, "kl_to_teacher") if name == "teacher" else ("kl_to_teacher",):
+                figures.pop(field_, None)
     _add_recalls(models, found, exam)
     _add_independent(models, found, exam)
     if "size" in knobs.metrics:

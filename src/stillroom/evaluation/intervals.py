@@ -7,7 +7,7 @@ is in every draw. The ends are percentiles of the draws.
 
 Three things to know when reading them: the row-by-seed noise is counted more than once, which makes intervals somewhat
 wide; few seeds underrate their own spread, which makes them somewhat narrow; and a figure that noise can only worsen
-(ECE, the worst class) is drawn worse than it is measured, so its interval may lie to one side of it.
+(ECE, the worst class) is drawn worse than it is measured: scores.py takes that bias off.
 
 This file knows figures as functions of weighted sums (metrics.py) and no scorecard.
 """

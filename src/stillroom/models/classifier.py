@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
 from stillroom import inputs as inputs_
-from stillroom.errors import CorruptFile, ModelError
+from stillroom.errors import CorruptFile, DataError, ModelError
 from stillroom.inputs import Inputs
 from stillroom.kinds import Model, parse
 from stillroom.models.device import Device
@@ -119,6 +119,8 @@ class Classifier:
 
     def forward(self, raw: Raw) -> Output:
         """Logits [N, C], class bias included, and hidden layer [N, H] of raw rows, in evaluation mode."""
+        if not row_count(raw):
+            raise DataError("there are no rows", where="predict", cure="Give at least one row")
         outputs = []
         with evaluating(self.network), autocast(self.device):
             for start in range(0, row_count(raw), FORWARD_ROWS):
@@ -145,6 +147,9 @@ class Classifier:
         chosen = labels[probabilities_NC.argmax(1)]
         same_type = len({type(name) for name in self.classes}) == 1 and not isinstance(self.classes[0], str)
         return Prediction(np.array(chosen.tolist()) if same_type else chosen, probabilities_NC, self.classes)
+
+    def __repr__(self) -> str:
+        return f"<{self.model.describe()}: {self.parameters:,} weights, {len(self.classes)} classes>"
 
     def _repr_html_(self) -> str:
         from html import escape

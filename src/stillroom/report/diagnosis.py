@@ -295,20 +295,28 @@ def more_questions(scorecard: Tree, details: Tree) -> Finding | None:
         return None
     gained = n.gain(scorecard, "student", "control")
     proved = gained is not None and gained.low is not None and gained.low > 0
+    surer = _nll_gain(scorecard)
     source = (
         "the gain over the control comes from having more questions answered, not from the soft part of the answers"
         if proved
-        else "the soft part of the answers carried nothing that shows here"
+        else "the soft part of the answers brought no more right ones here"
     )
+    honest = " The soft part did make its confidence more honest: its log loss is lower beyond doubt." if surer else ""
     return Finding(
         "hard teacher does as well",
         "note",
-        f"A student told only the teacher's top answers does as well: {source}.",
+        f"A student told only the teacher's top answers is right as often: {source}.{honest}",
         f"Student over hard teacher: {_told(scorecard, found)}.",
         ("Do not claim this gain for soft targets. " if proved else "")
         + "With few classes and a sure teacher the top answer says nearly everything; more classes, or a higher "
         "temperature, give soft targets more to say.",
     )
+
+
+def _nll_gain(scorecard: Tree) -> bool:
+    """The student's log loss is below the hard-teacher student's, the interval excluding 0."""
+    ends = ((scorecard.get("differences") or {}).get("student-hard_teacher") or {}).get("nll", {}).get("ci95")
+    return bool(ends) and n.number(ends[1]) is not None and ends[1] < 0
 
 
 def gain_over_control(scorecard: Tree, details: Tree) -> Finding | None:

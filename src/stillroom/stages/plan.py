@@ -99,6 +99,8 @@ def _cost_of(run: Run, model: Model, knobs: Training, shape: tuple[int, ...], cl
     """Seconds of one optimiser step, and bytes of weights, gradients, optimiser and activations."""
     import torch
 
+    from stillroom.models.device import threads
+
     network = model.build(shape, classes).to(run.device.name)
     parameters = sum(weights.numel() for weights in network.parameters())
     device = run.device.for_size(parameters, run.recipe.dtype)
@@ -107,7 +109,8 @@ def _cost_of(run: Run, model: Model, knobs: Training, shape: tuple[int, ...], cl
     input_B = torch.zeros(rows, *shape, device=device.name)
     label_B = torch.zeros(rows, dtype=torch.int64, device=device.name)
     held = TRAINING_BYTES * parameters + 12 * rows * _size(shape)
-    times = [_step_s(network, optimiser, input_B, label_B, device) for _ in range(TIMED_STEPS)]
+    with threads(device.threads):
+        times = [_step_s(network, optimiser, input_B, label_B, device) for _ in range(TIMED_STEPS)]
     return sorted(times)[TIMED_STEPS // 2] * knobs.accumulate, held
 
 

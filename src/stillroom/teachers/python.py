@@ -124,7 +124,14 @@ class CallableTeacher:
         module = self._module
         assert module is not None
         with evaluating(module):
-            output = module(torch.from_numpy(raw.astype(np.float32)))
+            try:
+                output = module(torch.from_numpy(raw.astype(np.float32)))
+            except RuntimeError as error:
+                raise ModelError(
+                    f"the teacher's module cannot take rows of shape {list(raw.shape[1:])}: {error}",
+                    where="teacher",
+                    cure="Wrap it in a callable that reshapes the rows and gives probabilities",
+                ) from error
             logits = output if isinstance(output, torch.Tensor) else output[0]
             found: Array = logits.float().log_softmax(1).cpu().numpy()
             return found

@@ -43,7 +43,13 @@ class Recorded(Teacher):
     def build(self, home: Path, folders: list[Path], classes: list[Any]) -> AskedTeacher:
         tried = [folder / self.source for folder in folders]
         path = next((path for path in tried if path.is_file()), None)
-        if path is None or path.suffix.lower() not in SUFFIXES:
+        if path is not None and path.suffix.lower() not in SUFFIXES:
+            raise DataError(
+                f"recorded answers cannot be read from a file that ends in {path.suffix or 'nothing'!r}",
+                where=f"teacher.source, {path}",
+                cure=f"Give one that ends in {' '.join(SUFFIXES)}",
+            )
+        if path is None:
             raise DataError(
                 f"there are no recorded answers at {self.source!r}",
                 where="teacher.source, looked in " + ", ".join(str(folder) for folder in folders),

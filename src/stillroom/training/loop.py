@@ -73,7 +73,7 @@ class Trainer:
         self.history = History()
         self.best: dict[str, torch.Tensor] = {}
         self.best_loss, self.best_step = math.inf, 0
-        self.limited = [layer for name, layer in network.named_modules() if _is_hidden_linear(name, layer)]
+        self.limited = [layer for name, layer in network.named_modules() if _feeds_hidden_units(name, layer)]
 
     def _optimiser(self) -> torch.optim.Optimizer:
         knobs = self.knobs
@@ -172,8 +172,8 @@ class Trainer:
     @torch.no_grad()
     def _limit_norms(self, largest: float) -> None:
         for layer in self.limited:
-            norm_O1 = layer.weight.norm(dim=1, keepdim=True)
-            layer.weight.mul_((largest / norm_O1).clamp_(max=1))
+            norm_O = layer.weight.flatten(1).norm(dim=1)
+            layer.weight.mul_((largest / norm_O).clamp_(max=1).view(-1, *[1] * (layer.weight.ndim - 1)))
 
     def _looks_at(self, step: int) -> bool:
         epoch_ends = math.floor(self._epochs(step + 1)) > math.floor(self._epochs(step))
@@ -235,6 +235,6 @@ class Trainer:
         return next_step
 
 
-def _is_hidden_linear(name: str, layer: Any) -> bool:
-    """Linear layers into hidden units; the output layer, called head, keeps its scale."""
-    return isinstance(layer, torch.nn.Linear) and name != "head"
+def _feeds_hidden_units(name: str, layer: Any) -> bool:
+    """Linear and convolution layers into hidden units; the output layer, called head, keeps its scale."""
+    return isinstance(layer, torch.nn.Linear | torch.nn.Conv2d) and name != "head"

@@ -52,13 +52,13 @@ class Header:
 class Store:
     """The folder that keeps every teacher's answers; one process at a time adds to it."""
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
+    def __init__(self, root: Path, wait_s: float = 3600.0) -> None:
+        self.root, self.wait_s = root, wait_s
 
     @contextmanager
     def hold(self) -> Iterator[None]:
-        """Hold the store while adding to it. Raises RunBusy."""
-        with lock(self.root / ".lock"):
+        """Hold the store while adding to it; another run that is at it is waited for, a while. Raises RunBusy."""
+        with lock(self.root / ".lock", self.wait_s, "give this run a transfer_set.store of its own"):
             yield
 
     def of(self, header: Header) -> Kept:
