@@ -247,7 +247,8 @@ def read_ensemble_gain(base: Path, sizes: Sizes) -> Row:
         "kept is (student - member) / (ensemble - member), where a member is one network trained on the labels just as "
         f"each of the {sizes.members} was: {gap.get('absent') or with_ends(gap)}. Over the control, which is trained for the "
         "student's number of steps without the members' dropout, the share is "
-        f"{card['gap_recovered'].get('absent') or with_ends(card['gap_recovered'])}."
+        f"{card['gap_recovered'].get('absent') or with_ends(card['gap_recovered'])}. Soft minus hard-teacher student, errors: "
+        f"{with_ends(card['differences']['student-hard_teacher']['errors'])}."
     )
     table = Table(plain.title, plain.columns, [*plain.rows[:1], alone, *plain.rows[1:]], note)
     value = Found(None, why=gap["absent"]) if "absent" in gap else bar(gap, seeds(card))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 _COMMON = (
     "Each figure comes from an ordinary recipe (`benchmarks/hinton_recipes.py`): plain networks, AdamW, a one-cycle "
-    "schedule, the last epoch and never the best. Settings were chosen on 5,000 rows of the training set; then all training "
-    "rows but 100 are trained on, and the test rows are read once. Intervals are a paired bootstrap over seeds and test rows "
+    "schedule, the last epoch and never the best. Settings were chosen on validation rows taken from the training set; then "
+    "all training rows but 100 are trained on, where nothing else is said, and the test rows are read once. Intervals are a paired bootstrap over seeds and test rows "
     "together, 10,000 draws."
 )
 WORDS = {
@@ -26,7 +26,7 @@ REASONS: dict[str, dict[str, str]] = {
             "teacher has to get better first"
         ),
         "hinton-omit-3-free": "Six epochs; the oracle's offset, chosen on the test rows, makes hardly fewer errors",
-        "hinton-omit-3-recall": "Six epochs; the figure is within its interval of the target",
+        "hinton-omit-3-recall": "Six epochs; the target lies within the interval",
         "hinton-ensemble-gain": (
             "Ten networks together make only 54 errors fewer than one of them on average, 9 %, so that the share is known "
             "to no better than a quarter either way. Against the control, a network of the same size trained without the "

@@ -33,6 +33,7 @@ from stillroom.knob_errors import Located, first_error, place_of
 if TYPE_CHECKING:
     import torch
 
+    from stillroom.models.device import Device
     from stillroom.rows import Answers, Array, Batch, Output, Questions, Raw, Splits
 
 TABLE: dict[str, dict[str, str]] = {
@@ -160,8 +161,11 @@ class Teacher(Part):
         """The folder of its weights; None where it is no model of ours."""
         return None
 
-    def build(self, home: Path, folders: list[Path], classes: list[Any]) -> AskedTeacher:
-        """The teacher at work; `home` is where the run keeps what it trained, `folders` where paths are looked for."""
+    def build(self, home: Path, folders: list[Path], classes: list[Any], device: Device | None = None) -> AskedTeacher:
+        """The teacher at work; `home` is where the run keeps what it trained, `folders` where paths are looked for.
+
+        A model of ours answers on `device`; none: on the CPU, in float32.
+        """
         raise NotImplementedError
 
 

@@ -45,7 +45,7 @@ def _figure(value: Any, form: str, between: str = " ") -> str:
     text = form.format(value["mean"])
     if "ci95" in value:
         low, high = (form.format(end) for end in value["ci95"])
-        text += f"{between}[{low}, {high}]"
+        text += f"{between}{low}–{high}" if between == "\n" else f"{between}[{low}, {high}]"
     return text
 
 

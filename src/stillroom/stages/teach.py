@@ -33,7 +33,20 @@ def trained_and_built(run: Run, teacher: Teacher, home: str, words: str) -> Aske
         if member.trains:
             name = f"{home}/{place}" if len(members) > 1 else home
             _train_teacher(run, member, name, f"{words} {place + 1} of {len(members)}")
-    return teacher.build(run.dir.path / home, run.folders, run.splits.classes)
+    asked = teacher.build(run.dir.path / home, run.folders, run.splits.classes, run.device)
+    if run.recipe.transfer_set.live:
+        _narrow(asked, run.recipe.dtype)
+    return asked
+
+
+def _narrow(asked: AskedTeacher, dtype: str) -> None:
+    """A live teacher answers in each step, so it computes in the format the recipe asks for; kept answers are float32."""
+    from stillroom.models.classifier import Classifier
+    from stillroom.teachers.ensemble import AskedEnsemble
+
+    for one in asked.members if isinstance(asked, AskedEnsemble) else [asked]:
+        if isinstance(one, Classifier):
+            one.device = one.device.for_size(one.parameters, dtype)
 
 
 def _train_teacher(run: Run, member: Any, name: str, words: str) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field, model_validator
@@ -16,6 +16,9 @@ from pydantic import Field, model_validator
 from stillroom.kinds import AnyTeacher, AskedTeacher, Teacher
 from stillroom.rows import Answers, Array, Questions
 from stillroom.rundir import fingerprint
+
+if TYPE_CHECKING:
+    from stillroom.models.device import Device
 
 
 class Ensemble(Teacher):
@@ -54,8 +57,8 @@ class Ensemble(Teacher):
         first = getattr(self.member, "seed", 0)
         return [self.member.model_copy(update={"seed": first + place}) for place in range(self.size)]
 
-    def build(self, home: Path, folders: list[Path], classes: list[Any]) -> AskedTeacher:
-        built = [member.build(home / str(place), folders, classes) for place, member in enumerate(self.each())]
+    def build(self, home: Path, folders: list[Path], classes: list[Any], device: Device | None = None) -> AskedTeacher:
+        built = [member.build(home / str(place), folders, classes, device) for place, member in enumerate(self.each())]
         return self.over(built)
 
     def over(self, members: Sequence[AskedTeacher]) -> AskedEnsemble:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from pydantic import Field
@@ -18,6 +18,9 @@ from stillroom.kinds import AskedTeacher, Teacher
 from stillroom.rows import Answers, Array, Questions, Raw
 from stillroom.rundir import fingerprint
 from stillroom.teachers.probabilities import log_of_probabilities
+
+if TYPE_CHECKING:
+    from stillroom.models.device import Device
 
 
 class Python(Teacher):
@@ -33,7 +36,7 @@ class Python(Teacher):
         owner = getattr(given, "__self__", given)
         return cls(name=getattr(owner, "__qualname__", type(owner).__qualname__), given=given)
 
-    def build(self, home: Path, folders: list[Path], classes: list[Any]) -> AskedTeacher:
+    def build(self, home: Path, folders: list[Path], classes: list[Any], device: Device | None = None) -> AskedTeacher:
         if self.given is None:
             raise ModelError(
                 "this recipe's teacher is given from Python",

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -21,6 +21,9 @@ from stillroom.rows import KEY_BYTES, Answers, Array, Questions, content_keys
 from stillroom.rundir import fingerprint, sha256_file
 from stillroom.tables import SUFFIXES, read_columns
 from stillroom.teachers.probabilities import LEAST_LOG_PROBABILITY, log_of_probabilities
+
+if TYPE_CHECKING:
+    from stillroom.models.device import Device
 
 KEY = "key"
 
@@ -40,7 +43,7 @@ class Recorded(Teacher):
     messages: str | None = None
     """A column of chat messages; the last one's content is the class. By default `messages`."""
 
-    def build(self, home: Path, folders: list[Path], classes: list[Any]) -> AskedTeacher:
+    def build(self, home: Path, folders: list[Path], classes: list[Any], device: Device | None = None) -> AskedTeacher:
         tried = [folder / self.source for folder in folders]
         path = next((path for path in tried if path.is_file()), None)
         if path is not None and path.suffix.lower() not in SUFFIXES:

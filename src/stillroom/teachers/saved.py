@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from stillroom.errors import ModelError
 from stillroom.kinds import AskedTeacher, Teacher
+
+if TYPE_CHECKING:
+    from stillroom.models.device import Device
 
 
 class Saved(Teacher):
@@ -25,12 +28,12 @@ class Saved(Teacher):
 
         return resolve(self.model, folders)
 
-    def build(self, home: Path, folders: list[Path], classes: list[Any]) -> AskedTeacher:
+    def build(self, home: Path, folders: list[Path], classes: list[Any], device: Device | None = None) -> AskedTeacher:
         from stillroom.models.classifier import Classifier
         from stillroom.models.references import resolve
 
         folder = resolve(self.model, folders)
-        found = Classifier.load(folder)
+        found = Classifier.load(folder, device)
         if found.classes != classes:
             raise ModelError(
                 f"the teacher knows {len(found.classes)} classes {found.classes[:12]}, the data has "

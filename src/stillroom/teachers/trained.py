@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import model_validator
 
 from stillroom.kinds import AnyModel, AnyView, AskedTeacher, Teacher
 from stillroom.recipe import Training
+
+if TYPE_CHECKING:
+    from stillroom.models.device import Device
 
 
 class Trained(Teacher, Training):
@@ -40,7 +43,7 @@ class Trained(Teacher, Training):
     def weights_at(self, home: Path, folders: list[Path]) -> Path | None:
         return home
 
-    def build(self, home: Path, folders: list[Path], classes: list[Any]) -> AskedTeacher:
+    def build(self, home: Path, folders: list[Path], classes: list[Any], device: Device | None = None) -> AskedTeacher:
         from stillroom.models.classifier import Classifier
 
-        return Classifier.load(home)
+        return Classifier.load(home, device)
