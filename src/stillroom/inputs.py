@@ -58,6 +58,10 @@ class Inputs(Knobs):
         """The names by which a row's values can be given, in training order; None for images."""
         return None
 
+    def describe(self) -> str:
+        """How columns of unlike kinds are treated, in words; empty where there is nothing to say."""
+        return ""
+
     def encode(self, raw: Raw) -> Array:
         """The rows as float32 [N, *shape]. Raises DataError for what does not fit, or is NaN or infinite."""
         raise NotImplementedError
@@ -247,6 +251,13 @@ class Table(Inputs):
     @property
     def column_names(self) -> tuple[str, ...]:
         return tuple(column.name for column in self.columns)
+
+    def describe(self) -> str:
+        """Each column with its kind; a category with its number of values, text with its width."""
+        return ", ".join(
+            f"{one.name} {one.kind}" + ("" if one.kind == "number" else f" ({one.width:,} inputs)")
+            for one in self.columns
+        )
 
     def encode(self, raw: Raw) -> Array:
         if not isinstance(raw, dict):

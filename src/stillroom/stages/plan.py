@@ -32,7 +32,8 @@ def plan(recipe: Recipe, folder: Path) -> dict[str, Any]:
     recipe.check()
     run = Run(recipe, RunDir(Path("runs") / recipe.name), look_in(folder), Silent(), clock_of(recipe, Path()))
     check_data(run)
-    splits, shape = run.splits, tuple(inputs.learn(run.splits.train.raw, recipe.questions.scale).shape)
+    splits, learned = run.splits, inputs.learn(run.splits.train.raw, recipe.questions.scale)
+    shape = tuple(learned.shape)
     classes, members = len(splits.classes), recipe.teacher.each()
     known = int(joined(splits.train, splits.omitted).labelled_N.sum())
     asked = len(splits.train) * (0 if recipe.transfer_set.live else len(views_of(recipe)))
@@ -71,7 +72,7 @@ def plan(recipe: Recipe, folder: Path) -> dict[str, Any]:
     }
     if price is not None:
         figures["usd"] = round((seconds / 3600) * price.usd_per_hour, 6)
-    notes = list(splits.notes)
+    notes = [*splits.notes, *([f"inputs: {learned.describe()}"] if learned.describe() else [])]
     if price is None:
         notes.append("no price is given, so no USD; add evaluation: {price: {usd_per_hour: ..}}")
     notes += [f"the licence of {what} is unknown" for what, licence in _licences(recipe).items() if licence is None]
