@@ -45,9 +45,8 @@ def distill(
     loaded, base = load(recipe, teacher)
     path = Path(run) if run is not None else Path("runs") / loaded.name
     last = STAGES.index(until)
-    with opened(
-        loaded, path, folder or base, show
-    ) as at_work:  # everything checkable is checked; the run folder is held
+    # Everything that can be checked is checked, then the run folder is held.
+    with opened(loaded, path, folder or base, show) as at_work:
         asked = teach(at_work)  # what must be trained first is trained; now the teacher can be asked
         if last >= 1:
             kept = ask(at_work, asked)  # every question once; the answers are the transfer set

@@ -17,8 +17,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, field_validator
 
 from stillroom.columns import tidy
 from stillroom.errors import DataError, did_you_mean
-from stillroom.inputs import Scale
-from stillroom.kinds import AnyView, Knobs, QuestionSource
+from stillroom.kinds import Knobs, QuestionSource
 from stillroom.questions import sources
 from stillroom.questions.arrays import ROLES
 from stillroom.questions.part import Part, class_place, classes_of, codes_of, typed
@@ -73,12 +72,6 @@ class Dataset(QuestionSource):
     """Classes that a student must not see: out of train and validation, still in test."""
     class_weights: str | dict[str, float] = "none"
     """none; balanced: every class weighs the same in all; or {CLASS: WEIGHT}, 1 for the others."""
-    augment: Annotated[tuple[AnyView, ...], BeforeValidator(_a_list)] = ()
-    """Views that a student is shown, applied in order."""
-    views: int = Field(default=1, ge=1)
-    """Stored augmented views of each question; without `augment` there are none."""
-    scale: Scale = "standard"
-    """Images: mean 0 and standard deviation 1 by channel, or unit: 0..1."""
 
     @field_validator("source", mode="before")
     @classmethod
