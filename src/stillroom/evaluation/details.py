@@ -32,7 +32,7 @@ from stillroom.rows import Array, Raw, Splits, take_rows
 from stillroom.rundir import read_json
 
 EXAMPLES = 8
-HESITATING = 4
+HESITATING = 6
 
 
 def details(
@@ -108,10 +108,12 @@ def _examples(dark: dict[str, Any], first: dict[str, Array], splits: Splits) -> 
     """Rows on which teacher and control differ most, and rows on which the teacher hesitates and is right."""
     rows = [(int(one["row"]), "teacher and control differ most") for one in dark.get("most_different", [])[:EXAMPLES]]
     leader = "teacher" if "teacher" in first else "student"
-    sure_N, right_N = first[leader].max(1), first[leader].argmax(1) == splits.test.label_N
-    # Not the very least sure, which tend to be scribbles, but those next to them: two or three classes in question.
-    unsure = [int(row) for row in np.argsort(sure_N) if right_N[row] and row not in {one for one, _ in rows}]
-    rows += [(row, f"the {leader} hesitates, and is right") for row in unsure[: HESITATING * 3 : 3]]
+    taken = {row for row, _ in rows}
+    rows += [
+        (row, f"the {leader} hesitates, and is right")
+        for row in _hesitating(first[leader], splits.test.label_N)
+        if row not in taken
+    ]
     shown = [name for name in ("teacher", "student", "control", "hard_teacher") if name in first]
     return [
         {
@@ -123,6 +125,21 @@ def _examples(dark: dict[str, Any], first: dict[str, Array], splits: Splits) -> 
         }
         for row, why in rows
     ]
+
+
+def _hesitating(said_NC: Array, label_N: Array) -> list[int]:
+    """One row of each class that is answered rightly with the least confidence on average, least sure classes first.
+
+    Of a class's right answers not the very least sure, which tends to be a scribble, but the one a tenth of the way up.
+    """
+    sure_N, right_N = said_NC.max(1), said_NC.argmax(1) == label_N
+    found: list[tuple[float, int]] = []
+    for place in range(said_NC.shape[1]):
+        rows = np.flatnonzero(right_N & (label_N == place))
+        if len(rows):
+            ordered = rows[np.argsort(sure_N[rows], kind="stable")]
+            found.append((float(sure_N[rows].mean()), int(ordered[len(ordered) // 10])))
+    return [row for _, row in sorted(found)[:HESITATING]]
 
 
 def _picture(raw: Raw) -> dict[str, Any]:
