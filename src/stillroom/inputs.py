@@ -1,8 +1,9 @@
 """What was learned of raw rows so that a model can take them; kept as JSON beside the model.
 
-Three kinds: `numbers` (a 2-D array), `images` (whole numbers 0..255), `table` (named columns of numbers, categories and
-free text; texts alone are a table of one column). `learn` looks at training rows once, `as_raw` takes what a user
-hands over, `encode` turns rows into float32; the values themselves are read in columns.py.
+Four kinds: `numbers` (a 2-D array), `images` (whole numbers 0..255), `table` (named columns of numbers, categories and
+free text; texts alone are a table of one column), `texts` (for a model with a tokenizer of its own). `learn` looks at
+training rows once, `as_raw` takes what a user hands over, `encode` turns rows into numbers; the values themselves are
+read in columns.py.
 
 This file knows arrays and columns. It knows no file, no label, no split and no model.
 """
@@ -10,11 +11,14 @@ This file knows arrays and columns. It knows no file, no label, no split and no 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
 
 import numpy as np
 from pydantic import Field, TypeAdapter, ValidationError
 
+from stillroom.column_kinds import CategoryColumn, Column, NumberColumn, TextColumn
 from stillroom.columns import (
     TEXT_COLUMN,
     all_of,
@@ -33,8 +37,8 @@ from stillroom.columns import (
 )
 from stillroom.errors import DataError, ModelError
 from stillroom.kinds import Knobs
-from stillroom.rows import Array, Raw, row_count
-from stillroom.rundir import fingerprint
+from stillroom.rows import PADDING, Array, Raw, row_count
+from stillroom.rundir import fingerprint, read_json, write_json
 
 Scale: TypeAlias = Literal["standard", "unit"]
 
@@ -170,74 +174,6 @@ class Images(Inputs):
         return whole
 
 
-class NumberColumn(Knobs):
-    """A column of numbers: shifted and scaled."""
-
-    kind: Literal["number"] = "number"
-    name: str
-    mean: float
-    std: float
-
-    @property
-    def width(self) -> int:
-        """How many inputs of the model it becomes."""
-        return 1
-
-    def fill(self, block_ND: Array, column: Array) -> None:
-        """Write the encoded column into its place."""
-        with np.errstate(over="ignore", invalid="ignore"):
-            block_ND[:, 0] = (numbers_of(column, self.name) - self.mean) / self.std
-        refuse_not_finite(block_ND, (self.name,))
-
-
-class CategoryColumn(Knobs):
-    """A column of known values: one input each; a value that was not there in training sets none."""
-
-    kind: Literal["category"] = "category"
-    name: str
-    values: tuple[str, ...]
-
-    @property
-    def width(self) -> int:
-        """How many inputs of the model it becomes."""
-        return len(self.values)
-
-    def fill(self, block_ND: Array, column: Array) -> None:
-        """Write the encoded column into its place."""
-        place = {value: index for index, value in enumerate(self.values)}
-        index_N = np.fromiter((place.get(value, -1) for value in texts_of(column, self.name)), np.int64, len(column))
-        known = np.flatnonzero(index_N >= 0)
-        block_ND[known, index_N[known]] = 1
-
-
-class TextColumn(Knobs):
-    """A column of free text: its words and pairs of neighbouring words, counted in hashed places."""
-
-    kind: Literal["text"] = "text"
-    name: str
-    features: int = Field(default=2**12, ge=1)
-
-    @property
-    def width(self) -> int:
-        """How many inputs of the model it becomes."""
-        return self.features
-
-    def fill(self, block_ND: Array, column: Array) -> None:
-        """Write the encoded column into its place."""
-        from sklearn.feature_extraction.text import HashingVectorizer
-
-        if not len(column):
-            return
-        hashing = HashingVectorizer(
-            n_features=self.features, ngram_range=(1, 2), norm="l2", alternate_sign=False, dtype=np.float32
-        )
-        counts = hashing.transform(texts_of(column, self.name)).tocoo()
-        block_ND[counts.row, counts.col] = counts.data
-
-
-Column: TypeAlias = Annotated[NumberColumn | CategoryColumn | TextColumn, Field(discriminator="kind")]
-
-
 class Table(Inputs):
     """Named columns, in training order."""
 
@@ -286,9 +222,97 @@ class Table(Inputs):
         }
 
 
+class Texts(Inputs):
+    """A column of texts as rows of token ids, for a model with a tokenizer of its own."""
+
+    kind: Literal["texts"] = "texts"
+    column: str
+    length: int = Field(ge=1)
+    """Most tokens a row may have: what the model can look at."""
+    tokenizer: str = Field(repr=False)
+    """As the tokenizers library writes it; in a model's folder it stands in tokenizer.json."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (self.length,)
+
+    @property
+    def column_names(self) -> tuple[str, ...]:
+        return (self.column,)
+
+    def describe(self) -> str:
+        return f"{self.column} in tokens, at most {self.length:,} a row"
+
+    def to_json(self) -> dict[str, Any]:
+        return self.model_dump(mode="json", exclude={"tokenizer"})
+
+    @property
+    def fingerprint(self) -> str:
+        return fingerprint(self.model_dump(mode="json"))
+
+    def encode(self, raw: Raw) -> Array:
+        """Token ids int32 [N, T], PADDING after each row's end; T is the longest row's length."""
+        if not isinstance(raw, dict):
+            raise misfit(f"the column {self.column}", raw)
+        # A model that was made elsewhere knows no column by name; a single one is the text.
+        column = next(iter(raw)) if self.column == TEXT_COLUMN and len(raw) == 1 else self.column
+        if column not in raw:
+            raise missing_column(column, raw)
+        texts = texts_of(raw[column], column).tolist()
+        found = [one.ids for one in tokenizer_of(self.tokenizer).encode_batch_fast(texts)]
+        longest = max(map(len, found), default=0)
+        if longest > self.length:
+            row = next(place for place, ids in enumerate(found) if len(ids) > self.length)
+            raise DataError(
+                f"this text has {len(found[row]):,} tokens, and the model looks at {self.length:,} at most",
+                where=f"column {self.column}, row {row + 1} of these",
+                cure="Shorten or split it before; nothing is cut off silently",
+            )
+        ids_NT = np.full((len(found), longest), PADDING, np.int32)
+        for row, ids in enumerate(found):
+            ids_NT[row, : len(ids)] = ids
+        return ids_NT
+
+    def as_raw(self, rows: Any) -> Raw:
+        texts = [rows] if isinstance(rows, str) else list(rows) if getattr(rows, "ndim", 0) == 1 else rows
+        if all_of(texts, str):
+            column = objects(texts)
+        else:
+            named = named_columns(rows, (self.column,))
+            column = columns_in_order(rows, 1)[0] if named is None else named[self.column]
+        return {self.column: texts_of(column, self.column)}
+
+
+@lru_cache(maxsize=8)
+def tokenizer_of(written: str) -> Any:
+    """The tokenizer that the tokenizers library wrote so; it cuts and pads nothing by itself."""
+    from tokenizers import Tokenizer
+
+    found = Tokenizer.from_str(written)
+    found.no_truncation()
+    found.no_padding()
+    return found
+
+
+INPUTS, TOKENIZER = "inputs.json", "tokenizer.json"
+
+
+def write(inputs: Inputs, folder: Path) -> None:
+    """Keep what was learned beside a model's weights."""
+    write_json(folder / INPUTS, inputs.to_json())
+
+
+def read(folder: Path) -> Inputs:
+    """What `write` kept. Raises ModelError for anything else."""
+    tree = read_json(folder / INPUTS)
+    if isinstance(tree, dict) and tree.get("kind") == "texts" and (folder / TOKENIZER).is_file():
+        tree = {**tree, "tokenizer": (folder / TOKENIZER).read_text(encoding="utf-8")}
+    return from_json(tree)
+
+
 def from_json(tree: Any) -> Inputs:
     """The inputs that `to_json` wrote. Raises ModelError for anything else."""
-    adapter: TypeAdapter[Inputs] = TypeAdapter(Annotated[Numbers | Images | Table, Field(discriminator="kind")])
+    adapter: TypeAdapter[Inputs] = TypeAdapter(Annotated[Numbers | Images | Table | Texts, Field(discriminator="kind")])
     try:
         return adapter.validate_python(tree)
     except ValidationError as error:

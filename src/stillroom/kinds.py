@@ -8,8 +8,8 @@ A kind is a frozen pydantic model whose fields are its knobs. It is given nothin
 
     questions   build(folders)                -> Splits
     teacher     build(home, folders, classes) -> an AskedTeacher, which answers
-    model       build(input_shape, classes)   -> a torch Module whose forward gives rows.Output
-    student     build(input_shape, classes)   -> the same, with a student's first weights
+    model       inputs(raw, ground), network(inputs, classes, ground) -> a torch Module whose forward gives rows.Output
+    student     the same two, with a student's first weights
     objective   build(setting)                -> a Loss, which gives a sum; only the loop divides
     view        apply(raw, keys, view)        -> the same rows, augmented
 """
@@ -17,12 +17,12 @@ A kind is a frozen pydantic model whose fields are its knobs. It is given nothin
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol, TypeAlias, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsAny, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
@@ -33,6 +33,7 @@ from stillroom.knob_errors import Located, first_error, place_of
 if TYPE_CHECKING:
     import torch
 
+    from stillroom.inputs import Inputs
     from stillroom.models.device import Device
     from stillroom.rows import Answers, Array, Batch, Output, Questions, Raw, Splits
 
@@ -44,6 +45,7 @@ TABLE: dict[str, dict[str, str]] = {
         "shift": "stillroom.questions.views:Shift",
         "flip": "stillroom.questions.views:Flip",
         "noise": "stillroom.questions.views:Noise",
+        "mask": "stillroom.questions.views:Mask",
     },
     "teacher": {
         "trained": "stillroom.teachers.trained:Trained",
@@ -51,20 +53,29 @@ TABLE: dict[str, dict[str, str]] = {
         "recorded": "stillroom.teachers.recorded:Recorded",
         "ensemble": "stillroom.teachers.ensemble:Ensemble",
         "python": "stillroom.teachers.python:Python",
+        "transformers": "stillroom.teachers.transformers:Transformers",
     },
     "model": {
         "mlp": "stillroom.models.mlp:Mlp",
         "convnet": "stillroom.models.convnet:Convnet",
+        "transformers": "stillroom.models.transformers:Transformers",
     },
     "student": {
         "fresh": "stillroom.students.fresh:Fresh",
+        "pretrained": "stillroom.students.pretrained:Pretrained",
+        "shrink": "stillroom.students.shrink:Shrink",
+        "lora": "stillroom.students.lora:Lora",
     },
     "objective": {
         "hard_label": "stillroom.objectives.hard_label:HardLabel",
         "soft_target": "stillroom.objectives.soft_target:SoftTarget",
         "hidden": "stillroom.objectives.hidden:Hidden",
+        "trace": "stillroom.objectives.trace:Trace",
     },
 }
+
+
+Task: TypeAlias = Literal["classification", "causal", "masked"]
 
 
 class Knobs(BaseModel):
@@ -163,6 +174,18 @@ class Teacher(Part):
         """The folder of its weights; None where it is no model of ours."""
         return None
 
+    def untaught(self, home: Path, folders: list[Path]) -> Path | None:
+        """Its weights before this run trained it: what a student made from it starts from in the control."""
+        return self.weights_at(home, folders)
+
+    def solves(self) -> Task:
+        """What it is asked for."""
+        return "classification"
+
+    def tokenizer_at(self, folders: list[Path]) -> Path | None:
+        """Where its tokenizer stands; None where it reads no text."""
+        return None
+
     def build(self, home: Path, folders: list[Path], classes: list[Any], device: Device | None = None) -> AskedTeacher:
         """The teacher at work; `home` is where the run keeps what it trained, `folders` where paths are looked for.
 
@@ -171,12 +194,42 @@ class Teacher(Part):
         raise NotImplementedError
 
 
+@dataclass(frozen=True)
+class Ground:
+    """What a network stands on before its first weights: where references are looked for, and the run it is for."""
+
+    folders: list[Path]
+    task: Task = "classification"
+    teacher: Path | None = None
+    """The weights of the run's teacher; None where it has none that stand in a folder."""
+    design: Model | None = None
+    """The teacher's architecture, where the run trains it: what a student is cut out of before it has weights."""
+    texts: Callable[[], list[str]] = list
+    """The training texts, for a vocabulary cut to what they use."""
+
+
 class Model(Part):
     """An architecture."""
+
+    def solves(self) -> Task:
+        """What its networks are for."""
+        return "classification"
+
+    def inputs(self, raw: Raw, ground: Ground) -> Inputs | None:
+        """What it must know of raw rows where it has a say in that; None: what inputs.learn finds in them."""
+        return None
+
+    def network(self, inputs: Inputs, classes: int, ground: Ground) -> torch.nn.Module:
+        """The network with its first weights; the caller has seeded torch. Plain architectures write `build` alone."""
+        return self.build(tuple(inputs.shape), classes)
 
     def build(self, input_shape: tuple[int, ...], classes: int) -> torch.nn.Module:
         """A freshly initialised network: forward(input [B, *input_shape]) -> Output."""
         raise NotImplementedError
+
+    def kept(self) -> Model:
+        """How it is described in the folder of a network of its kind."""
+        return self
 
     def describe(self) -> str:
         """The architecture as a person would say it: mlp, hidden 32."""
@@ -192,9 +245,17 @@ class Student(Part):
         """What the student's folder says it is."""
         raise NotImplementedError
 
-    def build(self, input_shape: tuple[int, ...], classes: int) -> torch.nn.Module:
+    def inputs(self, raw: Raw, ground: Ground) -> Inputs | None:
+        """See Model."""
+        return self.architecture().inputs(raw, ground)
+
+    def network(self, inputs: Inputs, classes: int, ground: Ground) -> torch.nn.Module:
         """The network before its first step; the caller has seeded torch."""
-        raise NotImplementedError
+        return self.architecture().network(inputs, classes, ground)
+
+    def describe(self) -> str:
+        """What it is, for a report."""
+        return f"{self.kind} {self.architecture().describe()}"
 
 
 @dataclass(frozen=True)

@@ -6,12 +6,9 @@ look like is `flow.plan()`'s to find out.
 
 from __future__ import annotations
 
-import json
-from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import AfterValidator, Field, ValidationError, field_validator, model_validator
 
 from stillroom.errors import RecipeError
@@ -24,6 +21,7 @@ from stillroom.kinds import (
     parse,
 )
 from stillroom.knob_errors import Located, first_error, place_of
+from stillroom.recipe_file import apply_override, locate, read_tree
 
 METRICS = ("accuracy", "agreement", "calibration", "speed", "size", "cost")
 DTypes = Literal["auto", "float32", "bfloat16"]
@@ -73,6 +71,21 @@ class TransferSet(Knobs):
     """Ask the teacher anew for each batch and keep nothing: for endless views and for mixup."""
     wrong_classes: Literal["teacher", "permuted", "uniform"] = "teacher"
     """Experiments: permute the wrong classes' probabilities, or spread them evenly at equal mean entropy."""
+    head: int = Field(default=8, ge=1, le=1024)
+    """Of a language model: most probable tokens of each position, kept exactly."""
+    tail: Literal["hidden", "sample", "bucket"] = "hidden"
+    """All other tokens: as the teacher's hidden state in a few bits a component, as an unbiased sample, or their mass alone."""
+    tail_bytes: int = Field(default=32, ge=1, le=4096)
+    """For the tail of one position, hidden or sample."""
+    fidelity: Fidelity | None = None
+    """What must be kept of a language model's answers, or more is spent."""
+
+
+class Fidelity(Knobs):
+    """How close to the teacher a language model's kept answers must be."""
+
+    kl: float = Field(gt=0)
+    """Largest mean KL(teacher, kept) on validation text, nats a position; more bytes are spent until it is met."""
 
 
 class Price(Knobs):
@@ -244,8 +257,39 @@ class Recipe(Knobs):
                 where="budget.usd",
                 cure="Add evaluation: {price: {usd_per_hour: ..}}, or budget minutes",
             )
+        self._check_language()
         for name in self.arms:
             self.arm(name).check()
+
+    @property
+    def is_language(self) -> bool:
+        """True where the teacher is a language model."""
+        return self.teacher.solves() != "classification"
+
+    def _check_language(self) -> None:
+        """What a language model cannot do, whatever the data."""
+        if self.student.architecture().solves() != self.teacher.solves() and self.student.kind == "fresh":
+            raise RecipeError(
+                f"the student is for {self.student.architecture().solves()} and the teacher for {self.teacher.solves()}",
+                where="student.model.task",
+                cure=f"Set task: {self.teacher.solves()}",
+            )
+        if not self.is_language:
+            return
+        soft = [one for one in self.objectives if one.heat() is not None]
+        if any(one.heat() == "auto" for one in soft):
+            raise RecipeError(
+                "a temperature is not yet chosen by itself for language models",
+                where="objectives",
+                cure="Set temperature: 1, or 2 as DistilBERT did",
+            )
+        for knob, is_set in {
+            "training.mixup": self.training.mixup > 0,
+            "training.class_prior": self.training.class_prior != "none",
+            "transfer_set.wrong_classes": self.transfer_set.wrong_classes != "teacher",
+        }.items():
+            if is_set:
+                raise RecipeError("this is for classifiers", where=knob, cure="Take it out")
 
 
 def _lay_over(base: dict[str, Any], extra: dict[str, Any]) -> dict[str, Any]:
@@ -259,100 +303,3 @@ def _lay_over(base: dict[str, Any], extra: dict[str, Any]) -> dict[str, Any]:
         )
         merged[key] = _lay_over(below, value) if same_kind and isinstance(below, dict) else value
     return merged
-
-
-def locate(value: Any, path: str = "", lines: dict[str, dict[str, int]] | None = None) -> Any:
-    """Copy plain data so that each mapping knows its dotted path and, from a file, its keys' lines."""
-    if isinstance(value, dict):
-        found = Located(
-            {key: locate(inner, f"{path}.{key}" if path else str(key), lines) for key, inner in value.items()}
-        )
-        found.path = path
-        found.lines = (lines or {}).get(path, {})  # type: ignore[misc]
-        return found
-    if isinstance(value, list | tuple):
-        return [locate(inner, f"{path}.{place}", lines) for place, inner in enumerate(value)]
-    return value
-
-
-def read_tree(path: Path) -> Located:
-    """A recipe file as a located mapping. Raises RecipeError for what is no YAML or JSON, or no mapping."""
-    if not path.is_file():
-        raise RecipeError(
-            "there is no such recipe", where=str(path), cure="Check the path, or make one: stillroom new ensemble"
-        )
-    lines: dict[str, dict[str, int]] = {}
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-        tree = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
-        # JSON that is indented by tabs is no YAML; its errors then have no line.
-        with suppress(*([yaml.YAMLError] if path.suffix == ".json" else [])):
-            lines = _lines(yaml.compose(text, yaml.SafeLoader))
-    except (yaml.YAMLError, ValueError) as error:
-        mark = getattr(error, "problem_mark", None)
-        line = (
-            f", line {mark.line + 1}"
-            if mark
-            else f", line {error.lineno}"
-            if isinstance(error, json.JSONDecodeError)
-            else ""
-        )
-        raise RecipeError(
-            "this is not well-formed YAML or JSON", where=f"{path}{line}", cure="Correct the syntax there"
-        ) from error
-    if not isinstance(tree, dict):
-        raise RecipeError(
-            "a recipe is a mapping of sections", where=str(path), cure="Start with `name: ...`; see stillroom new"
-        )
-    return locate(tree, "", lines)  # type: ignore[no-any-return]
-
-
-def _lines(node: Any, path: str = "") -> dict[str, dict[str, int]]:
-    """For each mapping of a YAML document, by dotted path: the line of each of its keys."""
-    found: dict[str, dict[str, int]] = {}
-    if isinstance(node, yaml.MappingNode):
-        found[path] = {}
-        for key, inner in node.value:
-            line, before = key.start_mark.line + 1, found[path].get(key.value)
-            if before is not None:
-                raise RecipeError(
-                    f"the knob {key.value!r} stands here a second time",
-                    where=f"{f'{path}.' if path else ''}{key.value}, lines {before} and {line}",
-                    cure="Keep one of them",
-                )
-            found[path][key.value] = line
-            found |= _lines(inner, f"{path}.{key.value}" if path else key.value)
-    elif isinstance(node, yaml.SequenceNode):
-        for place, inner in enumerate(node.value):
-            found |= _lines(inner, f"{path}.{place}")
-    return found
-
-
-def apply_override(tree: dict[str, Any], override: str) -> None:
-    """Set one knob by `section.key=value`; the value is read as YAML, a number in the path is a place in a list."""
-    path, equals, text = override.partition("=")
-    if not equals or not path:
-        raise RecipeError(
-            f"{override!r} is no override", where="command line", cure="Write section.key=value, such as seeds=3"
-        )
-    *parents, last = path.split(".")
-    target: Any = tree
-    for key in parents:
-        try:
-            target = target[int(key)] if isinstance(target, list) else target.setdefault(key, Located())
-        except (ValueError, IndexError):
-            raise RecipeError(f"there is no {key!r} in this list", where=path, cure="Count from 0") from None
-    try:
-        value = locate(yaml.safe_load(text), path)
-        if isinstance(target, list):
-            target[int(last)] = value
-        elif isinstance(target, dict):
-            target[last] = value
-            if isinstance(target, Located):  # it stands in no line of the file any more
-                target.lines = {key: line for key, line in target.lines.items() if key != last}  # type: ignore[misc]
-        else:
-            raise RecipeError(f"{'.'.join(parents)} is no section", where=path, cure="Name a section's knob")
-    except (yaml.YAMLError, ValueError, IndexError) as error:
-        raise RecipeError(
-            f"{override!r} cannot be read", where="command line", cure="Write section.key=value, and quote it"
-        ) from error

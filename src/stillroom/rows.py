@@ -3,7 +3,8 @@
 The shape legend, used as suffix of every array name:
 
     N rows   B rows of a batch   C classes   D input columns   H hidden width   S seeds   K members of an ensemble
-    later: T tokens   V vocabulary   L layers
+    T tokens of a row   P scored positions of a batch   V vocabulary   G teacher's hidden width   L layers
+    of sparse soft targets: K head   M components of the tail   S samples of the tail   R bytes of a record
 
 This file knows no model, no loss and no file layout.
 """
@@ -13,7 +14,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -32,11 +33,69 @@ PLAIN_VIEW = 0
 """View 0 is the question as it was given; view v > 0 is its v-th augmentation."""
 
 
-class Output(NamedTuple):
-    """What a model's forward pass gives: logits [B, C] and its last hidden layer [B, H]."""
+PADDING = -1
+"""Stands where a row of tokens has ended."""
 
-    logits_BC: torch.Tensor
+
+class Tokens(NamedTuple):
+    """A batch of token rows: ids [B, T], PADDING at the end, and which positions' outputs are scored, bool [B, T].
+
+    A causal model's output at t predicts the token at t + 1, a masked model's the one that stood at t before masking.
+    """
+
+    ids_BT: torch.Tensor
+    scored_BT: torch.Tensor
+
+
+class Head(NamedTuple):
+    """A language model's output layer: logits [.., V] = cap(hidden @ weight.T + bias), where cap(x) = c tanh(x / c)."""
+
+    weight_VH: torch.Tensor
+    bias_V: torch.Tensor | None = None
+    soft_cap: float | None = None
+
+
+class Output(NamedTuple):
+    """What a model's forward pass gives.
+
+    A classifier: logits [B, C] and its last hidden layer [B, H]. A language model: no logits, which are never whole in
+    memory, but the last hidden layer of the P scored positions [P, H] and the output layer.
+    """
+
+    logits_BC: torch.Tensor | None
     hidden_BH: torch.Tensor | None = None
+    head: Head | None = None
+
+
+class Basis(NamedTuple):
+    """What turns kept components into tail logits [P, V] = cap(components [P, M] @ matrix.T + bias), capped as a Head's are."""
+
+    matrix_VM: torch.Tensor
+    bias_V: torch.Tensor
+    soft_cap: float | None = None
+
+
+@dataclass(slots=True)
+class SparseTargets:
+    """A teacher's distribution at P positions as it was kept: an exact head, and a tail of one of three forms."""
+
+    ids_PK: torch.Tensor
+    """Of the head, int64, most probable first."""
+    log_p_PK: torch.Tensor
+    """Of the head, float32, nats."""
+    tail_log_mass_P: torch.Tensor
+    """Log of the probability outside the head; -inf where there is none."""
+    entropy_P: torch.Tensor
+    """Of the whole distribution, nats."""
+    forced_log_p_P: torch.Tensor
+    """Of the token that stands there in the text."""
+    tail: Literal["hidden", "sample", "bucket"]
+    """A compressed hidden state, an unbiased sample, or the mass alone."""
+    components_PM: torch.Tensor | None = None
+    basis: Basis | None = None
+    sample_ids_PS: torch.Tensor | None = None
+    sample_log_weight_PS: torch.Tensor | None = None
+    """Log of each drawn token's weight; together they weigh as much as the tail. -inf where nothing was drawn."""
 
 
 def row_count(raw: Raw) -> int:
@@ -162,6 +221,8 @@ class Splits:
     classes: list[Any]
     notes: list[str] = field(default_factory=list)
     """What a reader of the report must know about how the rows were split."""
+    slice_N: Array | None = None
+    """The slice that each test row belongs to, [N] objects as a column gives them; None where no column does."""
 
     def fingerprint(self) -> str:
         """A digest of every split and of the classes."""
@@ -178,11 +239,23 @@ class Answers:
     hidden_NH: Array | None = None
 
 
+@dataclass(frozen=True)
+class PositionAnswers:
+    """What a language model said: one packed record [P, R] a scored position, and how many each question has [N]."""
+
+    records_PR: Array
+    count_N: Array
+    hidden_PG: Array | None = None
+
+
 @dataclass(slots=True)
 class Batch:
-    """What the loop hands to a student and its objectives. Fields that a recipe does not use are None."""
+    """What the loop hands to a student and its objectives. Fields that a recipe does not use are None.
 
-    input: torch.Tensor
+    Of a language model, B stands for the P scored positions in every field but `input`, and a label is a token.
+    """
+
+    input: torch.Tensor | Tokens
     label_B: torch.Tensor | None = None
     all_labelled: bool = False
     """Known beforehand that every row has a label, so that nobody needs to count."""
@@ -192,6 +265,16 @@ class Batch:
     mixed_label_B: torch.Tensor | None = None
     """Mixup: the label of the row mixed in, with share 1 - `mix`."""
     mix: float = 1.0
+    sparse: SparseTargets | None = None
+    """The teacher's kept distributions."""
+    teacher: Output | None = None
+    """The teacher's last hidden layer [P, G] and output layer, where it is live."""
+
+    @property
+    def rows(self) -> int:
+        """How many rows, or scored positions, there are."""
+        assert self.label_B is not None
+        return len(self.label_B)
 
 
 @dataclass(frozen=True)
@@ -217,8 +300,9 @@ class Prediction:
         return f"<table><tr>{head}</tr>{body}</table>{more}"
 
 
-def key_schema() -> pa.Schema:
-    """The Arrow schema of a shard's keys: content key (16 bytes) and view."""
+def key_schema(positions: bool = False) -> pa.Schema:
+    """The Arrow schema of a shard's keys: content key (16 bytes), view and, for a language model, scored positions."""
     import pyarrow as pa
 
-    return pa.schema([("key", pa.binary(KEY_BYTES)), ("view", pa.int64())])
+    counts = [("positions", pa.int32())] if positions else []
+    return pa.schema([("key", pa.binary(KEY_BYTES)), ("view", pa.int64()), *counts])

@@ -236,7 +236,10 @@ def test_the_first_folder_that_has_the_file_wins(tmp_path: Path, rng: np.random.
     [
         ("d.xlsx", "x", DataError, r"ending '\.xlsx' cannot be read .*\.npz \.csv"),
         ("data", "x", DataError, "no ending"),
-        ("d.txt", "once upon a time", NotYet, "language models, which come later"),
+        ("d.txt", "", DataError, r"file is empty \(d\.txt\)"),
+        ("d.txt", " \n\n", DataError, r"nothing but blank space in this file \(d\.txt\)"),
+        ("d.txt", "one\ntwo\0\n", DataError, r"NUL character.*no plain text \(d\.txt, line 2\)"),
+        ("d.txt", "once upon a time", DataError, r"just one in the training rows.*\(questions\.split\.test\)"),
         ("d.csv", "", DataError, r"file is empty \(d\.csv\)"),
         ("d.npz", "", DataError, r"file is empty \(d\.npz\)"),
         ("d.npz", "no zip", DataError, "no whole .npz|pickled"),
@@ -275,6 +278,9 @@ def test_a_file_that_is_not_utf8(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(b"a,label\ncaf\xe9,1\n")
         with pytest.raises(DataError, match="not UTF-8"):
             build(name, tmp_path)
+    (tmp_path / "d.txt").write_bytes(b"a\nb\ncaf\xe9\n")
+    with pytest.raises(DataError, match=r"not UTF-8 text \(d\.txt, line 3\)"):
+        build("d.txt", tmp_path)
     (tmp_path / "d.csv").write_bytes("\ufeffa,label\n".encode() + b"1,x\n2,y\n" * 20)
     assert isinstance(build("d.csv", tmp_path).train.raw, dict)
 

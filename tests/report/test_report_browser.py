@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 
-from stillroom.report.page import render_panels
+from report.language_run import language_run
+from report.text_run import text_run
+from stillroom.report.page import render, render_panels
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 Run = tuple[dict[str, Any], dict[str, Any]]
@@ -36,6 +38,17 @@ def page_file(few_labels: Run, unseen_three: Run, tmp_path_factory: pytest.TempP
     return path
 
 
+@pytest.fixture(scope="module")
+def other_files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("others")
+    runs = {"causal": language_run("causal"), "masked": language_run("masked"), "text": text_run()}
+    found = {}
+    for name, run in runs.items():
+        found[name] = folder / f"{name}.html"
+        found[name].write_text(render(*run), encoding="utf-8")
+    return found
+
+
 WIDER = """() => {
   const wide = document.documentElement.clientWidth;
   const inside = (node) => node.closest('.scroll, pre, .skip, thead, title, desc');
@@ -48,6 +61,19 @@ WIDER = """() => {
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [320, 1280])
 def test_it_opens_offline_and_fits(browser: Any, page_file: Path, scheme: str, width: int) -> None:
+    opens_and_fits(browser, page_file, scheme, width)
+
+
+@pytest.mark.parametrize(("scheme", "width"), [("dark", 320), ("light", 1280)])
+@pytest.mark.parametrize("name", ["causal", "masked", "text"])
+def test_other_runs_open_and_fit(
+    browser: Any, other_files: dict[str, Path], name: str, scheme: str, width: int
+) -> None:
+    opens_and_fits(browser, other_files[name], scheme, width)
+
+
+def opens_and_fits(browser: Any, page_file: Path, scheme: str, width: int) -> None:
+    """A quiet console, no request, and nothing wider than the screen, with all that folds unfolded."""
     context = browser.new_context(color_scheme=scheme, viewport={"width": width, "height": 800})
     page = context.new_page()
     noise: list[str] = []

@@ -64,8 +64,17 @@ def test_the_verdict_against_the_teacher(student: float, words: str) -> None:
 def test_a_student_that_is_no_cheaper_is_called_so() -> None:
     scorecard = run()
     scorecard["models"]["student"] |= {"size_bytes": 600_000, "latency_ms_p50": {"mean": 4.1}}
-    assert "is 2.0× larger, as fast and 15× cheaper to run" in verdict(scorecard)
+    assert "is 2.0× larger and 15× cheaper to run than its teacher, as fast as it, and gives up" in verdict(scorecard)
     assert figures(scorecard)[0].what == "larger"
+    scorecard["models"]["student"] = {**scorecard["models"]["teacher"]}
+    assert verdict(scorecard).startswith("The student is as large, as fast and as cheap to run as its teacher and ")
+    only = {
+        model: {"size_bytes": 10, "latency_ms_p50": {"mean": value}}
+        for model, value in (("teacher", 4.0), ("student", 2.0))
+    }
+    assert verdict({"models": only}).startswith(
+        "The student is 2.0× faster than its teacher, as large as it; no control"
+    )
 
 
 def test_perplexity_is_better_where_lower() -> None:

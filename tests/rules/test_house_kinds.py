@@ -35,6 +35,11 @@ EXAMPLES: dict[tuple[str, str], dict[str, Any]] = {
         "weights": [1, 2],
     },
     ("student", "fresh"): {"kind": "fresh", "model": MLP},
+    ("teacher", "transformers"): {"kind": "transformers", "model": "hf:some/model", "licence": "MIT"},
+    ("model", "transformers"): {"kind": "transformers", "from": "hf:some/model", "task": "causal"},
+    ("student", "pretrained"): {"kind": "pretrained", "from": "hf:some/model"},
+    ("student", "shrink"): {"kind": "shrink", "layers": [0, 2], "vocabulary": "cut"},
+    ("student", "lora"): {"kind": "lora", "from": "hf:some/model", "rank": 4, "targets": ["q_proj"]},
     ("objective", "hard_label"): {"kind": "hard_label", "from": "teacher", "weight": 0.25},
 }
 

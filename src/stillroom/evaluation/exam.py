@@ -19,11 +19,11 @@ from stillroom.evaluation.dark_knowledge import ensemble_similarity, group_simil
 from stillroom.evaluation.scores import Said, score
 from stillroom.evaluation.speed import measure_together
 from stillroom.kinds import AskedTeacher
-from stillroom.models.classifier import WEIGHTS, Classifier
+from stillroom.models.classifier import WEIGHTS, Classifier, description
 from stillroom.models.device import Device
 from stillroom.recipe import Evaluation
 from stillroom.rows import Answers, Array, Questions, Raw, Splits, row_count
-from stillroom.rundir import read_json, write_json
+from stillroom.rundir import write_json
 
 CALIBRATION = ("ece", "ece_scaled")
 AGREEMENT = ("agreement", "kl_to_teacher", "error_agreement")
@@ -156,7 +156,7 @@ def _add_sizes(models: dict[str, dict[str, Any]], exam: Exam) -> None:
     for name, folders in [*exam.models.items(), ("teacher", exam.teacher_folders)]:
         if name in models and folders:
             counted = folders if name == "teacher" else folders[:1]
-            models[name]["parameters"] = sum(int(read_json(folder / "config.json")["parameters"]) for folder in counted)
+            models[name]["parameters"] = sum(int(description(folder)["parameters"]) for folder in counted)
             models[name]["size_bytes"] = sum((folder / WEIGHTS).stat().st_size for folder in counted)
 
 

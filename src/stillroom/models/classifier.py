@@ -1,6 +1,7 @@
 """A trained classifier in its folder: weights, what was learned of the inputs, the classes. Takes raw rows.
 
-model.safetensors (weights only) · config.json (architecture, classes, class bias) · inputs.json (see inputs.py)
+model.safetensors (weights only) · config.json (architecture, classes, class bias) · inputs.json (see inputs.py). A model of
+the transformers library stands in that library's own format, and what we add is in stillroom.json.
 """
 
 from __future__ import annotations
@@ -18,14 +19,17 @@ from safetensors.torch import load_file, save
 from stillroom import inputs as inputs_
 from stillroom.errors import CorruptFile, DataError, ModelError
 from stillroom.inputs import Inputs
-from stillroom.kinds import Model, parse
+from stillroom.kinds import Ground, Model, parse
 from stillroom.models.device import Device
 from stillroom.models.references import refuse_pickles
+from stillroom.models.transformers import Transformers
 from stillroom.rows import Answers, Array, Output, Prediction, Questions, Raw, row_count, take_rows
 from stillroom.rundir import MANIFEST, fingerprint, read_json, sha256_file, verify, write_file, write_json
 
-WEIGHTS, CONFIG, INPUTS = "model.safetensors", "config.json", "inputs.json"
+WEIGHTS, CONFIG, BESIDE = "model.safetensors", "config.json", "stillroom.json"
 FORWARD_ROWS = 1024
+FORWARD_TOKENS = 16_384
+"""Rows of tokens are answered in batches of so many tokens, the longest rows last."""
 
 
 @contextmanager
@@ -52,6 +56,13 @@ def autocast(device: Device) -> AbstractContextManager[object]:
     return torch.autocast(device.name.partition(":")[0], torch.bfloat16)
 
 
+def description(folder: Path) -> dict[str, Any]:
+    """What Stillroom wrote beside a model's weights: its kind, classes, class biases and number of weights."""
+    beside = folder / BESIDE
+    found: dict[str, Any] = read_json(beside if beside.is_file() else folder / CONFIG)
+    return found
+
+
 class Classifier:
     """A network with its inputs and classes, that answers raw rows and can be saved and loaded."""
 
@@ -75,23 +86,29 @@ class Classifier:
 
     def save(self, folder: Path) -> None:
         """Write the three files durably. The weights' file holds no time and no path."""
-        weights = {name: tensor.detach().cpu().contiguous() for name, tensor in self.network.state_dict().items()}
-        write_file(folder / WEIGHTS, save(weights, {"format": "pt"}))
-        write_json(folder / INPUTS, self.inputs.to_json())
+        own = isinstance(self.model, Transformers)
+        if own:
+            from stillroom.models import pretrained
+
+            pretrained.save(self.network.model, self.network.tokenizer, folder)
+        else:
+            weights = {name: tensor.detach().cpu().contiguous() for name, tensor in self.network.state_dict().items()}
+            write_file(folder / WEIGHTS, save(weights, {"format": "pt"}))
+        inputs_.write(self.inputs, folder)
         config = {
             "format": 1,
-            "model": self.model.model_dump(mode="json"),
+            "model": self.model.kept().model_dump(mode="json", by_alias=True, exclude_none=own),
             "classes": self.classes,
             "class_bias": self.class_bias_C.tolist(),
             "parameters": self.parameters,
         }
-        write_json(folder / CONFIG, config)
+        write_json(folder / (BESIDE if own else CONFIG), config)
 
     @classmethod
     def load(cls, folder: Path, device: Device | None = None) -> Classifier:
         """Read a folder written by `save`. Raises ModelError for what is none, or holds a pickle."""
         device = device or Device()
-        missing = [name for name in (CONFIG, WEIGHTS, INPUTS) if not (folder / name).is_file()]
+        missing = [name for name in (CONFIG, WEIGHTS, inputs_.INPUTS) if not (folder / name).is_file()]
         if missing:
             raise ModelError(
                 f"this is no folder of a Stillroom student or teacher: it has no {missing[0]}",
@@ -101,19 +118,22 @@ class Classifier:
         refuse_pickles(folder)
         if (folder / MANIFEST).is_file():
             verify(folder)
-        config = read_json(folder / CONFIG)
-        inputs = inputs_.from_json(read_json(folder / INPUTS))
+        config, inputs = description(folder), inputs_.read(folder)
         try:
-            model = parse("model", config["model"])
-            network = model.build(tuple(inputs.shape), len(config["classes"]))
-            network.load_state_dict(load_file(folder / WEIGHTS))
+            model: Model = parse("model", config["model"])
+            network = model.network(inputs, len(config["classes"]), Ground([folder]))
+            if not isinstance(model, Transformers):
+                network.load_state_dict(load_file(folder / WEIGHTS))
         except (SafetensorError, RuntimeError, KeyError) as error:
             raise CorruptFile(
                 "the weights do not fit the model's description", where=str(folder), cure="Copy the whole folder again"
             ) from error
         found = cls(model, network, inputs, config["classes"], device)
         found.class_bias_C = torch.tensor(config["class_bias"], device=device.name)
-        found.fingerprint = fingerprint([sha256_file(folder / name) for name in (CONFIG, WEIGHTS, INPUTS)])
+        files = [
+            name for name in (CONFIG, WEIGHTS, inputs_.INPUTS, BESIDE, inputs_.TOKENIZER) if (folder / name).is_file()
+        ]
+        found.fingerprint = fingerprint([sha256_file(folder / name) for name in files])
         found.network.eval()
         return found
 
@@ -121,23 +141,48 @@ class Classifier:
         """Logits [N, C], class bias included, and hidden layer [N, H] of raw rows, in evaluation mode."""
         if not row_count(raw):
             raise DataError("there are no rows", where="predict", cure="Give at least one row")
-        outputs = []
+        if isinstance(self.inputs, inputs_.Texts):
+            return self._forward_texts(raw)
+        logits, hidden = [], []
         with evaluating(self.network), autocast(self.device):
             for start in range(0, row_count(raw), FORWARD_ROWS):
                 rows = take_rows(raw, slice(start, start + FORWARD_ROWS))  # type: ignore[arg-type]
-                outputs.append(self.network(to_device(self.inputs.encode(rows), self.device)))
-        logits_NC = torch.cat([output.logits_BC.float() for output in outputs]) + self.class_bias_C
-        hidden = [output.hidden_BH.float() for output in outputs if output.hidden_BH is not None]
-        return Output(logits_NC, torch.cat(hidden) if hidden else None)
+                output = self.network(to_device(self.inputs.encode(rows), self.device))
+                logits.append(output.logits_BC.float())
+                hidden += [] if output.hidden_BH is None else [output.hidden_BH.float()]
+        return Output(torch.cat(logits) + self.class_bias_C, torch.cat(hidden) if hidden else None)
+
+    def _forward_texts(self, raw: Raw) -> Output:
+        """Rows of tokens by length, so that short ones are not padded to the longest; given back in their order."""
+        ids_NT = to_device(self.inputs.encode(raw), self.device)
+        length_N = (ids_NT >= 0).sum(1)
+        order_N = length_N.argsort(stable=True)
+        logits, hidden, start = [], [], 0
+        with evaluating(self.network), autocast(self.device):
+            while start < len(order_N):
+                rows = max(1, FORWARD_TOKENS // max(1, int(length_N[order_N[start]])))
+                rows = max(1, min(rows, FORWARD_TOKENS // max(1, int(length_N[order_N[start : start + rows][-1]]))))
+                output = self.network(ids_NT[order_N[start : start + rows]])
+                logits.append(output.logits_BC.float())
+                hidden.append(output.hidden_BH.float())
+                start += rows
+        back_N = order_N.argsort()
+        return Output(torch.cat(logits)[back_N] + self.class_bias_C, torch.cat(hidden)[back_N])
 
     def log_probabilities(self, raw: Raw) -> Array:
         """Log-probabilities [N, C] float32 of raw rows."""
-        return self.forward(raw).logits_BC.log_softmax(1).cpu().numpy()
+        return self._log_softmax(self.forward(raw))
+
+    @staticmethod
+    def _log_softmax(output: Output) -> Array:
+        assert output.logits_BC is not None
+        return output.logits_BC.log_softmax(1).cpu().numpy()
 
     def answer(self, questions: Questions, view: int = 0) -> Answers:
         """As a teacher: log-probabilities and hidden layer (see kinds.AskedTeacher)."""
-        logits_NC, hidden_NH = self.forward(questions.raw)
-        return Answers(logits_NC.log_softmax(1).cpu().numpy(), None if hidden_NH is None else hidden_NH.cpu().numpy())
+        output = self.forward(questions.raw)
+        hidden_NH = None if output.hidden_BH is None else output.hidden_BH.cpu().numpy()
+        return Answers(self._log_softmax(output), hidden_NH)
 
     def predict(self, rows: Any) -> Prediction:
         """Classify a 2-D array in training column order, a DataFrame, a list of dicts, texts or images."""

@@ -1,27 +1,34 @@
-"""A model reference in a recipe -> a folder: a path, `hf:ORG/NAME`, or `package:MODULE/FILE`."""
+"""A model reference in a recipe -> where it stands: a path, `hf:ORG/NAME`, or `package:MODULE/FILE_OR_FOLDER`.
+
+What is found is a folder, or one file: a GGUF.
+"""
 
 from __future__ import annotations
 
 from importlib.util import find_spec
 from pathlib import Path
 
-from stillroom.errors import ModelError, NotYet
+from stillroom.errors import ModelError
 
 PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib", ".npy")
+GGUF = ".gguf"
+
+DOWNLOADED = ("*.safetensors", "*.safetensors.index.json", "*.json", "*.txt", "*.model", "*.tiktoken", "*.jinja")
+"""Of a repository: weights that cannot run code, configuration and tokenizer."""
 
 
 def resolve(reference: str, folders: list[Path]) -> Path:
-    """The folder a reference names; a relative path is looked for in `folders`. Raises ModelError."""
+    """The folder or GGUF file a reference names; a relative path is looked for in `folders`. Raises ModelError.
+
+    `hf:ORG/NAME` is downloaded, or taken from the hub's cache where there is no network; `hf:ORG/NAME@REVISION` fixes
+    the state of it.
+    """
     if reference.startswith("hf:"):
-        raise NotYet(
-            f"{reference} names a language model, and this version distils classifiers",
-            where="model reference",
-            cure="Use the folder of a Stillroom student or teacher",
-        )
+        return _from_hub(reference)
     if reference.startswith("package:"):
-        return _in_package(reference.removeprefix("package:"))
+        return _in_package(reference)
     tried = [folder / reference for folder in folders] if not Path(reference).is_absolute() else [Path(reference)]
-    found = next((path for path in tried if path.is_dir()), None)
+    found = next((path for path in tried if _is_model(path)), None)
     if found is None:
         raise ModelError(
             f"there is no model folder {reference!r}",
@@ -31,20 +38,61 @@ def resolve(reference: str, folders: list[Path]) -> Path:
     return found
 
 
+def _is_model(path: Path) -> bool:
+    return path.is_dir() or (path.is_file() and path.suffix == GGUF)
+
+
 def _in_package(reference: str) -> Path:
-    module, _, inside = reference.partition("/")
-    spec = find_spec(module)
-    root = next(iter(spec.submodule_search_locations or []), None) if spec else None
+    module, _, inside = reference.removeprefix("package:").partition("/")
+    root = _package_folder(module)
     if root is None:
         raise ModelError(
             f"the Python package {module!r} is not installed", where=reference, cure=f"pip install {module}"
         )
     path = Path(root, inside)
-    if not path.is_dir():
+    if ".." in path.parts or not _is_model(path):
         raise ModelError(
-            f"the package {module!r} has no folder {inside!r}", where=reference, cure="Check the path in it"
+            f"the package {module!r} has no folder or {GGUF} file {inside!r}",
+            where=reference,
+            cure="Check the path in it",
         )
     return path
+
+
+def _package_folder(module: str) -> str | None:
+    try:
+        spec = find_spec(module) if all(part.isidentifier() for part in module.split(".")) else None
+    except ModuleNotFoundError:  # the package that a dotted name stands in
+        return None
+    return next(iter(spec.submodule_search_locations or []), None) if spec else None
+
+
+def _from_hub(reference: str) -> Path:
+    try:
+        from huggingface_hub import snapshot_download
+        from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+    except ImportError as error:
+        raise ModelError(
+            "models of the Hugging Face hub need the huggingface_hub package",
+            where=reference,
+            cure="pip install stillroom[language]",
+        ) from error
+    name, _, revision = reference.removeprefix("hf:").partition("@")
+    if Path(name).is_absolute() or ".." in name:
+        raise ModelError(
+            f"{name!r} is no repository of the hub", where=reference, cure="Write hf:ORG/NAME, or the folder's path"
+        )
+    try:
+        folder = Path(snapshot_download(name, revision=revision or None, allow_patterns=list(DOWNLOADED)))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        told = str(error).strip().split("\n")[0][:200]
+        raise ModelError(
+            f"the model cannot be fetched from the hub: {told}",
+            where=reference,
+            cure="Check name and network (a closed model wants `hf auth login`), or give the folder of a copy",
+        ) from error
+    refuse_pickles(folder)
+    return folder
 
 
 def refuse_pickles(folder: Path) -> None:

@@ -38,6 +38,10 @@ class HardLabelLoss:
     def _target(self, batch: Batch) -> torch.Tensor:
         """Class of each row, -1 where there is none."""
         if self.from_teacher:
+            if batch.sparse is not None:
+                return batch.sparse.ids_PK[:, 0]
+            if batch.teacher is not None:
+                return _top(batch.teacher)
             assert batch.log_probabilities_BC is not None
             return batch.log_probabilities_BC.argmax(1)
         assert batch.label_B is not None
@@ -51,13 +55,19 @@ class HardLabelLoss:
 
     def count(self, batch: Batch) -> float:
         if (self.from_teacher or batch.all_labelled) and batch.weight_B is None:
-            return float(len(batch.input))
+            return float(batch.rows)
         known_B = self._known(batch, self._target(batch))
         return float(known_B.sum() if batch.weight_B is None else (known_B * batch.weight_B).sum())
 
     def sum(self, output: Output, batch: Batch) -> torch.Tensor:
         from torch.nn.functional import cross_entropy
 
+        if output.head is not None:
+            from stillroom.objectives.fused import fused_cross_entropy
+
+            assert output.hidden_BH is not None
+            return fused_cross_entropy(output.hidden_BH, output.head, self._target(batch), weight_P=batch.weight_B)
+        assert output.logits_BC is not None
         logits_BC, target_B = output.logits_BC.float(), self._target(batch)
         mixed_B = None if self.from_teacher else batch.mixed_label_B
         if mixed_B is None and batch.weight_B is None:
@@ -71,3 +81,20 @@ class HardLabelLoss:
 
     def parameters(self) -> list[torch.nn.Parameter]:
         return []
+
+
+CHUNK = 256
+
+
+def _top(teacher: Output) -> torch.Tensor:
+    """The most probable token at each position, int64 [P], chunk by chunk."""
+    import torch
+
+    assert teacher.hidden_BH is not None
+    assert teacher.head is not None
+    weight_VH, bias_V, _ = teacher.head  # a cap changes no order
+    found = []
+    for hidden_pG in torch.split(teacher.hidden_BH, CHUNK):
+        logits_pV = hidden_pG @ weight_VH.T
+        found.append((logits_pV if bias_V is None else logits_pV + bias_V).argmax(1))
+    return torch.cat(found)

@@ -44,7 +44,7 @@ class HiddenLoss:
         self.projection = None if student == teacher else nn.Linear(student, teacher, bias=False)
 
     def count(self, batch: Batch) -> float:
-        return float(len(batch.input)) if batch.weight_B is None else float(batch.weight_B.sum())
+        return float(batch.rows) if batch.weight_B is None else float(batch.weight_B.sum())
 
     def sum(self, output: Output, batch: Batch) -> torch.Tensor:
         from torch.nn import functional

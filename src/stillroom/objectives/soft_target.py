@@ -11,7 +11,7 @@ from stillroom.kinds import Loss, Objective, Setting
 if TYPE_CHECKING:
     import torch
 
-    from stillroom.rows import Batch, Output
+    from stillroom.rows import Batch, Head, Output
 
 
 class SoftTarget(Objective):
@@ -43,18 +43,37 @@ class SoftTargetLoss:
         self.temperature, self.form, self.standard = temperature, form, standard
 
     def count(self, batch: Batch) -> float:
-        return float(len(batch.input)) if batch.weight_B is None else float(batch.weight_B.sum())
+        return float(batch.rows) if batch.weight_B is None else float(batch.weight_B.sum())
 
     def sum(self, output: Output, batch: Batch) -> torch.Tensor:
         from stillroom.objectives.divergences import divergence, standardise
 
+        if output.head is not None:
+            return self._without_logits(output, output.head, batch)
         assert batch.log_probabilities_BC is not None
+        assert output.logits_BC is not None
         student_BC, teacher_BC = output.logits_BC.float(), batch.log_probabilities_BC
         if self.standard:
             student_BC, teacher_BC = standardise(student_BC), standardise(teacher_BC)
         heat = self.temperature
         row_B = divergence((teacher_BC / heat).log_softmax(1), (student_BC / heat).log_softmax(1), self.form)
         return heat**2 * (row_B.sum() if batch.weight_B is None else (row_B * batch.weight_B).sum())
+
+    def _without_logits(self, output: Output, head: Head, batch: Batch) -> torch.Tensor:
+        """Of a language model, from its last hidden layer; neither side's logits are whole in memory."""
+        from stillroom.objectives.fused import fused_dense, fused_sparse
+
+        assert output.hidden_BH is not None
+        heat, form, weight_P = self.temperature, self.form, batch.weight_B
+        if batch.sparse is not None:
+            return fused_sparse(output.hidden_BH, head, batch.sparse, temperature=heat, form=form, weight_P=weight_P)
+        assert batch.teacher is not None
+        assert batch.teacher.hidden_BH is not None
+        assert batch.teacher.head is not None
+        return fused_dense(
+            output.hidden_BH, head, batch.teacher.hidden_BH, batch.teacher.head, temperature=heat, form=form,
+            weight_P=weight_P,
+        )  # fmt: skip
 
     def parameters(self) -> list[torch.nn.Parameter]:
         return []

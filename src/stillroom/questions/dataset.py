@@ -1,8 +1,8 @@
 """A data set of files or arrays as questions: read, checked, split once by its own seed, weighted.
 
 The split and the labelled rows depend on `seed` and the rows alone, never on a recipe's seeds, so that every student,
-control and arm is trained and judged on the same rows. This file knows the knobs and the order of the steps; reading is
-sources.py, drawing is splitting.py.
+control and arm is trained and judged on the same rows. Running text gives documents, and no classes; windows.py makes
+rows of tokens of them. This file knows the knobs and the order of the steps; reading is sources.py, splitting split_off.py.
 """
 
 from __future__ import annotations
@@ -13,16 +13,18 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import AfterValidator, BeforeValidator, Field, field_validator
+from pydantic import BeforeValidator, Field, field_validator
 
 from stillroom.columns import tidy
 from stillroom.errors import DataError, did_you_mean
-from stillroom.kinds import Knobs, QuestionSource
+from stillroom.kinds import QuestionSource
 from stillroom.questions import sources
 from stillroom.questions.arrays import ROLES
 from stillroom.questions.part import Part, class_place, classes_of, codes_of, typed
-from stillroom.questions.splitting import draw, wanted_rows
-from stillroom.questions.views import apply_views
+from stillroom.questions.split_off import Split, beside
+from stillroom.questions.splitting import draw
+from stillroom.questions.tables import Columns
+from stillroom.questions.views import Mask, apply_views
 from stillroom.rows import UNLABELLED, Array, Questions, Raw, Splits
 
 DEFAULT_SPLIT = {"test": 0.2, "validation": 0.1}
@@ -30,31 +32,13 @@ DIGITS = "builtin:digits"
 DIGITS_SPLIT = {"test": 450.0, "validation": 150.0}
 
 
-def _an_amount(amount: float) -> float:
-    if amount <= 0 or (amount >= 1 and amount != int(amount)):
-        raise ValueError("should be a share of the rows between 0 and 1, or a whole number of rows")
-    return amount
-
-
 def _a_list(value: Any) -> Any:
     """One value where a list is meant."""
     return value if value is None or isinstance(value, list | tuple) else (value,)
 
 
-Amount = Annotated[float, AfterValidator(_an_amount)]
-
-
-class Split(Knobs):
-    """How many labelled rows are split off train where files do not give them; a share below 1, else a count."""
-
-    validation: Amount | None = None
-    """None: 0.1 of the rows; of builtin:digits 150 rows."""
-    test: Amount | None = None
-    """None: 0.2 of the rows; of builtin:digits 450 rows."""
-
-
 class Dataset(QuestionSource):
-    """Labelled rows from files, a folder of pictures, the `datasets` library, or scikit-learn's digits."""
+    """Labelled rows or running text from files, a folder of pictures, the `datasets` library, or scikit-learn's digits."""
 
     kind: Literal["dataset"] = "dataset"
     source: str | dict[str, str]
@@ -66,12 +50,22 @@ class Dataset(QuestionSource):
     """The input columns; none: all but the label."""
     label: str | None = None
     """The label column; none: `label`."""
+    rows: int | None = Field(default=None, ge=1)
+    """Use so many training rows, stratified; validation and test stay as they are."""
     labelled: int | None = Field(default=None, ge=1)
     """Keep so many labels of train, stratified; the other rows become unlabelled questions."""
     omit: Annotated[tuple[Any, ...] | None, BeforeValidator(_a_list)] = None
     """Classes that a student must not see: out of train and validation, still in test."""
     class_weights: str | dict[str, float] = "none"
     """none; balanced: every class weighs the same in all; or {CLASS: WEIGHT}, 1 for the others."""
+    slice: str | None = None
+    """A column that is no input and names the slice of each test row, for accuracy by slice."""
+    window: int | None = Field(default=None, ge=2)
+    """Running text: tokens in a row; none: 256."""
+    pack: bool = True
+    """Running text: training documents are joined, with an end-of-text token between them; false: padded."""
+    skip: int = Field(default=0, ge=0)
+    """Running text: first positions of each validation and test row that are not scored, having little before them."""
 
     @field_validator("source", mode="before")
     @classmethod
@@ -102,8 +96,12 @@ class Dataset(QuestionSource):
         return value
 
     def build(self, folders: list[Path]) -> Splits:
-        """Read, check and split. Raises DataError, or NotYet for a task that is not classification."""
-        parts = typed(sources.read(self.source, folders, self.input, self.label))
+        """Read, check and split. Running text: documents, no labels, and `classes` is empty. Raises DataError, NotYet."""
+        also = tuple(dict.fromkeys(name for name in (self.split.column(), self.slice) if name is not None))
+        parts = typed(sources.read(self.source, folders, Columns(self.input, self.label, also)))
+        if parts["train"].running:
+            return self._running(parts)
+        self._refuse_windows(parts["train"])
         # An omitted class is known even where the training file lacks it already.
         omitted_names = {str(name) for name in self.omit or ()}
         alone = not any(label is not None for label in parts["train"].label_N.tolist())
@@ -116,7 +114,8 @@ class Dataset(QuestionSource):
         classes = classes_of(named, others - {None})
         whole = _questions(parts, classes)
         notes: list[str] = []
-        rows = self._split(whole, notes)
+        rows = self._split(whole, parts["train"], notes)
+        self._lessen(rows, notes)
         omitted = self._omit(rows, classes, notes)
         omitted = self._unlabel(rows, omitted, notes)
         if alone:
@@ -133,23 +132,74 @@ class Dataset(QuestionSource):
             # A view that does not fit the rows is told now, not in the first epoch.
             first = rows["train"].take(np.arange(1))
             apply_views(self.augment, first.raw, first.key_N, 1)
-        return Splits(rows["train"], rows["validation"], rows["test"], omitted, classes, notes)
+        slice_N = self._slices(parts, rows["test"])
+        return Splits(rows["train"], rows["validation"], rows["test"], omitted, classes, notes, slice_N)
 
-    def _split(self, whole: dict[str, Questions], notes: list[str]) -> dict[str, Questions]:
+    def _running(self, parts: dict[str, Part]) -> Splits:
+        """The documents or conversations of running text."""
+        for knob in ("labelled", "omit", "class_weights"):
+            if getattr(self, knob) != type(self).model_fields[knob].default:
+                raise DataError(
+                    f"{knob} is about labels, and running text has none",
+                    where=f"questions.{knob}",
+                    cure="Take it out, or name the label column in questions.label",
+                )
+        whole, notes = {}, list[str]()
+        for role, part in parts.items():
+            if not part.running or _form(part.raw) != _form(parts["train"].raw):
+                raise DataError(
+                    f"{role} is not of the same form as train: {_form(parts['train'].raw)} and no label",
+                    where=part.place,
+                    cure="Give all parts as running text, or all as conversations",
+                )
+            whole[role] = _documents(part, role, notes)
+        rows = self.split.off(whole, parts["train"], DEFAULT_SPLIT, self.seed, notes)
+        self._lessen(rows, notes)
+        _note_copies(rows, notes)
+        window = {name: np.zeros((1, 2), np.int32) for name in ("ids", "target")}
+        # A mask learns of its tokens later; any other view is tried, so that what does not fit is told now.
+        apply_views([view for view in self.augment if not isinstance(view, Mask)], window, rows["train"].key_N[:1], 1)
+        slice_N = self._slices(parts, rows["test"])
+        none = rows["train"].take(np.arange(0))
+        return Splits(rows["train"], rows["validation"], rows["test"], none, [], notes, slice_N)
+
+    def _refuse_windows(self, train: Part) -> None:
+        """Raise DataError for a knob of running text where the rows are none."""
+        for knob in ("window", "pack", "skip"):
+            if getattr(self, knob) != type(self).model_fields[knob].default:
+                raise DataError(
+                    f"{knob} is for running text, and these rows have labels",
+                    where=f"questions.{knob}, {train.place}",
+                    cure="Take it out",
+                )
+
+    def _slices(self, parts: dict[str, Part], test: Questions) -> Array | None:
+        """The slice of each test row, as its column gives it."""
+        if self.slice is None:
+            return None
+        return beside(parts.get("test", parts["train"]), self.slice, "questions.slice")[test.row_N]
+
+    def _lessen(self, rows: dict[str, Questions], notes: list[str]) -> None:
+        """Keep `rows` training rows, stratified by label."""
+        train = rows["train"]
+        if self.rows is None:
+            return
+        kinds = len(np.unique(train.label_N))
+        if not kinds <= self.rows <= len(train):
+            problem = f"there are {len(train):,}" if self.rows > len(train) else f"each of {kinds} classes needs one"
+            raise DataError(
+                f"{self.rows:,} training rows are wanted, and {problem}",
+                where="questions.rows",
+                cure=f"Choose a number from {kinds} to {len(train)}",
+            )
+        kept = draw(train.label_N - UNLABELLED, train.key_N, self.rows, 0, self.seed, "rows")
+        rows["train"] = train.take(kept)
+        notes.append(f"train: {self.rows:,} of {len(train):,} rows used, stratified, seed {self.seed}")
+
+    def _split(self, whole: dict[str, Questions], source: Part, notes: list[str]) -> dict[str, Questions]:
         """Train, validation and test: those that files give, and the others drawn from the labelled rows of train."""
-        rows = dict(whole)
         given = DIGITS_SPLIT if self.source == DIGITS else DEFAULT_SPLIT
-        labelled = int(whole["train"].labelled_N.sum())
-        missing = [role for role in ("test", "validation") if role not in whole]
-        for left, role in enumerate(missing):
-            amount = getattr(self.split, role) or given[role]
-            train = rows["train"]
-            keep = len(missing) - left
-            wanted = wanted_rows(amount, labelled)
-            drawn = draw(train.label_N, train.key_N, wanted, keep, self.seed, f"split.{role}")
-            rows[role] = train.take(drawn)
-            rows["train"] = train.take(np.delete(np.arange(len(train)), drawn))
-            notes.append(f"{role}: {len(drawn):,} rows split off train, stratified, seed {self.seed}")
+        rows = self.split.off(whole, source, given, self.seed, notes)
         for role in ("validation", "test"):
             part = rows[role]
             if part.labelled_N.any() and not part.labelled_N.all():
@@ -234,6 +284,18 @@ def _questions(parts: dict[str, Part], classes: Sequence[Any]) -> dict[str, Ques
             )
         found[role] = Questions.of(raw, codes_of(part, classes))
     return found
+
+
+def _documents(part: Part, role: str, notes: list[str]) -> Questions:
+    """The rows of running text that hold something."""
+    assert isinstance(part.raw, dict)
+    (column,) = part.raw.values()
+    there = np.flatnonzero([bool(text.strip()) for text in column])
+    if not len(there):
+        raise DataError(f"all texts of {role} are empty", where=part.place, cure="Give texts with something in them")
+    if len(there) < len(column):
+        notes.append(f"{role}: {len(column) - len(there):,} empty texts were left out")
+    return Questions.of(part.raw).take(there)
 
 
 def _note_copies(rows: dict[str, Questions], notes: list[str]) -> None:

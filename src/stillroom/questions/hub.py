@@ -6,7 +6,6 @@ that the data set does not have.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +14,13 @@ import numpy as np
 from stillroom.errors import DataError
 from stillroom.questions.part import Part, plain_labels
 from stillroom.questions.pictures import picture_array, stack
-from stillroom.questions.tables import LABEL, choose_columns
-from stillroom.rows import Array, Raw
+from stillroom.questions.tables import LABEL, Columns, choose_columns, part_of, running_column
+from stillroom.rows import Array
 
 SPLITS = {"train": "train", "validation": "validation", "valid": "validation", "val": "validation", "test": "test"}
 
 
-def read_hub(name: str, folder: Path | None, inputs: Sequence[str] | None, label: str | None) -> dict[str, Part]:
+def read_hub(name: str, folder: Path | None, columns: Columns) -> dict[str, Part]:
     """The parts of a data set; a validation or test split without labels is left out, as is any other split."""
     loaded = _load(name, folder)
     tables = dict(loaded) if hasattr(loaded, "keys") else {"train": loaded}
@@ -31,14 +30,13 @@ def read_hub(name: str, folder: Path | None, inputs: Sequence[str] | None, label
             where=f"hf:{name}",
             cure="Choose one that has",
         )
-    label = LABEL if label is None else label
     parts = {}
     for split, table in tables.items():
         role = SPLITS.get(str(split))
         if role is None or role in parts or not len(table):
             continue
-        part = _part(table, inputs, label, f"hf:{name}, {split}")
-        if role == "train" or any(value is not None for value in part.label_N):
+        part = _part(table, columns, f"hf:{name}, {split}")
+        if role == "train" or part.running or any(value is not None for value in part.label_N):
             parts[role] = part
     return parts
 
@@ -61,26 +59,31 @@ def _load(name: str, folder: Path | None) -> Any:
         raise DataError(f"this data set cannot be loaded: {first}", where=f"hf:{name}", cure=cure) from error
 
 
-def _part(table: Any, inputs: Sequence[str] | None, label: str, place: str) -> Part:
-    chosen = choose_columns(table.column_names, inputs, label, place)
-    values = list(table[label])
+def _part(table: Any, columns: Columns, place: str) -> Part:
+    names = list(table.column_names)
+    chosen = choose_columns(names, columns, place)
+    if running_column(names, columns) is not None:
+        return part_of({name: _objects(list(table[name])) for name in chosen}, names, columns, place)
+    label = LABEL if columns.label is None else columns.label
+    labels = list(table[label])
     if type(table.features[label]).__name__ == "ClassLabel":
         # The hub marks rows whose label is withheld with -1.
-        values = [None if value is None or value < 0 else value for value in values]
-    pictures = [name for name in chosen[:-1] if type(table.features[name]).__name__ == "Image"]
-    if pictures and len(chosen) > 2:
+        labels = [None if value is None or value < 0 else value for value in labels]
+    inputs = chosen[: chosen.index(label)]
+    pictures = [name for name in inputs if type(table.features[name]).__name__ == "Image"]
+    if pictures and len(inputs) > 1:
         raise DataError(
             "pictures beside other columns cannot be one input",
             where=place,
             cure=f"Name the one to learn from, such as questions.input={pictures[0]}",
         )
-    raw: Raw
     if pictures:
         images = [picture_array(image) for image in table[pictures[0]]]
         raw = stack(images, [f"{place}, row {row}" for row in range(1, len(images) + 1)])
-    else:
-        raw = {name: _objects(list(table[name])) for name in chosen[:-1]}
-    return Part(raw, plain_labels(values, f"{place}, column {label}"), place)
+        beside = {name: _objects(list(table[name])) for name in columns.beside if name in names}
+        return Part(raw, plain_labels(labels, f"{place}, column {label}"), place, beside=beside, names=tuple(names))
+    read = {name: _objects(list(table[name])) for name in chosen if name != label}
+    return part_of({**read, label: _objects(labels)}, names, columns, place)
 
 
 def _objects(values: list[Any]) -> Array:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -33,6 +33,12 @@ class Part:
     """How an error names where the rows came from."""
     untyped: bool = False
     """The labels are texts of a file that has no types."""
+    running: bool = False
+    """Running text: each row is a document or a conversation, and has no label."""
+    beside: dict[str, Array] = field(default_factory=dict)
+    """Columns that are neither input nor label, as read: of groups and of slices."""
+    names: tuple[str, ...] = ()
+    """All columns of the source, for errors; none where it has no columns."""
 
     def __post_init__(self) -> None:
         if row_count(self.raw) != len(self.label_N):
@@ -67,6 +73,11 @@ def plain_labels(values: Iterable[Any], place: str) -> Array:
             )
         plain.append(value)
     return np.fromiter(plain, dtype=object, count=len(plain))
+
+
+def no_labels(count: int) -> Array:
+    """A label column [N] of rows that have none."""
+    return np.full(count, None, dtype=object)
 
 
 def typed(parts: dict[str, Part]) -> dict[str, Part]:

@@ -7,34 +7,33 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from stillroom.errors import DataError, NotYet
+from stillroom.errors import DataError
 from stillroom.questions.arrays import ROLES, load_arrays, read_builtin, read_npz
 from stillroom.questions.hub import read_hub
 from stillroom.questions.part import Part
 from stillroom.questions.pictures import open_picture, pictures_in, read_folder, stack
-from stillroom.questions.tables import read_table
+from stillroom.questions.running import SUFFIX as TEXT_SUFFIX
+from stillroom.questions.running import TEXT, read_text
+from stillroom.questions.tables import Columns, read_table
 from stillroom.rows import Raw
 from stillroom.tables import SUFFIXES, read_columns
 
-KNOWN = (".npz", *SUFFIXES)
+KNOWN = (".npz", *SUFFIXES, TEXT_SUFFIX)
 
 
-def read(
-    source: str | Mapping[str, str],
-    folders: Sequence[Path],
-    inputs: Sequence[str] | None = None,
-    label: str | None = None,
-) -> dict[str, Part]:
+def read(source: str | Mapping[str, str], folders: Sequence[Path], columns: Columns | None = None) -> dict[str, Part]:
     """All parts of a source; a mapping names one file for each part. Raises DataError."""
+    columns = columns or Columns()
     if isinstance(source, str):
-        parts = _read_one(source, folders, inputs, label)
+        parts = _read_one(source, folders, columns)
         return parts if "train" in parts else {"train": next(iter(parts.values()))}
     parts = {}
     for role in ROLES:
         if role in source:
-            found = _read_one(source[role], folders, inputs, label)
+            found = _read_one(source[role], folders, columns)
             if role not in found and len(found) > 1:
                 raise DataError(
                     f"it holds {' and '.join(found)}, no {role}", where=source[role], cure="Give one part a file"
@@ -42,12 +41,13 @@ def read(
             parts[role] = found[role] if role in found else next(iter(found.values()))
             raw = parts["train"].raw
             # The other files must have the columns of the training file; more are left unread.
-            inputs = list(raw) if isinstance(raw, dict) and inputs is None else inputs
+            if isinstance(raw, dict) and columns.input is None:
+                columns = replace(columns, input=list(raw))
     return parts
 
 
 def read_rows(source: str, folders: Sequence[Path]) -> Raw:
-    """Rows to predict on: all columns of a table, x of an .npz (else x_test), or the pictures in a folder."""
+    """Rows to predict on: all columns of a table, x of an .npz (else x_test), a text, or the pictures in a folder."""
     path = find(source, folders)
     if path.is_dir():
         paths = pictures_in(path)
@@ -64,6 +64,8 @@ def read_rows(source: str, folders: Sequence[Path]) -> Raw:
                 f"there is no x or x_test, only {', '.join(arrays)}", where=path.name, cure="Save the rows as x"
             )
         return arrays[name]
+    if path.suffix.lower() == TEXT_SUFFIX:
+        return read_text(path).raw
     if path.suffix.lower() not in SUFFIXES:
         raise _unknown(path)
     return read_columns(path)
@@ -89,11 +91,11 @@ def find(name: str, folders: Sequence[Path]) -> Path:
     )
 
 
-def _read_one(source: str, folders: Sequence[Path], inputs: Sequence[str] | None, label: str | None) -> dict[str, Part]:
+def _read_one(source: str, folders: Sequence[Path], columns: Columns) -> dict[str, Part]:
     if source.startswith("hf:"):
         name = source.removeprefix("hf:")
         local = name.startswith((".", "/", "~"))
-        return read_hub(name, find(name, folders) if local else None, inputs, label)
+        return read_hub(name, find(name, folders) if local else None, columns)
     if source.startswith("builtin:"):
         parts = read_builtin(source.removeprefix("builtin:"))
     else:
@@ -102,18 +104,16 @@ def _read_one(source: str, folders: Sequence[Path], inputs: Sequence[str] | None
         if path.is_dir():
             parts = read_folder(path)
         elif suffix in SUFFIXES:
-            return {"train": read_table(path, inputs, label)}
+            return {"train": read_table(path, columns)}
         elif suffix == ".npz":
             parts = read_npz(path)
-        elif suffix == ".txt":
-            raise NotYet(
-                "running text is for language models, which come later",
-                where=path.name,
-                cure="Give labelled texts as .csv or .jsonl with a column for the text and one for the label",
-            )
+        elif suffix == TEXT_SUFFIX:
+            parts = {"train": read_text(path)}
+            # Beside a table of documents, a .txt is its one column.
+            columns = replace(columns, input=None) if list(columns.input or ()) == [TEXT] else columns
         else:
             raise _unknown(path)
-    if inputs is not None or label is not None:
+    if columns.input is not None or columns.label is not None:
         raise DataError(
             "input and label name columns, and this source has none",
             where=source,

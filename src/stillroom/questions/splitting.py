@@ -1,8 +1,9 @@
 """Which rows go where: stratified draws that hang on a seed and the rows' content, not on their order.
 
 A row's rank is a hash of its content key, the seed and the purpose (dice.py); of each class the rows of lowest rank are
-drawn. So the same rows are drawn from a shuffled file, and almost the same from one that grew. This file knows codes
-and keys; it knows no file and no label.
+drawn. So the same rows are drawn from a shuffled file, and almost the same from one that grew. Rows that depend on each
+other, such as the phrases of a sentence, are drawn by whole groups, whose rank is that of a key they share. This file
+knows codes and keys; it knows no file and no label.
 """
 
 from __future__ import annotations
@@ -41,6 +42,44 @@ def draw(code_N: Array, key_N: Array, wanted: int, keep: int, seed: int, purpose
         of_class = np.flatnonzero(code_N == code)
         chosen.append(of_class[np.argsort(rank_N[of_class], kind="stable")[:take]])
     return np.sort(np.concatenate(chosen))
+
+
+def draw_groups(key_N: Array, size_N: Array, wanted: float, keep: int, seed: int, purpose: str) -> Array:
+    """Indices, in order, of whole groups: by rank, each that brings the sum of their sizes nearer to `wanted`.
+
+    Rows of equal `key_N` [N, 16] are one group; its size is the sum of `size_N`, and a group of size 0 is not drawn. At
+    least one group is drawn, and `keep` of them stay. Raises DataError where there are too few, or `wanted` is too much.
+    """
+    key_G, group_N = np.unique(key_N, axis=0, return_inverse=True)
+    size_G = np.bincount(group_N.reshape(-1), size_N, minlength=len(key_G))
+    able = np.flatnonzero(size_G > 0)
+    if len(able) <= keep:
+        raise DataError(
+            f"{purpose} wants whole groups or documents, and there {_are(len(able))} in the training rows, copies counted "
+            "once",
+            where=f"questions.{purpose}",
+            cure="Give the rows of this split in a file of their own: source: {train: .., validation: .., test: ..}",
+        )
+    most = size_G.sum() - np.sort(size_G[able])[:keep].sum()
+    if wanted > most:
+        raise DataError(
+            f"{purpose} asks for {wanted:,.0f}, and {most:,.0f} of {size_G.sum():,.0f} can go there if whole groups are "
+            "kept together and some stay for training",
+            where=f"questions.{purpose}",
+            cure="Ask for fewer, or give more rows",
+        )
+    chosen: list[int] = []
+    missing = wanted
+    for group in able[np.argsort(_rank(key_G[able], seed, purpose), kind="stable")].tolist():
+        if size_G[group] < 2 * missing and len(chosen) < len(able) - keep:
+            chosen.append(group)
+            missing -= size_G[group]
+    chosen = chosen or [int(able[np.argmin(size_G[able])])]
+    return np.flatnonzero(np.isin(group_N.reshape(-1), chosen))
+
+
+def _are(count: int) -> str:
+    return "is just one" if count == 1 else f"are just {count:,}"
 
 
 def quotas(count_C: Array, most_C: Array, wanted: int) -> Array:

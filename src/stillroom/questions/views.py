@@ -1,4 +1,4 @@
-"""Views of a question: shifted, mirrored or noisy rows. View 0 is the row as it was given.
+"""Views of a question: shifted, mirrored or noisy rows, or rows with hidden tokens. View 0 is the row as it was given.
 
 What happens to a row follows from its content key and the view's number alone (dice.py), so an answer stored for
 (key, view) is the answer to just the rows that a student will be shown, in whatever order and batch it meets them.
@@ -8,16 +8,17 @@ This file knows rows; it does not know how many views a run makes, or who looks 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
-from pydantic import Field
+from pydantic import Field, PrivateAttr
 
-from stillroom.errors import RecipeError
+from stillroom.errors import ModelError, RecipeError
 from stillroom.kinds import View
 from stillroom.questions.dice import GOLDEN, draws, mix, normals, seeds, whole_numbers
-from stillroom.rows import PLAIN_VIEW, Array, Raw
+from stillroom.rows import PADDING, PLAIN_VIEW, Array, Raw
 
 CHUNK = 4096
 """Rows padded or made noisy at a time, so that a whole data set needs little room beside its copy."""
@@ -84,6 +85,78 @@ class Noise(View):
         return noisy
 
 
+@dataclass(frozen=True, eq=False)
+class Alphabet:
+    """What masking must know of a tokenizer: its mask token, and the ids [V] that a random token is drawn from."""
+
+    mask: int
+    plain_V: Array
+
+
+class Mask(View):
+    """Hide tokens to be predicted (Devlin et al. 2018): of those chosen 80 % become the mask token, 10 % a random one.
+
+    It is for windows of a masked model (see windows.py): raw `ids` [N, T] and `target` [N, T], where the target is the id
+    that stands there, or -1 where none may be chosen. Afterwards only chosen positions have a target.
+    """
+
+    kind: Literal["mask"] = "mask"
+    share: float = Field(default=0.15, gt=0, lt=1)
+    """Of a row's tokens, that are chosen; at least one is."""
+    _alphabet: Alphabet | None = PrivateAttr(None)
+
+    def for_tokenizer(self, tokenizer: Any) -> Mask:
+        """The same view, able to hide this tokenizer's tokens. Raises ModelError where it has no mask token."""
+        mask = tokenizer.mask_token_id
+        if mask is None:
+            raise ModelError(
+                "this tokenizer has no mask token, so its model cannot be asked for hidden tokens",
+                where="questions.augment",
+                cure="Take the view mask out for a causal model, or use a masked model's tokenizer",
+            )
+        bound = self.model_copy()
+        plain = {*tokenizer.get_vocab().values()} - {mask, *tokenizer.all_special_ids}
+        bound._alphabet = Alphabet(mask, np.array(sorted(plain), np.int32))
+        return bound
+
+    def apply(self, raw: Raw, key_N: Array, view: int) -> Raw:
+        if view == PLAIN_VIEW:
+            return raw
+        if not isinstance(raw, dict) or not {"ids", "target"} <= set(raw):
+            raise RecipeError(
+                "the view 'mask' hides tokens of running text, and these rows are none",
+                where="questions.augment",
+                cure="Take this view out",
+            )
+        if self._alphabet is None:
+            raise RecipeError(
+                "the view 'mask' has not been told the tokenizer",
+                where="questions.augment",
+                cure="Use Mask.for_tokenizer(tokenizer), which gives a view that has",
+            )
+        ids, target = raw["ids"].copy(), np.full_like(raw["target"], PADDING)
+        seed_N = seeds(key_N)
+        for first in range(0, len(ids), CHUNK):
+            rows = slice(first, first + CHUNK)
+            self._hide(ids[rows], target[rows], raw["target"][rows], seed_N[rows], view, self._alphabet)
+        return {**raw, "ids": ids, "target": target}
+
+    def _hide(self, ids: Array, target: Array, there: Array, seed_N: Array, view: int, alphabet: Alphabet) -> None:
+        """Choose positions of some rows, and write ids and targets of the chosen."""
+        width = ids.shape[1]
+        rank, action, other = np.split(draws(seed_N, self.kind, view, 3 * width), 3, axis=1)
+        # Positions that may not be chosen rank last; all draws of a row differ, up to a chance of 1 in 2^50.
+        order = np.argsort(np.where(there >= 0, rank >> np.uint64(1), np.uint64(0xFFFFFFFFFFFFFFFF)), axis=1)
+        count_N = (there >= 0).sum(1)
+        wanted_N = np.minimum(np.maximum(np.rint(self.share * count_N), 1), count_N)
+        chosen = np.zeros(ids.shape, bool)
+        np.put_along_axis(chosen, order, np.arange(width) < wanted_N[:, None], axis=1)
+        target[chosen] = there[chosen]
+        tenth = whole_numbers(action[chosen], 10)
+        random = alphabet.plain_V[whole_numbers(other[chosen], len(alphabet.plain_V))]
+        ids[chosen] = np.where(tenth < 8, alphabet.mask, np.where(tenth == 8, random, ids[chosen]))
+
+
 def apply_views(views: Sequence[View], raw: Raw, key_N: Array, view: int) -> Raw:
     """The rows as view number `view` of the whole list shows them; two views of one kind roll independently."""
     if view == PLAIN_VIEW:
@@ -91,6 +164,11 @@ def apply_views(views: Sequence[View], raw: Raw, key_N: Array, view: int) -> Raw
     for place, part in enumerate(views):
         raw = part.apply(raw, _keys_for(key_N, place), view)
     return raw
+
+
+def for_tokenizer(views: Sequence[View], tokenizer: Any) -> tuple[View, ...]:
+    """The same views, those that hide tokens able to hide this tokenizer's. Raises ModelError, as Mask.for_tokenizer."""
+    return tuple(view.for_tokenizer(tokenizer) if isinstance(view, Mask) else view for view in views)
 
 
 def _keys_for(key_N: Array, place: int) -> Array:

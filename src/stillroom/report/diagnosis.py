@@ -7,14 +7,14 @@ it with the reason. A rule that lacks what it needs keeps silent. This file know
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import fmean, median
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 from stillroom.report import numbers as n
 from stillroom.report.numbers import Metric, Stat, Tree
-from stillroom.report.words import class_names
+from stillroom.report.words import alone, class_names
 
 Level = Literal["good", "note", "problem"]
 
@@ -30,30 +30,29 @@ class Finding:
     cure: str = ""
 
 
-def diagnose(scorecard: Tree, details: Tree) -> list[Finding]:
-    """Every finding, problems first."""
+Rule: TypeAlias = Callable[[Tree, Tree], Finding | None]
+
+
+def diagnose(scorecard: Tree, details: Tree, rules: Sequence[Rule] | None = None) -> list[Finding]:
+    """Every finding of the rules (none given: RULES, those of every task), problems first."""
     clean = n.tidy(scorecard)
-    found = [finding for rule in RULES if (finding := rule(clean, details))]
+    found = [finding for rule in (RULES if rules is None else rules) if (finding := rule(clean, details))]
     order = {"problem": 0, "note": 1, "good": 2}
     return sorted(found, key=lambda finding: order[finding.level])
 
 
-def _told(scorecard: Tree, found: Stat) -> str:
-    """A difference of the primary metric with its interval."""
+def told(scorecard: Tree, found: Stat) -> str:
+    """A difference of the primary metric with its interval; above 0 is better."""
     metric = n.primary(scorecard)
-    share = metric.unit == "share"
-    digits = n.share_digits(scorecard)
-
-    def text(value: float) -> str:
-        return n.signed(100 * value, digits) if share else n.significant(value)
-
-    unit = " points" if share else f" {metric.name.lower()}"
-    if found.low is None or found.high is None:
-        return f"{text(found.mean)}{unit}, without an interval"
-    return f"{text(found.mean)}{unit}, 95% interval {text(found.low)} to {text(found.high)}"
+    unit = "points" if metric.unit == "share" else metric.name.lower()
+    mean, low, high = (None if v is None else n.difference(scorecard, v) for v in (found.mean, found.low, found.high))
+    if low is None or high is None:
+        return f"{mean} {unit}, without an interval"
+    return f"{mean} {unit}, 95% interval {low} to {high}"
 
 
-def _mean(scorecard: Tree, model: str, metric: Metric) -> str:
+def mean_of(scorecard: Tree, model: str, metric: Metric) -> str:
+    """A model's figure as text."""
     found = n.measured(scorecard, model, metric.key)
     return n.printed(found.mean, metric.unit, n.share_digits(scorecard)) if found else n.NOT_MEASURED
 
@@ -68,7 +67,7 @@ def no_gap(scorecard: Tree, details: Tree) -> Finding | None:
         "no gap to close",
         "note",
         "The control is already about as good as the teacher, so there is little that a teacher could add.",
-        f"Teacher over control: {_told(scorecard, gap)}.",
+        f"Teacher over control: {told(scorecard, gap)}.",
         "Take a better teacher, a smaller student, or fewer labels with more unlabelled questions; or keep the "
         "control, which is as small and needs no teacher.",
     )
@@ -85,8 +84,8 @@ def weak_teacher(scorecard: Tree, details: Tree) -> Finding | None:
         "teacher no better than control",
         "problem",
         "The teacher is no better than a small network trained on the labels alone.",
-        f"Teacher {_mean(scorecard, 'teacher', metric)}, control {_mean(scorecard, 'control', metric)}: "
-        f"{_told(scorecard, gap)}.",
+        f"Teacher {mean_of(scorecard, 'teacher', metric)}, control {mean_of(scorecard, 'control', metric)}: "
+        f"{told(scorecard, gap)}.",
         "Train the teacher longer, make it larger or average several; and check that teacher and data mean the same by "
         "each class.",
     )
@@ -99,7 +98,7 @@ INERT = 0.05
 def inert_soft_term(scorecard: Tree, details: Tree) -> Finding | None:
     """The soft term pulls so little beside the hard term that it may as well be absent."""
     norms = details.get("gradient_norms") or {}
-    soft, hard = _median_norm(norms, "soft"), _median_norm(norms, "hard")
+    soft, hard = median_norm(norms, "soft"), median_norm(norms, "hard")
     if soft is None or not hard or soft >= INERT * hard:
         return None
     return Finding(
@@ -112,7 +111,8 @@ def inert_soft_term(scorecard: Tree, details: Tree) -> Finding | None:
     )
 
 
-def _median_norm(norms: Tree, start: str) -> float | None:
+def median_norm(norms: Tree, start: str) -> float | None:
+    """The median norm of the gradients of the terms whose name starts so."""
     found = [
         value
         for term, values in norms.items()
@@ -174,25 +174,25 @@ LOW_AGREEMENT = 0.9
 
 def undertrained(scorecard: Tree, details: Tree) -> Finding | None:
     """The student is behind the teacher, and its training loss was still falling when training stopped."""
-    late = _late_fall((details.get("curves") or {}).get("student") or [])
-    behind = _behind(scorecard, BEHIND)
-    if late is None or late <= STILL_FALLING or not behind:
+    late = late_fall((details.get("curves") or {}).get("student") or [])
+    behind = behind_teacher(scorecard, BEHIND)
+    if late is None or late[0] <= STILL_FALLING or not behind:
         return None
     return Finding(
         "student undertrained",
         "problem",
         "The student was still learning when training stopped.",
-        f"The last fifth of the steps brought {n.percent(late, 0)} of the whole fall of its training loss; the student "
-        f"is behind the teacher by {_told(scorecard, behind)}.",
+        f"The last fifth of the steps brought {n.percent(late[0], 0)} of the whole fall of its training loss; the student "
+        f"is behind the teacher by {told(scorecard, behind)}.",
         "Train for more epochs, or raise the learning rate.",
     )
 
 
 def too_small(scorecard: Tree, details: Tree) -> Finding | None:
     """The student has finished learning, is far behind the teacher, and does not even say what the teacher says."""
-    late = _late_fall((details.get("curves") or {}).get("student") or [])
-    behind = _behind(scorecard, FAR_BEHIND)
-    if scorecard.get("omitted_classes") or not behind or (late is not None and late > STILL_FALLING):
+    late = late_fall((details.get("curves") or {}).get("student") or [])
+    behind = behind_teacher(scorecard, FAR_BEHIND)
+    if scorecard.get("omitted_classes") or not behind or (late is not None and late[0] > STILL_FALLING):
         return None
     agreement, where = n.number(details.get("train_agreement")), "training"
     if agreement is None:
@@ -205,12 +205,12 @@ def too_small(scorecard: Tree, details: Tree) -> Finding | None:
         "problem",
         "The student is too small for what the teacher knows, or is trained too timidly.",
         f"It agrees with the teacher on {n.percent(agreement)} of the {where} rows, and is behind by "
-        f"{_told(scorecard, behind)}, though its training has levelled off.",
+        f"{told(scorecard, behind)}, though its training has levelled off.",
         "Widen or deepen the student, or train it longer with more questions.",
     )
 
 
-def _behind(scorecard: Tree, least: float) -> Stat | None:
+def behind_teacher(scorecard: Tree, least: float) -> Stat | None:
     """How far the student is behind the teacher, where that is beyond doubt and matters."""
     found = n.gain(scorecard, "teacher", "student")
     if not found or (found.low is not None and found.low <= 0):
@@ -218,11 +218,14 @@ def _behind(scorecard: Tree, least: float) -> Stat | None:
     return found if n.primary(scorecard).unit != "share" or found.mean >= least else None
 
 
-def _late_fall(runs: list[list[Tree]]) -> float | None:
-    """Which share of the whole fall of the loss the last fifth (at least two records) brought, on average over seeds."""
-    shares = []
+def late_fall(runs: list[list[Tree]], key: str = "loss") -> tuple[float, float] | None:
+    """What the last fifth (at least two records) brought of the whole fall of the loss, on average over seeds.
+
+    As a share of the whole fall, and in the loss's own unit.
+    """
+    shares, falls = [], []
     for run in runs:
-        losses = [value for point in run if (value := n.number(point.get("loss"))) is not None]
+        losses = [value for point in run if (value := n.number(point.get(key))) is not None]
         if len(losses) < 5:
             continue
         fifth = max(2, len(losses) // 5)
@@ -230,7 +233,8 @@ def _late_fall(runs: list[list[Tree]]) -> float | None:
         before, end = fmean(losses[-fifth - half : -fifth]), fmean(losses[-half:])
         whole = losses[0] - end
         shares.append((before - end) / whole if whole > 0 else 0.0)
-    return fmean(shares) if shares else None
+        falls.append(before - end)
+    return (fmean(shares), fmean(falls)) if shares else None
 
 
 LOST, LEARNED = 0.25, 0.5
@@ -306,7 +310,7 @@ def more_questions(scorecard: Tree, details: Tree) -> Finding | None:
         "hard teacher does as well",
         "note",
         f"A student told only the teacher's top answers is right as often: {source}.{honest}",
-        f"Student over hard teacher: {_told(scorecard, found)}.",
+        f"Student over hard teacher: {told(scorecard, found)}.",
         ("Do not claim this gain for soft targets. " if proved else "")
         + "With few classes and a sure teacher the top answer says nearly everything; more classes, or a higher "
         "temperature, give soft targets more to say.",
@@ -324,13 +328,13 @@ def gain_over_control(scorecard: Tree, details: Tree) -> Finding | None:
     found = n.gain(scorecard, "student", "control")
     if not found or found.low is None or found.high is None:
         return None
-    evidence = f"Student over control: {_told(scorecard, found)}."
+    evidence = f"Student over control: {told(scorecard, found)}."
     if found.low > 0:
         return Finding(
             "gain over the control", "good", "The teacher helped, and by more than chance would explain.", evidence
         )
     if found.high < 0:
-        what = "Learning from the teacher made the student worse than learning from the labels alone."
+        what = f"Learning from the teacher made the student worse than learning from {alone(scorecard)}."
         cure = "See the other findings; if there are none, try another temperature and less weight on the soft targets."
         return Finding("worse than the control", "problem", what, evidence, cure)
     what = "Whether the teacher helped cannot be told from this run."
@@ -348,7 +352,7 @@ def no_control(scorecard: Tree, details: Tree) -> Finding | None:
     )
 
 
-RULES: tuple[Callable[[Tree, Tree], Finding | None], ...] = (
+RULES: tuple[Rule, ...] = (
     no_gap, weak_teacher, inert_soft_term, unsuited_temperature, undertrained, too_small, shuffled_answers, leaks,
     more_questions, gain_over_control, no_control,
 )  # fmt: skip

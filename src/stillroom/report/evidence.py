@@ -22,6 +22,8 @@ PLAIN_EXAMPLE = 0.9
 """The row that explains soft targets is one where the teacher is right and the top class of its soft target holds less."""
 MOST_COLUMNS = 12
 MOST_TEXT = 600
+LONG_CELL = 40
+"""A longer text in a column is read as a text, not looked up as a value."""
 
 
 def legend(found: Iterable[Role]) -> list[dict[str, Any]]:
@@ -34,7 +36,6 @@ def differences(scorecard: Tree, ident: str) -> dict[str, Any] | None:
     metric = n.primary(scorecard)
     models = roles(scorecard.get("models", {}))
     share = metric.unit == "share"
-    digits = n.share_digits(scorecard)
     rows = []
     for pair in scorecard.get("differences") or {}:
         first, second = _pair(str(pair), models)
@@ -44,9 +45,11 @@ def differences(scorecard: Tree, ident: str) -> dict[str, Any] | None:
         factor = 100.0 if share else 1.0
         low, high = (None if bound is None else factor * bound for bound in (found.low, found.high))
         scaled = n.Stat(factor * found.mean, low, high)
-        words = n.signed(scaled.mean, digits) if share else n.significant(scaled.mean)
-        if low is not None and high is not None:
-            words += f" ({n.signed(low, digits)} to {n.signed(high, digits)})"
+        words = n.difference(scorecard, found.mean)
+        if found.low is not None and found.high is not None:
+            bounds = [n.difference(scorecard, bound) for bound in (found.low, found.high)]
+            # The third decimal takes the room of a sign.
+            words += f" ({' to '.join(bounds if share else [bound.lstrip('+') for bound in bounds])})"
         rows.append(
             plots.Bar(f"{models[first].title} over {models[second].title.lower()}", words, scaled, models[first])
         )
@@ -59,7 +62,7 @@ def differences(scorecard: Tree, ident: str) -> dict[str, Any] | None:
         title,
         rows,
         f"{unit}, better to the right",
-        lambda v: f"{n.signed(v, 0) if v == round(v) else n.signed(v)}",
+        n.tick,
         True,
     )
     return {"title": title, "chart": chart, "unit": unit}
@@ -99,6 +102,7 @@ def idea(scorecard: Tree, details: Tree, ident: str) -> dict[str, Any] | None:
     ranked = [f"{n.percent(row[place], 0)} {names[place]}" for place in likeliest if row[place] >= 0.005]
     return {
         "picture": _picture(example, names[label]),
+        "texts": _split_columns(example)[0],
         "label": names[label],
         "says": join(ranked[:4]),
         "hard": bars("hard", "What the label says", says, [float(place == label) for place in range(len(row))]),
@@ -133,8 +137,8 @@ def _name(example: Tree) -> str:
 
 def beyond(scorecard: Tree, details: Tree, ident: str) -> dict[str, Any] | None:
     """What the teacher knows beyond the labels: which classes are alike, and how unsure it is."""
-    similarity, entropy = _similarity(scorecard, details, ident), _entropy(scorecard, details, ident)
-    return {"similarity": similarity, "entropy": entropy} if similarity or entropy else None
+    similarity, unsure = _similarity(scorecard, details, ident), entropy(scorecard, details, ident)
+    return {"similarity": similarity, "entropy": unsure} if similarity or unsure else None
 
 
 def _similarity(scorecard: Tree, details: Tree, ident: str) -> dict[str, Any] | None:
@@ -185,15 +189,17 @@ def _matrix(value: object, count: int) -> list[list[float]] | None:
     return [[cell or 0.0 for cell in row] for row in rows]
 
 
-def _entropy(scorecard: Tree, details: Tree, ident: str) -> dict[str, Any] | None:
+def entropy(scorecard: Tree, details: Tree, ident: str) -> dict[str, Any] | None:
+    """How unsure the soft targets are, from details {mean_nats, edges, counts}."""
     given = details.get("entropy") or {}
     edges = [value for value in map(n.number, given.get("edges") or []) if value is not None]
     counts = [value for value in map(n.number, given.get("counts") or []) if value is not None]
     mean = n.number(given.get("mean_nats"))
     if len(counts) < 1 or len(edges) != len(counts) + 1 or max(counts) <= 0 or not edges[-1] > edges[0]:
         return None
+    of = "places" if n.of_language(scorecard) else "rows"
     chart = plots.histogram(
-        f"{ident}-entropy", "How unsure the soft targets are", edges, counts, mean, "entropy in nats"
+        f"{ident}-entropy", "How unsure the soft targets are", edges, counts, mean, "entropy in nats", of
     )
     names = class_names(scorecard, details)
     return {
@@ -220,6 +226,7 @@ def examples(scorecard: Tree, details: Tree, ident: str) -> dict[str, Any] | Non
         series = [(models[key], row) for key, row in rows.items()]
         seen |= {key: models[key] for key in rows}
         title = f"{_name(example)}: what each model says"
+        texts, columns = _split_columns(example)
         classes = pictures.bar_classes(list(rows.values()), label, 0.01)
         cards.append(
             {
@@ -227,8 +234,8 @@ def examples(scorecard: Tree, details: Tree, ident: str) -> dict[str, Any] | Non
                 "label": names[label] if label is not None else None,
                 "why": str(example["why"]) if example.get("why") else "",
                 "picture": _picture(example, names[label] if label is not None else None),
-                "text": _text(example.get("text")),
-                "columns": _columns(example.get("columns")),
+                "texts": texts,
+                "columns": columns,
                 "chart": pictures.soft_bars(f"{ident}-row{place}", title, series, names, classes, label),
                 "cut": _left_out(len(names) - len(classes)),
             }
@@ -242,14 +249,33 @@ def _left_out(count: int) -> str:
     )
 
 
-def _text(value: object) -> str:
+def shortened(value: object, most: int = MOST_TEXT) -> str:
+    """Text from data, not longer than this."""
     words = value.strip() if isinstance(value, str) else ""
-    return words if len(words) <= MOST_TEXT else f"{words[:MOST_TEXT]}…"
+    return words if len(words) <= most else f"{words[:most]}…"
 
 
-def _columns(value: object) -> list[tuple[str, str]]:
+Named = list[tuple[str, str]]
+
+
+def _split_columns(example: Tree) -> tuple[Named, Named]:
+    """What of a row is text to be read, with its name where there is more than one column; and its other columns."""
+    given = example.get("columns")
+    columns = given if isinstance(given, dict) else {}
+    texts = {
+        str(name): cell
+        for name, cell in columns.items()
+        if isinstance(cell, str) and cell.strip() and (len(columns) == 1 or len(cell) > LONG_CELL)
+    }
+    others = {str(name): cell for name, cell in columns.items() if str(name) not in texts}
+    found = [("" if len(columns) == 1 else name, shortened(cell)) for name, cell in texts.items()]
+    alone = shortened(example.get("text"))
+    return [*([("", alone)] if alone else []), *found], _columns(others)
+
+
+def _columns(given: Tree) -> Named:
     found = []
-    for name, cell in value.items() if isinstance(value, dict) else ():
+    for name, cell in given.items():
         count = n.number(cell)
         empty = cell is None or (isinstance(cell, float) and not math.isfinite(cell))
         found.append(
@@ -277,7 +303,7 @@ def training(scorecard: Tree, details: Tree, ident: str) -> dict[str, Any] | Non
     charts: list[Markup] = []
     drawn: dict[str, Role] = {}
     for key, name, words in wanted:
-        lines = [plots.Runs(role, runs) for model, role in models.items() if (runs := _runs(given[model], key))]
+        lines = [plots.Runs(role, runs) for model, role in models.items() if (runs := runs_of(given[model], key))]
         if lines and len(charts) < 2:
             drawn |= {line.role.key: line.role for line in lines}
             charts.append(
@@ -293,7 +319,8 @@ def training(scorecard: Tree, details: Tree, ident: str) -> dict[str, Any] | Non
     return {"charts": charts, "legend": legend(drawn.values()), "norms": norms}
 
 
-def _runs(runs: Any, key: str) -> list[list[tuple[float, float]]]:
+def runs_of(runs: Any, key: str) -> list[list[tuple[float, float]]]:
+    """Step and value of each record, for each seed."""
     found = []
     for run in runs or []:
         points = [(n.number(point.get("step")), n.number(point.get(key))) for point in run]

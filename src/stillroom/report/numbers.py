@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
 Tree: TypeAlias = dict[str, Any]
-Unit = Literal["share", "count", "number", "ms", "rate", "usd", "bytes"]
+Unit = Literal["share", "count", "number", "fine", "ms", "rate", "usd", "bytes", "mib"]
+"""`fine` is a number of which the third decimal counts, such as bits per byte."""
 MINUS = "\N{MINUS SIGN}"
 NOT_MEASURED = "not measured"
 Z95 = 1.96
@@ -48,6 +49,7 @@ class Metric:
 
 
 RIGHT, SURE, RUN, ALIKE = "Right answers", "Honest confidence", "Size and cost", "Likeness to the teacher"
+READS, SPEED = "Predicting text", "Size and speed"
 METRICS: tuple[Metric, ...] = (
     Metric("accuracy", "Accuracy", "share of the test rows answered right", "share", RIGHT),
     Metric("exact_match", "Exact match", "share of the questions with exactly the right answer", "share", RIGHT),
@@ -79,6 +81,30 @@ METRICS: tuple[Metric, ...] = (
            ALIKE, main=False),
 )  # fmt: skip
 BY_KEY: dict[str, Metric] = {metric.key: metric for metric in METRICS}
+LANGUAGE_METRICS: tuple[Metric, ...] = (
+    Metric("bits_per_byte", "Bits per byte", "surprise at each byte of unseen text; lower is better", "fine", READS,
+           lower_is_better=True),
+    Metric("perplexity", "Perplexity", "tokens it hesitates between, as it were; lower is better", "number", READS,
+           lower_is_better=True),
+    Metric("accuracy", "Top-1 accuracy", "share of tokens that were its first guess", "share", READS),
+    Metric("nll", "Log loss", "surprise at each token, in nats; lower is better", "fine", READS, lower_is_better=True),
+    Metric("agreement", "Agreement", "share of places where its first guess is the teacher's", "share", ALIKE),
+    Metric("kl_to_teacher", "KL from the teacher", "distance of its probabilities from the teacher's, in nats; 0 is "
+           "the same", "fine", ALIKE, lower_is_better=True),
+    Metric("parameters", "Parameters", "numbers the model holds", "count", SPEED, lower_is_better=True),
+    Metric("size_bytes", "Size", "of its weights", "bytes", SPEED, lower_is_better=True),
+    Metric("tokens_per_s", "Tokens per second", "reading in bulk", "rate", SPEED),
+    Metric("latency_ms_per_token", "Time for a token", "writing one after the other", "ms", SPEED,
+           lower_is_better=True),
+    Metric("usd_per_million_tokens", "Cost of a million tokens", "in US dollars", "usd", SPEED, lower_is_better=True),
+    Metric("latency_ms_first_token", "Time to the first token", "of an answer to a short prompt", "ms", SPEED,
+           main=False, lower_is_better=True),
+    Metric("latency_ms_p50", "Time for a window", "reading one window, median", "ms", SPEED, main=False,
+           lower_is_better=True),
+    Metric("peak_memory_mib", "Memory", "growth of the process while it loads and answers", "mib", SPEED, main=False,
+           lower_is_better=True),
+)  # fmt: skip
+OF_LANGUAGE: dict[str, Metric] = {metric.key: metric for metric in LANGUAGE_METRICS}
 FITTED_TO = frozenset({"agreement", "kl_to_teacher", "error_agreement"})
 """Measured against the teacher, so they do not apply to the teacher itself."""
 
@@ -131,13 +157,24 @@ def recall(scorecard: Tree, model: str, name: str) -> Stat | None:
     return stat({str(key): value for key, value in recalls.items()}.get(name))
 
 
+def of_language(scorecard: Tree) -> bool:
+    """Whether the scorecard is of models that predict text, token by token."""
+    return scorecard.get("task") == "language"
+
+
+def metrics_of(scorecard: Tree) -> dict[str, Metric]:
+    """The measures of this task, by key, in the order of the page."""
+    return OF_LANGUAGE if of_language(scorecard) else BY_KEY
+
+
 def primary(scorecard: Tree) -> Metric:
-    """The metric that decides for this task: accuracy, exact match or perplexity."""
-    wanted = {"language": ("perplexity", "bits_per_byte"), "reasoning": ("exact_match",)}
+    """The metric that decides for this task: accuracy, exact match, bits per byte, or log loss where words are masked."""
+    known = metrics_of(scorecard)
+    wanted = {"language": ("bits_per_byte", "nll", "perplexity"), "reasoning": ("exact_match",)}
     for key in (*wanted.get(str(scorecard.get("task")), ()), "accuracy"):
         if any(measured(scorecard, model, key) for model in scorecard.get("models", {})):
-            return BY_KEY[key]
-    return BY_KEY["accuracy"]
+            return known[key]
+    return known["accuracy"]
 
 
 def gain(scorecard: Tree, model: str, other: str) -> Stat | None:
@@ -198,6 +235,11 @@ def significant(value: float, digits: int = 3) -> str:
     return decimal(value, min(places, 12))
 
 
+def count(value: float) -> str:
+    """A count that may be a mean: decimals only where it has some."""
+    return decimal(value, int(value != round(value)))
+
+
 def percent(value: float, digits: int = 1) -> str:
     """A share as a percentage."""
     return f"{decimal(100 * value, digits)}%"
@@ -207,6 +249,22 @@ def signed(value: float, digits: int = 1) -> str:
     """A number with its sign written out."""
     text = decimal(value, digits)
     return text if text.startswith(MINUS) or not any(digit in "123456789" for digit in text) else f"+{text}"
+
+
+def difference(scorecard: Tree, value: float) -> str:
+    """A difference of the primary metric with its sign: points where it is a share, else in the metric's own unit."""
+    unit = primary(scorecard).unit
+    if unit == "share":
+        return signed(100 * value, share_digits(scorecard))
+    if unit == "fine":
+        return signed(value, 3)
+    text = significant(value)
+    return text if value <= 0 else f"+{text}"
+
+
+def tick(value: float) -> str:
+    """A round number on the axis of a difference, with its sign."""
+    return "0" if value == 0 else _signed(f"{value:+g}")
 
 
 def big(value: float, digits: int = 3) -> str:
@@ -246,6 +304,10 @@ def printed(value: float, unit: Unit, digits: int = 1) -> str:
         return percent(value, digits)
     if unit == "count":
         return decimal(value, digits) if abs(value) < 1e6 else big(value)
+    if unit == "fine":
+        return decimal(value, 3)
+    if unit == "mib":
+        return f"{significant(value)} MiB"
     if unit == "ms":
         return f"{significant(value)} ms" if abs(value) >= 0.1 else f"{significant(1000 * value)} µs"
     if unit == "rate":
@@ -260,6 +322,6 @@ def interval(found: Stat, unit: Unit, digits: int = 1) -> str:
     if found.low is None or found.high is None:
         return ""
     low, high = (printed(bound, unit, digits) for bound in (found.low, found.high))
-    for suffix in ("%", " ms", " µs"):
+    for suffix in ("%", " ms", " µs", " MiB"):
         low = low.removesuffix(suffix) if high.endswith(suffix) else low
     return f"{low} to {high.removeprefix('$')}" if low != high else ""

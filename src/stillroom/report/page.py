@@ -1,8 +1,8 @@
 """A scorecard and its details -> one self-contained HTML page that opens offline: `render`, `render_panels`.
 
 The page asks nothing of any server, and its content policy forbids it to. It reads without JavaScript; the one script
-only switches the theme. What a part shows is made in sections.py and evidence.py; how it looks is page.html and
-page.css.
+only switches the theme. What a part shows is made in sections.py and evidence.py, and for language models in
+language_page.py; how it looks is page.html, panel.html, language.html and page.css.
 """
 
 from __future__ import annotations
@@ -14,10 +14,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from stillroom.report import evidence, sections
-from stillroom.report.numbers import Tree, tidy
+from stillroom.report import evidence, further_tables, language_page, sections
+from stillroom.report import numbers as n
+from stillroom.report.language_words import glossary_of
+from stillroom.report.numbers import Tree
 from stillroom.report.verdict import figures, verdict
-from stillroom.report.words import GLOSSARY
 
 HERE = Path(__file__).parent
 Panel = tuple[str, str, Tree, Tree]
@@ -26,7 +27,8 @@ Panel = tuple[str, str, Tree, Tree]
 
 def render(scorecard: Tree, details: Tree) -> str:
     """The report of one run."""
-    return _page(str(scorecard.get("name") or "Distillation"), "", [_panel("p1", "", "", scorecard, details)])
+    panels = [_panel("p1", "", "", scorecard, details)]
+    return _page(str(scorecard.get("name") or "Distillation"), "", panels, glossary_of([scorecard]))
 
 
 def render_panels(title: str, intro: str, panels: Sequence[Panel]) -> str:
@@ -35,15 +37,19 @@ def render_panels(title: str, intro: str, panels: Sequence[Panel]) -> str:
         _panel(f"p{place}", heading, explanation, scorecard, details)
         for place, (heading, explanation, scorecard, details) in enumerate(panels, 1)
     ]
-    return _page(title, intro, found)
+    return _page(title, intro, found, glossary_of([scorecard for _, _, scorecard, _ in panels]))
 
 
 def _panel(ident: str, heading: str, explanation: str, given: Tree, details: Tree) -> dict[str, Any]:
-    scorecard = tidy(given)
+    scorecard = n.tidy(given)
+    language = n.of_language(scorecard)
+    head = {"id": ident, "heading": heading, "explanation": explanation, "language": language}
+    return {**head, **(language_page.contents if language else _contents)(scorecard, details, ident)}
+
+
+def _contents(scorecard: Tree, details: Tree, ident: str) -> dict[str, Any]:
+    """The parts of a classifier's report."""
     return {
-        "id": ident,
-        "heading": heading,
-        "explanation": explanation,
         "verdict": verdict(scorecard),
         "figures": figures(scorecard),
         "table": sections.table(scorecard),
@@ -51,6 +57,8 @@ def _panel(ident: str, heading: str, explanation: str, given: Tree, details: Tre
         "differences": evidence.differences(scorecard, ident),
         "idea": evidence.idea(scorecard, details, ident),
         "unseen": sections.unseen(scorecard, ident),
+        "slices": further_tables.slices(scorecard),
+        "exported": further_tables.exported(scorecard),
         "money": sections.money(scorecard, ident),
         "gap": sections.gap(scorecard, ident),
         "findings": sections.findings(scorecard, details),
@@ -72,7 +80,7 @@ def _template() -> Any:
     return house.get_template("page.html")
 
 
-def _page(title: str, intro: str, panels: list[dict[str, Any]]) -> str:
+def _page(title: str, intro: str, panels: list[dict[str, Any]], glossary: Sequence[tuple[str, str]]) -> str:
     from markupsafe import Markup
 
     script = (HERE / "page.js").read_text(encoding="utf-8")
@@ -80,7 +88,7 @@ def _page(title: str, intro: str, panels: list[dict[str, Any]]) -> str:
         title=title,
         intro=intro,
         panels=panels,
-        glossary=GLOSSARY,
+        glossary=glossary,
         css=Markup((HERE / "page.css").read_text(encoding="utf-8")),
         script=Markup(script),
         script_sha256=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),

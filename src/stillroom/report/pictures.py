@@ -60,16 +60,16 @@ def heat(
     """A matrix as shades between two ends; the diagonal is left out, for it would drown the rest."""
     least, most = ends
     count = len(classes)
-    longest = max(len(_short(names[place])) for place in classes)
+    longest = max(len(short(names[place])) for place in classes)
     left, top, side = 8.0 + 6.2 * longest, 22.0, 200.0
     cell = side / count
     drawn = []
     for down, i in enumerate(classes):
         middle = top + cell * (down + 0.5)
-        drawn.append(text(left - 5, middle + 3.5, _short(names[i]), "end"))
+        drawn.append(text(left - 5, middle + 3.5, short(names[i]), "end"))
         here = left + cell * (down + 0.5)
         if longest <= 2 or count <= 4:
-            drawn.append(text(here, top - 6, _short(names[i]), "middle"))
+            drawn.append(text(here, top - 6, short(names[i]), "middle"))
         for across, j in enumerate(classes):
             place = {
                 "x": left + cell * across + 0.5,
@@ -89,7 +89,8 @@ def heat(
     return chart(ident, left + side + 4, top + side + 4, title, words, back, *drawn)
 
 
-def _short(name: str) -> str:
+def short(name: str) -> str:
+    """A name that fits beside a bar."""
     return name if len(name) <= 11 else f"{name[:10]}…"
 
 
@@ -116,20 +117,25 @@ def soft_bars(
     classes: Sequence[int],
     label: int | None,
     wide: float = 340.0,
+    dot: str = "the label",
+    letters: int = 0,
 ) -> Markup:
-    """For each class a bar for each model, with its share in figures; the label is marked with a dot."""
+    """For each class a bar for each model, with its share in figures; the label is marked with a dot.
+
+    Names take the room of the longest, or of so many letters, so that charts side by side have one scale.
+    """
     thick = 12.0 if len(series) > 1 else 14.0
     step = thick * len(series) + 8
-    left = 20.0 + 6.6 * max(len(_short(names[place])) for place in classes)
+    left = 20.0 + 7.3 * max(letters, *(len(short(names[place])) for place in classes))
     width = wide - 50.0 - left
     drawn, words = [], []
     for down, place in enumerate(classes):
         top = step * down + 2
         middle = top + thick * len(series) / 2
         right = place == label
-        drawn.append(text(left - 6, middle + 4, _short(names[place]), "end", "label strong" if right else "label"))
+        drawn.append(text(left - 6, middle + 4, short(names[place]), "end", "label strong" if right else "label"))
         if right:
-            drawn.append(el("circle", el("title", "the label"), cx=4, cy=middle, r=3, class_="mark c-ink"))
+            drawn.append(el("circle", el("title", dot), cx=4, cy=middle, r=3, class_="mark c-ink"))
         for across, (role, row) in enumerate(series):
             here, long = top + thick * across, width * max(0.0, min(1.0, row[place]))
             shape = f"bar {css(role)}"
@@ -139,7 +145,7 @@ def soft_bars(
     for role, row in series:
         best = sorted(((row[place], names[place]) for place in classes), reverse=True)[:3]
         words.append(f"{role.title}: {', '.join(f'{name} {_share(share)}' for share, name in best)}")
-    marked = f" The label is {names[label]}." if label is not None else ""
+    marked = f" {dot[0].upper()}{dot[1:]} is {names[label]}." if label is not None else ""
     return chart(ident, wide, step * len(classes), title, f"{'; '.join(words)}.{marked}", *drawn)
 
 

@@ -49,8 +49,15 @@ def _middle(runs: Sequence[Sequence[Point]]) -> list[Point]:
     return [(x, fmean(run[place][1] for run in runs)) for place, x in enumerate(steps[0])]
 
 
-def curves(ident: str, title: str, lines: Sequence[Runs], y_name: str, y_text: Callable[[float], str]) -> Markup:
-    """Lines over training steps: a thin one for each seed, a thick one for their mean."""
+def curves(
+    ident: str,
+    title: str,
+    lines: Sequence[Runs],
+    y_name: str,
+    y_text: Callable[[float], str],
+    x_name: str = "training steps",
+) -> Markup:
+    """Lines over training steps, or what `x_name` says: a thin one for each seed, a thick one for their mean."""
     values = [y for line in lines for run in line.runs for _, y in run]
     log = min(values) > 0 and max(values) / min(values) > LOG_FROM
     low, high = svg.log_around(values) if log else svg.around(values, floor=0.0 if min(values) >= 0 else None)
@@ -67,7 +74,7 @@ def curves(ident: str, title: str, lines: Sequence[Runs], y_name: str, y_text: C
         last = fmean(run[-1][1] for run in line.runs)
         ends.append(f"{line.role.title} ends at {y_text(last)}")
     name = f"{y_name} (logarithmic)" if log else y_name
-    axes = frame(x, y, lambda v: f"{v:,.0f}", y_text, "training steps", name)
+    axes = frame(x, y, lambda v: f"{v:,.0f}", y_text, x_name, name)
     return chart(ident, WIDTH, 234, title, f"{'; '.join(ends)}.", axes, *drawn)
 
 
@@ -96,9 +103,9 @@ def _head(row: Bar, top: float) -> list[Markup]:
     return [text(0, top + 13, name, class_="label"), text(WIDTH, top + 13, row.words, "end", "value")]
 
 
-def bars(ident: str, title: str, rows: Sequence[Bar]) -> Markup:
-    """Lying bars from 0, each under its name and value."""
-    most = max(row.value.mean for row in rows) or 1.0
+def bars(ident: str, title: str, rows: Sequence[Bar], whole: float = 0.0) -> Markup:
+    """Lying bars from 0, each under its name and value; the longest fills the width, or `whole` does if that is more."""
+    most = max(whole, *(row.value.mean for row in rows)) or 1.0
     drawn = []
     for place, row in enumerate(rows):
         top = 38.0 * place
@@ -279,15 +286,21 @@ def reliability(ident: str, role: Role, bins: Sequence[tuple[float, float, float
 
 
 def histogram(
-    ident: str, title: str, edges: Sequence[float], counts: Sequence[float], mean: float | None, x_name: str
+    ident: str,
+    title: str,
+    edges: Sequence[float],
+    counts: Sequence[float],
+    mean: float | None,
+    x_name: str,
+    of: str = "rows",
 ) -> Markup:
-    """How many rows fall into each stretch, with a line at the mean."""
+    """How many rows, or what `of` says, fall into each stretch, with a line at the mean."""
     x = Scale(edges[0], edges[-1], 44, WIDTH - 10)
     y = Scale(0, max(counts) * 1.08 or 1.0, 150, 30)
     drawn: list[Markup] = []
     for left, right, count in zip(edges[:-1], edges[1:], counts, strict=True):
         width = max(0.5, x.at(right) - x.at(left) - 1)
-        hint = el("title", f"{significant(left)} to {significant(right)}: {count:,.0f} rows")
+        hint = el("title", f"{significant(left)} to {significant(right)}: {count:,.0f} {of}")
         drawn.append(
             el(
                 "rect",
@@ -308,7 +321,7 @@ def histogram(
                 here - 5 if end else here + 5, 32, f"mean {significant(mean)}", "end" if end else "start", "label boxed"
             )
         )
-    axes = frame(x, y, lambda v: f"{v:g}", lambda v: f"{v:,.0f}", x_name, "rows")
-    total = f"{sum(counts):,.0f} rows from {significant(edges[0])} to {significant(edges[-1])}"
+    axes = frame(x, y, lambda v: f"{v:g}", lambda v: f"{v:,.0f}", x_name, of)
+    total = f"{sum(counts):,.0f} {of} from {significant(edges[0])} to {significant(edges[-1])}"
     words = join([total, f"mean {significant(mean)}"] if mean is not None else [total])
     return chart(ident, WIDTH, 184, title, f"{words}.", group(axes), *drawn)

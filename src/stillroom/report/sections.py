@@ -6,17 +6,18 @@ most are in evidence.py. This file knows no HTML.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from stillroom.report import numbers as n
 from stillroom.report import plots, svg
-from stillroom.report.diagnosis import diagnose
+from stillroom.report.diagnosis import Rule, diagnose
+from stillroom.report.language_words import masked
 from stillroom.report.numbers import Metric, Stat, Tree
-from stillroom.report.verdict import bills, pays
+from stillroom.report.verdict import answers, bills, pays
 from stillroom.report.words import Role, join, roles
 
-KNOWN = frozenset({metric.key for metric in n.METRICS} | {"recall_by_class"})
+KNOWN = frozenset({*n.BY_KEY, *n.OF_LANGUAGE, "recall_by_class"})
 UNKNOWN = "unknown"
 TWINS = ("student", "control", "hard_teacher")
 """The same network, taught differently: it costs the same to run."""
@@ -42,7 +43,7 @@ def table(scorecard: Tree) -> dict[str, Any] | None:
     if not models:
         return None
     columns = [{"role": role, "swatch": svg.swatch(role)} for role in models.values()]
-    metrics = [*n.METRICS, *_foreign(scorecard)]
+    metrics = [*n.metrics_of(scorecard).values(), *_foreign(scorecard)]
     groups: list[dict[str, Any]] = []
     more: list[dict[str, Any]] = []
     for name in dict.fromkeys(metric.group for metric in metrics):
@@ -57,22 +58,42 @@ def table(scorecard: Tree) -> dict[str, Any] | None:
             shown = [row for row in rows if row["measured"]]
             if shown:
                 target.append({"name": name, "rows": shown})
-    expected = ("latency_ms_p50", "usd_per_million_rows", "size_bytes", "ece")
-    absent = [
-        n.BY_KEY[key].name.lower() for key in expected if not any(n.measured(scorecard, model, key) for model in models)
-    ]
-    rows_tested, seeds = n.number(scorecard.get("rows", {}).get("test")), scorecard.get("seeds") or []
-    on = f"On {n.big(rows_tested)} test rows" if rows_tested else "On the test rows"
+    seeds = scorecard.get("seeds") or []
     over = f", {len(seeds)} seeds" if len(seeds) > 1 else ", one seed" if seeds else ""
-    oracle = [role.title for role in models.values() if role.tag]
+    single = (scorecard.get("rows") or {}).get("drawn") == "windows"
+    drawn = " over windows, for the test text is one document" if single else ""
     return {
         "columns": columns,
         "groups": groups,
         "more": more,
-        "caption": f"{on}{over}. Small figures are 95% intervals.",
-        "absent": join(absent),
-        "oracle": join(oracle),
+        "caption": f"On {tested_on(scorecard)}{over}. Small figures are 95% intervals{drawn}.",
+        "absent": join(_absent(scorecard)),
+        "oracle": join([role.title for role in models.values() if role.tag]),
     }
+
+
+def _absent(scorecard: Tree) -> list[str]:
+    """Measures that a reader would look for, and that no model of this run has."""
+    expected = ("latency_ms_p50", "usd_per_million_rows", "size_bytes", "ece")
+    if n.of_language(scorecard):
+        expected = ("kl_to_teacher", "size_bytes", "tokens_per_s", "usd_per_million_tokens")
+    models, known = scorecard.get("models", {}), n.metrics_of(scorecard)
+    return [
+        known[key].name.lower() for key in expected if not any(n.measured(scorecard, model, key) for model in models)
+    ]
+
+
+def tested_on(scorecard: Tree) -> str:
+    """What the models were tested on, counted where the scorecard counts it."""
+    rows = scorecard.get("rows") or {}
+    tested, tokens = n.number(rows.get("test")), n.number(rows.get("test_scored", rows.get("test_tokens")))
+    if not n.of_language(scorecard):
+        return f"{n.big(tested)} test rows" if tested else "the test rows"
+    if tokens:
+        # Of a masked run only the hidden tokens are scored.
+        kind = "hidden" if "test_scored" in rows and masked(scorecard) else "test"
+        return f"{n.big(tokens)} {kind} tokens" + (f" in {n.big(tested)} windows of text" if tested else "")
+    return f"{n.big(tested)} windows of test text" if tested else "the test text"
 
 
 def _foreign(scorecard: Tree) -> list[Metric]:
@@ -96,7 +117,7 @@ def _row(scorecard: Tree, models: dict[str, Role], metric: Metric) -> dict[str, 
         words = n.printed(found.mean, metric.unit, digits) if found else n.NOT_MEASURED
         if not found and key == "teacher" and metric.key in n.FITTED_TO:
             words = "itself"
-        elif not found and metric.group == n.RUN and n.measured(scorecard, role.variant_of, metric.key):
+        elif not found and metric.group in (n.RUN, n.SPEED) and n.measured(scorecard, role.variant_of, metric.key):
             words = f"as {models[role.variant_of].title.lower()}"
         cells.append(
             {
@@ -130,7 +151,8 @@ def _unseen_row(scorecard: Tree, models: dict[str, Role], name: str) -> dict[str
 
 
 def money(scorecard: Tree, ident: str) -> dict[str, Any]:
-    """What a billion answers cost or take from each model, and when the student has paid for itself."""
+    """What a billion answers, or tokens, cost or take from each model, and when the student has paid for itself."""
+    what = answers(scorecard)
     everyone = roles(scorecard.get("models", {}))
     twins = (
         {key for key, role in everyone.items() if key != "student" and role.colour in TWINS}
@@ -152,8 +174,10 @@ def money(scorecard: Tree, ident: str) -> dict[str, Any]:
     return {
         "pays": pays(scorecard),
         "twins": join([everyone[key].title.lower() for key in ("control", "hard_teacher") if key in twins]),
-        "usd": plots.bars(f"{ident}-usd", "What a billion answers cost", priced) if priced else None,
-        "time": plots.bars(f"{ident}-time", "How long a billion answers take on one such machine", timed)
+        "what": what,
+        "spent": cost_facts(scorecard.get("cost") or {}) if n.of_language(scorecard) else [],
+        "usd": plots.bars(f"{ident}-usd", f"What a billion {what} cost", priced) if priced else None,
+        "time": plots.bars(f"{ident}-time", f"How long a billion {what} take on one such machine", timed)
         if timed
         else None,
     }
@@ -177,12 +201,12 @@ def gap(scorecard: Tree, ident: str) -> dict[str, Any] | None:
     return {"words": words, "chart": picture}
 
 
-def findings(scorecard: Tree, details: Tree) -> list[dict[str, str]]:
-    """The diagnosis, problems first, each with its level in words and as a sign."""
+def findings(scorecard: Tree, details: Tree, rules: Sequence[Rule] | None = None) -> list[dict[str, str]]:
+    """The diagnosis by these rules, problems first, each with its level in words and as a sign."""
     words = {"problem": ("Problem", "!"), "note": ("Note", "i"), "good": ("Good", "✓")}
     return [
         {**vars(found), "word": words[found.level][0], "sign": words[found.level][1]}
-        for found in diagnose(scorecard, details)
+        for found in diagnose(scorecard, details, rules)
     ]
 
 
@@ -252,7 +276,7 @@ def made(scorecard: Tree, details: Tree) -> dict[str, Any]:
         "rows": _rows(scorecard),
         "models": _models(scorecard, about),
         "licences": [(name.replace("_", " "), licence_of(value)) for name, value in licences.items()],
-        "cost": _cost(scorecard.get("cost") or {}),
+        "cost": cost_facts(scorecard.get("cost") or {}),
         "transfer": _transfer(scorecard.get("transfer_set") or {}),
         "versions": versions,
         "notes": notes,
@@ -269,11 +293,17 @@ def licence_of(value: object) -> str:
 
 def _rows(scorecard: Tree) -> Facts:
     rows = scorecard.get("rows") or {}
+    kind = "windows" if n.of_language(scorecard) else "rows"
     names = (
-        ("train", "training rows"),
+        ("train", f"training {kind}"),
+        ("train_tokens", "tokens in them"),
         ("labelled", "of those, labelled"),
-        ("validation", "validation rows"),
-        ("test", "test rows"),
+        ("validation", f"validation {kind}"),
+        ("test", f"test {kind}"),
+        ("test_tokens", "tokens in them"),
+        ("test_scored", "of those, scored"),
+        ("test_sampled", "of those, compared with the teacher in full"),
+        ("documents", "test documents"),
     )
     found = [(name, n.big(value)) for key, name in names if (value := n.number(rows.get(key))) is not None]
     seeds = [str(seed) for seed in scorecard.get("seeds") or [] if n.number(seed) is not None]
@@ -286,7 +316,8 @@ def _models(scorecard: Tree, about: Tree) -> Facts:
     return found + ([("temperature", f"{temperature:g}")] if temperature is not None else [])
 
 
-def _cost(cost: Tree) -> Facts:
+def cost_facts(cost: Tree) -> Facts:
+    """What asking and training took."""
     parts = (
         ("asking_s", "asking took", n.duration),
         ("teacher_calls", "calls to the teacher", n.big),
@@ -296,11 +327,14 @@ def _cost(cost: Tree) -> Facts:
         ("training_usd", "training cost", n.usd),
         ("saved_usd_per_million_rows", "saved by each million rows", n.usd),
         ("break_even_rows", "paid for itself after (rows)", n.big),
+        ("saved_usd_per_million_tokens", "saved by each million tokens", n.usd),
+        ("break_even_tokens", "paid for itself after (tokens)", n.big),
     )
-    return _told(cost, parts)
+    return facts_of(cost, parts)
 
 
-def _told(tree: Tree, parts: tuple[tuple[str, str, Callable[[float], str]], ...]) -> Facts:
+def facts_of(tree: Tree, parts: tuple[tuple[str, str, Callable[[float], str]], ...]) -> Facts:
+    """The numbers of a tree under their names; what is not there is left out."""
     found = [(name, words(value)) for key, name, words in parts if (value := n.number(tree.get(key))) is not None]
     return [(name, value) for name, value in found if value]
 
@@ -309,10 +343,10 @@ def _transfer(stored: Tree) -> Facts:
     parts = (
         ("rows", "answers kept", n.big),
         ("bytes", "size on disk", n.size_of),
-        ("bytes_per_token", "for one position", lambda v: f"{n.significant(v)} bytes"),
+        ("bytes_per_token", "for one position", lambda v: f"{n.count(v)} bytes"),
         ("shared_bytes", "shared by all answers", lambda value: n.size_of(value) if value else ""),
     )
-    found = _told(stored, parts)
+    found = facts_of(stored, parts)
     rows, size = n.number(stored.get("rows")), n.number(stored.get("bytes"))
     if rows and size and "bytes_per_token" not in stored:
         found.append(("for one answer", n.size_of(size / rows)))

@@ -25,23 +25,18 @@ class Figure:
     detail: str
 
 
-def _times(ratio: float) -> str:
+def times(ratio: float) -> str:
+    """A factor as people say it."""
     return f"{n.decimal(ratio, 0)}×" if ratio >= 9.95 else f"{n.decimal(ratio, 1)}×"
 
 
-def _ratio(scorecard: Tree, *keys: str) -> tuple[float, str, Stat, Stat] | None:
+def ratio_of(scorecard: Tree, *keys: str) -> tuple[float, str, Stat, Stat] | None:
     """Teacher over student for the first of these fields that both have, with that field's name."""
     for key in keys:
         teacher, student = n.measured(scorecard, "teacher", key), n.measured(scorecard, "student", key)
         if teacher and student and teacher.mean > 0 and student.mean > 0:
             return teacher.mean / student.mean, key, teacher, student
     return None
-
-
-def _compared(ratio: float, more: str, less: str, same: str) -> str:
-    if abs(ratio - 1) <= EVEN:
-        return same
-    return f"{_times(ratio)} {more}" if ratio > 1 else f"{_times(1 / ratio)} {less}"
 
 
 def _amount(scorecard: Tree, value: float) -> str:
@@ -53,31 +48,45 @@ def _amount(scorecard: Tree, value: float) -> str:
     return n.significant(abs(value))
 
 
-def _bound(scorecard: Tree, value: float) -> str:
-    if n.primary(scorecard).unit == "share":
-        return n.signed(100 * value, n.share_digits(scorecard))
-    return n.significant(value)
-
-
 def _range(scorecard: Tree, found: Stat) -> str:
     if found.low is None or found.high is None:
         return ""
-    return f"95% interval {_bound(scorecard, found.low)} to {_bound(scorecard, found.high)}"
+    return f"95% interval {n.difference(scorecard, found.low)} to {n.difference(scorecard, found.high)}"
 
 
-def _cheaper(scorecard: Tree) -> str:
-    size = _ratio(scorecard, "size_bytes", "parameters")
-    speed = _ratio(scorecard, "latency_ms_p50", "rows_per_s")
-    price = _ratio(scorecard, "usd_per_million_rows")
-    parts = []
-    if size:
-        parts.append(_compared(size[0], "smaller", "larger", "as large"))
-    if speed:
-        ratio = 1 / speed[0] if speed[1] == "rows_per_s" else speed[0]
-        parts.append(_compared(ratio, "faster", "slower", "as fast"))
-    if price:
-        parts.append(_compared(price[0], "cheaper to run", "dearer to run", "as cheap to run"))
-    return join(parts)
+def cheaper(scorecard: Tree) -> str:
+    """How much smaller, faster and cheaper the student is than its teacher, after `it is`; empty where unmeasured."""
+    size, speed = ratio_of(scorecard, "size_bytes", "parameters"), ratio_of(scorecard, *speed_keys(scorecard))
+    price = ratio_of(scorecard, _price_and_rate(scorecard)[0])
+    more, same = list[str](), list[str]()
+    for found, words in (
+        (size, ("smaller", "larger", "as large")),
+        (speed, ("faster", "slower", "as fast")),
+        (price, ("cheaper to run", "dearer to run", "as cheap to run")),
+    ):
+        if not found:
+            continue
+        ratio = 1 / found[0] if n.metrics_of(scorecard)[found[1]].unit == "rate" else found[0]
+        if abs(ratio - 1) <= EVEN:
+            same.append(words[2])
+        else:
+            more.append(f"{times(ratio)} {words[0]}" if ratio > 1 else f"{times(1 / ratio)} {words[1]}")
+    if more and same:
+        return f"{join(more)} than its teacher, {join(same)} as it,"
+    return f"{join(more)} than its teacher" if more else f"{join(same)} as its teacher" if same else ""
+
+
+def speed_keys(scorecard: Tree) -> tuple[str, ...]:
+    """What tells how fast a model is, best first."""
+    if n.of_language(scorecard):
+        return ("latency_ms_per_token", "tokens_per_s", "latency_ms_p50")
+    return ("latency_ms_p50", "rows_per_s")
+
+
+def _price_and_rate(scorecard: Tree) -> tuple[str, str]:
+    if n.of_language(scorecard):
+        return "usd_per_million_tokens", "tokens_per_s"
+    return "usd_per_million_rows", "rows_per_s"
 
 
 def _loss(scorecard: Tree) -> str:
@@ -119,11 +128,15 @@ def verdict(scorecard: Tree) -> str:
     """How much smaller, faster and cheaper, at what loss, and whether the teacher helped: one sentence."""
     if "student" not in scorecard.get("models", {}):
         return "This scorecard has no student, so there is nothing to compare yet."
-    cheaper, loss, control = _cheaper(scorecard), _loss(scorecard), _against_control(scorecard)
-    if cheaper and loss:
-        return f"The student is {cheaper} than its teacher and {loss}; {control}."
-    if cheaper:
-        return f"The student is {cheaper} than its teacher; {control}."
+    return sentence(cheaper(scorecard), _loss(scorecard), _against_control(scorecard))
+
+
+def sentence(gained: str, loss: str, control: str) -> str:
+    """The three clauses of a verdict as one sentence; the last is always there."""
+    if gained and loss:
+        return f"The student is {gained} and {loss}; {control}."
+    if gained:
+        return f"The student is {gained.rstrip(',')}; {control}."
     if loss:
         return f"Against its teacher the student {loss}; {control}."
     return f"Of the student: {control}."
@@ -132,22 +145,22 @@ def verdict(scorecard: Tree) -> str:
 def figures(scorecard: Tree) -> list[Figure]:
     """The numbers of the verdict, large; what was not measured is not among them."""
     found = []
-    size = _ratio(scorecard, "size_bytes", "parameters")
+    size = ratio_of(scorecard, "size_bytes", "parameters")
     if size:
         ratio, key, teacher, student = size
         unit = n.BY_KEY[key].unit
         parts = f"{n.printed(student.mean, unit)} against {n.printed(teacher.mean, unit)}"
-        found.append(_figure(ratio, "smaller", "larger", f"than the teacher: {parts}"))
-    speed = _ratio(scorecard, "latency_ms_p50")
+        found.append(figure_of(ratio, "smaller", "larger", f"than the teacher: {parts}"))
+    speed = ratio_of(scorecard, "latency_ms_p50")
     if speed:
         ratio, _, teacher, student = speed
         parts = f"{n.printed(student.mean, 'ms')} for one row against {n.printed(teacher.mean, 'ms')}"
-        found.append(_figure(ratio, "faster", "slower", f"than the teacher: {parts}"))
+        found.append(figure_of(ratio, "faster", "slower", f"than the teacher: {parts}"))
     for other, what in (("teacher", "against the teacher"), ("control", "against the control")):
         difference = n.gain(scorecard, "student", other)
         if difference:
             metric = n.primary(scorecard)
-            value = _bound(scorecard, difference.mean)
+            value = n.difference(scorecard, difference.mean)
             name = f"points of {metric.name.lower()}" if metric.unit == "share" else f"better in {metric.name.lower()}"
             found.append(Figure(value, f"{name} {what}", _range(scorecard, difference)))
     for omitted in scorecard.get("omitted_classes") or []:
@@ -158,13 +171,14 @@ def figures(scorecard: Tree) -> list[Figure]:
     return found
 
 
-def _figure(ratio: float, more: str, less: str, detail: str) -> Figure:
-    return Figure(_times(ratio), more, detail) if ratio >= 1 else Figure(_times(1 / ratio), less, detail)
+def figure_of(ratio: float, more: str, less: str, detail: str) -> Figure:
+    """A factor as a large number."""
+    return Figure(times(ratio), more, detail) if ratio >= 1 else Figure(times(1 / ratio), less, detail)
 
 
 @dataclass(frozen=True)
 class Bill:
-    """What a billion answers take from one model; None where it was not measured."""
+    """What a billion answers, or tokens, take from one model; None where it was not measured."""
 
     model: str
     usd: float | None
@@ -172,31 +186,40 @@ class Bill:
 
 
 def bills(scorecard: Tree) -> list[Bill]:
-    """A billion answers from each model whose speed or cost was measured."""
+    """A billion answers, or tokens, from each model whose speed or cost was measured."""
     found = []
     for model in scorecard.get("models", {}):
-        price = n.measured(scorecard, model, "usd_per_million_rows")
-        rate = n.measured(scorecard, model, "rows_per_s")
+        price, rate = (n.measured(scorecard, model, key) for key in _price_and_rate(scorecard))
         if price or (rate and rate.mean > 0):
             seconds = BILLION / rate.mean if rate and rate.mean > 0 else None
             found.append(Bill(model, price.mean * 1000 if price else None, seconds))
     return found
 
 
+def answers(scorecard: Tree) -> str:
+    """What a model gives that can be counted."""
+    return "tokens" if n.of_language(scorecard) else "answers"
+
+
 def pays(scorecard: Tree) -> str:
-    """After how many rows the student has paid for itself, or why that cannot be said."""
+    """After how many rows, or tokens, the student has paid for itself, or why that cannot be said."""
     cost = scorecard.get("cost", {})
-    saved, after = n.number(cost.get("saved_usd_per_million_rows")), n.number(cost.get("break_even_rows"))
+    unit = "tokens" if "saved_usd_per_million_tokens" in cost else "rows"
+    saved, after = n.number(cost.get(f"saved_usd_per_million_{unit}")), n.number(cost.get(f"break_even_{unit}"))
     if saved is None:
         return (
             "The run was given no price, so no sum is shown. With evaluation: {price: {usd_per_hour: …}} in the "
-            "recipe, this part says what a billion answers cost, and when the student has paid for itself."
+            f"recipe, this part says what a billion {answers(scorecard)} cost, and when the student has paid for "
+            "itself."
         )
     if saved <= 0:
         return "The student is no cheaper to run than the teacher, so it never pays for itself."
     spent = sum(found for key in ("teacher_usd", "training_usd") if (found := n.number(cost.get(key))) is not None)
     made = f"Asking and training cost {n.usd(spent)}. " if spent else ""
-    each = f"Each million rows answered by the student instead of the teacher saves {n.usd(saved)}"
+    each = f"Each million {unit} answered by the student instead of the teacher saves {n.usd(saved)}"
     if after is None:
         return f"{made}{each}."
-    return f"{made}{each}, so the student has paid for itself after {n.big(float(f'{after:.3g}'))} rows."
+    paid = f"{made}{each}, so the student has paid for itself after {n.big(float(f'{after:.3g}'))} {unit}."
+    needed = after * saved / 1e6
+    # Controls and further seeds were trained to measure; whoever wants the student alone need not pay for them.
+    return f"{paid} Of the training, one student counts for that." if needed < 0.95 * spent else paid

@@ -171,6 +171,11 @@ def class_names(scorecard: Tree, details: Tree) -> list[str]:
     return []
 
 
+def alone(scorecard: Tree) -> str:
+    """What the control learns from, which is what the student would have without a teacher."""
+    return "the text alone" if scorecard.get("task") == "language" else "the labels alone"
+
+
 def join(parts: list[str]) -> str:
     """`a`, `a and b`, `a, b and c`."""
     return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}" if parts else ""

@@ -11,7 +11,7 @@ from stillroom.errors import InputError, WrongAnswer
 from stillroom.kinds import AskedTeacher
 from stillroom.rows import PLAIN_VIEW, Questions
 from stillroom.rundir import read_json, write_json
-from stillroom.stages.opening import ASKED, Run, seen_as, views_of
+from stillroom.stages.opening import ASKED, Run, views_of
 
 if TYPE_CHECKING:
     from stillroom.transfer_set.store import Kept
@@ -61,6 +61,8 @@ def _ask_one(run: Run, teacher: AskedTeacher, kind: str, licences: dict[str, str
     from stillroom.transfer_set.store import Store
 
     recipe, splits = run.recipe, run.splits
+    if recipe.is_language:
+        return _ask_language(run, teacher, licences, words)
     shared = recipe.transfer_set.store
     store = Store(run.dir.path / "transfer_set" if shared is None else run.folders[0] / shared)
     views = [] if recipe.transfer_set.live else views_of(recipe)
@@ -90,7 +92,7 @@ def _ask_one(run: Run, teacher: AskedTeacher, kind: str, licences: dict[str, str
             try:
                 found = ask_all(
                     store, teacher, questions, kind=kind, licences=licences, views=which,
-                    seen=seen_as(recipe.questions.augment), progress=count,
+                    seen=run.seen_as(recipe.questions.augment), progress=count,
                 )  # fmt: skip
             except WrongAnswer:
                 # Recorded answers may cover the transfer set alone; the teacher is then not scored on that split.
@@ -98,3 +100,22 @@ def _ask_one(run: Run, teacher: AskedTeacher, kind: str, licences: dict[str, str
                     raise
             run.clock.check()
     return found
+
+
+def _ask_language(run: Run, teacher: AskedTeacher, licences: dict[str, str], words: str) -> Kept:
+    from stillroom.stages.language import ask_language
+    from stillroom.teachers.language import AskedLanguageModel
+
+    assert isinstance(teacher, AskedLanguageModel), "kinds that solve a language task build one"
+    asked = len(run.splits.train) * (0 if run.recipe.transfer_set.live else len(views_of(run.recipe)))
+    with run.show.stage(words, asked, "windows") as done:
+        started = time.monotonic()
+
+        def count(rows: int) -> None:
+            nonlocal started
+            seconds, started = time.monotonic() - started, time.monotonic()
+            run.dir.event("asked", calls=rows, seconds=round(seconds, 3), teacher=teacher.fingerprint)
+            done(rows)
+            run.clock.check()
+
+        return ask_language(run, teacher, licences, count)

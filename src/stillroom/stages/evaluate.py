@@ -9,11 +9,13 @@ from stillroom.errors import WrongAnswer
 from stillroom.kinds import AskedTeacher
 from stillroom.rows import Questions
 from stillroom.rundir import fingerprint, read_json, write_file, write_json
+from stillroom.stages.language import sit_language
 from stillroom.stages.opening import Run, versions, views_of
 from stillroom.stages.teach import trained_and_built
 from stillroom.stages.train import roles
 
 if TYPE_CHECKING:
+    from stillroom.evaluation.cost import Spent
     from stillroom.evaluation.exam import Exam
     from stillroom.transfer_set.store import Kept
 
@@ -35,7 +37,12 @@ def evaluate(run: Run, asked: AskedTeacher, kept: Kept) -> None:
     )  # fmt: skip
     with run.dir.stage("evaluation", made_from) as folder:
         if folder is not None:
-            _evaluate(run, _exam(run, asked, kept, models, taught, independent), kept, folder)
+            if run.recipe.is_language:
+                sit_language(
+                    run, asked, kept, models, _spent(run, asked), _about(run, settled_temperature(run)), folder
+                )
+            else:
+                _evaluate(run, _exam(run, asked, kept, models, taught, independent), kept, folder)
     # The one at the top of the run is for people and programs; lost or changed, it comes back.
     scorecard = (run.dir.path / "evaluation" / SCORECARD).read_bytes()
     shown = run.dir.path / SCORECARD
@@ -62,10 +69,8 @@ def _exam(
     run: Run, asked: AskedTeacher, kept: Kept, models: dict[str, list[Path]], taught: list[Path],
     independent: AskedTeacher | None,
 ) -> Exam:  # fmt: skip
-    from stillroom.evaluation.cost import Spent
     from stillroom.evaluation.exam import Exam
     from stillroom.rows import Answers
-    from stillroom.teachers.ensemble import AskedEnsemble
 
     def answers(questions: Questions) -> Answers | None:
         try:
@@ -73,7 +78,23 @@ def _exam(
         except WrongAnswer:
             return None
 
-    recipe, events = run.recipe, run.dir.events()
+    recipe = run.recipe
+    return Exam(
+        recipe.name, run.splits, models, asked, taught, answers(run.splits.test), answers(run.splits.validation),
+        recipe.evaluation, run.device,
+        _spent(run, asked),
+        sorted(set(run.splits.omitted.label_N.tolist()) - {-1}),
+        independent,
+        {"rows": len(kept), "bytes": kept.size_bytes, "shared_bytes": 0}, versions(),
+    )  # fmt: skip
+
+
+def _spent(run: Run, asked: AskedTeacher) -> Spent:
+    """What the run has cost so far, from its events."""
+    from stillroom.evaluation.cost import Spent
+    from stillroom.teachers.ensemble import AskedEnsemble
+
+    events = run.dir.events()
     trained = {one["name"]: one["seconds"] for one in events if one["event"] in ("trained", "taught")}
     # One student, and those on which its temperature was tried, are what a user of it cannot do without.
     needed = [seconds for name, seconds in trained.items() if name == "student" or name.startswith("tuning/student/")]
@@ -81,21 +102,13 @@ def _exam(
     members = asked.members if isinstance(asked, AskedEnsemble) else []
     asked_now = {asked.fingerprint, *(member.fingerprint for member in members)}
     asking = [one for one in events if one["event"] == "asked" and one["teacher"] in asked_now]
-    spent = Spent(
+    return Spent(
         asking_s=sum(one["seconds"] for one in asking),
         training_s=sum(trained.values()),
         needed_training_s=sum(needed) if needed else None,
         teacher_calls=sum(one["calls"] for one in asking),
-        teacher_tokens=0,
+        teacher_tokens=sum(one.get("tokens", 0) for one in asking),
     )
-    return Exam(
-        recipe.name, run.splits, models, asked, taught, answers(run.splits.test), answers(run.splits.validation),
-        recipe.evaluation, run.device,
-        spent,
-        sorted(set(run.splits.omitted.label_N.tolist()) - {-1}),
-        independent,
-        {"rows": len(kept), "bytes": kept.size_bytes, "shared_bytes": 0}, versions(),
-    )  # fmt: skip
 
 
 def _taught_folders(run: Run) -> list[Path]:
@@ -125,7 +138,7 @@ def _about(run: Run, heat: float) -> dict[str, Any]:
     licences |= {f"teacher {place + 1}": member.licence for place, member in enumerate(members) if member.licence}
     return {
         "teacher": f"an ensemble of {len(members)}: {what}" if len(members) > 1 else what,
-        "student": f"{recipe.student.kind} {recipe.student.architecture().describe()}",
+        "student": recipe.student.describe(),
         "licences": licences,
         "recipe_yaml": (run.dir.path / "recipe.yaml").read_text(),
         "temperature": heat,

@@ -6,7 +6,7 @@ Nothing is spent here: what can be found wrong is found wrong before the first s
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -20,15 +20,17 @@ from stillroom import inputs
 from stillroom.budget import Clock
 from stillroom.errors import DataError, ModelError, RecipeError, WrongAnswer
 from stillroom.evaluation.dark_knowledge import group_similarity
-from stillroom.kinds import AskedTeacher, Model, Student, Teacher
+from stillroom.kinds import AskedTeacher, Ground, Model, Student, Teacher, View
 from stillroom.progress import Show, Silent
-from stillroom.recipe import Recipe, Training, locate, read_tree
-from stillroom.rows import Questions, Splits, joined
+from stillroom.recipe import Recipe, Training
+from stillroom.recipe_file import locate, read_tree
+from stillroom.rows import Questions, Raw, Splits, joined
 from stillroom.rundir import FOLDER, RunDir, paths_start, write_file
 from stillroom.teachers.python import Python
 from stillroom.teachers.trained import Trained
 
 if TYPE_CHECKING:
+    from stillroom.inputs import Inputs
     from stillroom.models.device import Device
     from stillroom.training.loop import Hooks
 
@@ -53,8 +55,11 @@ class Run:
 
     @cached_property
     def splits(self) -> Splits:
-        """The questions, read and split."""
-        return self.recipe.questions.build(self.folders)
+        """The questions, read and split; for a language model as windows of its tokens."""
+        from stillroom.stages.language import windows_of
+
+        found = self.recipe.questions.build(self.folders)
+        return windows_of(self, found) if self.recipe.is_language else found
 
     @cached_property
     def device(self) -> Device:
@@ -76,6 +81,39 @@ class Run:
         if arm.recipe.questions == self.recipe.questions:
             arm.__dict__["splits"] = self.splits
         return arm
+
+    def ground(self, untaught: bool = False) -> Ground:
+        """What this run's networks stand on; `untaught`: with the teacher's weights as they were before this run."""
+        teacher = self.recipe.teacher
+        place = teacher.untaught if untaught else teacher.weights_at
+        one = len(teacher.each()) == 1
+        weights = place(self.dir.path / self.teacher_home, self.folders) if one else None
+        design = teacher.model if isinstance(teacher, Trained) else None
+        return Ground(self.folders, teacher.solves(), weights, design, self._texts)
+
+    def seen_as(self, augment: Sequence[View]) -> Callable[[Questions, int], Questions]:
+        """Shows questions as a view has them."""
+        from stillroom.questions.views import Mask, apply_views
+        from stillroom.stages.language import tokenizer
+
+        bound = [view.for_tokenizer(tokenizer(self)) if isinstance(view, Mask) else view for view in augment]
+
+        def seen(questions: Questions, view: int) -> Questions:
+            if view == 0 or not bound:
+                return questions
+            return replace(questions, raw=apply_views(bound, questions.raw, questions.key_N, view))
+
+        return seen
+
+    def _texts(self) -> list[str]:
+        """The training texts, those that a student must not see left out."""
+        raw = self.splits.train.raw
+        columns = [column for column in raw.values() if column.dtype.kind == "O"] if isinstance(raw, dict) else []
+        return [str(value) for column in columns for value in column.tolist()]
+
+    def inputs(self, part: Student | Model, raw: Raw, ground: Ground) -> Inputs:
+        """What a network must know of raw rows, learned from these."""
+        return part.inputs(raw, ground) or inputs.learn(raw, self.recipe.questions.scale)
 
     @property
     def teacher_home(self) -> str:
@@ -104,7 +142,7 @@ def load(recipe: Recipe | Mapping[str, Any] | str | Path, teacher: Any = None) -
 
 def table_recipe(data: Path, label: str | None, overrides: Sequence[str] = ()) -> Recipe:
     """The recipe of `distill DATA --label COLUMN`, or of arrays, which need no label; its paths start at the data's folder."""
-    from stillroom.recipe import apply_override
+    from stillroom.recipe_file import apply_override
     from stillroom.starters import for_table
 
     tree = for_table(data.stem, data.name, label)
@@ -159,7 +197,8 @@ def clock_of(recipe: Recipe, path: Path) -> Clock:
 def check_data(run: Run) -> None:
     """Read the questions and see that teacher, controls and arms can work on them, before anything is spent."""
     splits = run.splits
-    if any(member.trains for member in run.recipe.teacher.each()) and not splits.train.labelled_N.any():
+    untaught = any(member.trains for member in run.recipe.teacher.each()) and not run.recipe.is_language
+    if untaught and not splits.train.labelled_N.any():
         raise RecipeError(
             "the teacher is to be trained, and no training row has a label",
             where="teacher",
@@ -205,10 +244,11 @@ def _check_model(run: Run, part: Student | Model, where: str) -> None:
     """The network must take the rows and find room; building it without memory for its weights costs nothing."""
     import torch
 
-    shape = tuple(inputs.learn(run.splits.train.raw, run.recipe.questions.scale).shape)
+    ground = run.ground(untaught=True)
+    learned = run.inputs(part, run.splits.train.raw, ground)
     try:
         with torch.device("meta"):
-            network = part.build(shape, len(run.splits.classes))
+            network = part.network(learned, len(run.splits.classes), ground)
     except ModelError as error:
         raise ModelError(error.what, where=where, cure=error.cure) from error
     weights = sum(tensor.numel() for tensor in network.parameters())
@@ -283,15 +323,3 @@ def working(run: Run, name: str, made_from: str, words: str, steps: int) -> Iter
 def views_of(recipe: Recipe) -> list[int]:
     """View 0 is the row as it is; with augmentation the transfer set is asked in views 1 to `views`."""
     return list(range(1, recipe.questions.views + 1)) if recipe.questions.augment else [0]
-
-
-def seen_as(augment: Sequence[Any]) -> Any:
-    """Shows questions as a view has them."""
-    from stillroom.questions.views import apply_views
-
-    def seen(questions: Questions, view: int) -> Questions:
-        if view == 0 or not augment:
-            return questions
-        return replace(questions, raw=apply_views(augment, questions.raw, questions.key_N, view))
-
-    return seen

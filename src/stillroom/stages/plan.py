@@ -9,8 +9,9 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stillroom import inputs
-from stillroom.kinds import Model
+import numpy as np
+
+from stillroom.kinds import Model, Student
 from stillroom.progress import Silent
 from stillroom.recipe import Recipe, Training
 from stillroom.rows import joined
@@ -32,8 +33,7 @@ def plan(recipe: Recipe, folder: Path) -> dict[str, Any]:
     recipe.check()
     run = Run(recipe, RunDir(Path("runs") / recipe.name), look_in(folder), Silent(), clock_of(recipe, Path()))
     check_data(run)
-    splits, learned = run.splits, inputs.learn(run.splits.train.raw, recipe.questions.scale)
-    shape = tuple(learned.shape)
+    splits, learned = run.splits, run.inputs(recipe.student, run.splits.train.raw, run.ground(untaught=True))
     classes, members = len(splits.classes), recipe.teacher.each()
     known = int(joined(splits.train, splits.omitted).labelled_N.sum())
     asked = len(splits.train) * (0 if recipe.transfer_set.live else len(views_of(recipe)))
@@ -41,18 +41,18 @@ def plan(recipe: Recipe, folder: Path) -> dict[str, Any]:
     seconds, largest, tuned = 0.0, 0, 0
     for member in members:
         if isinstance(member, Trained):
-            step_s, held = _cost_of(run, member.model, member.training(), shape, classes)
+            step_s, held = _cost_of(run, member.model, member.training())
             seconds += step_s * _steps(member.training(), known)
             largest = max(largest, held)
     found = roles(run)
     for role in found:
         arm = role.run.recipe
-        step_s, held = _cost_of(role.run, arm.student.architecture(), arm.training, shape, classes)
+        step_s, held = _cost_of(role.run, arm.student, arm.training)
         tries = sum(one.heat() == "auto" for one in role.objectives) * len(TEMPERATURES)
         seconds += step_s * _steps(arm.training, len(splits.train)) * (recipe.seeds + tries)
         largest, tuned = max(largest, held), tuned + tries
     asked_bytes = asked * (2 * classes + 24) * (len(members) + (len(members) > 1))
-    encoded = 4 * (len(splits.train) + len(splits.omitted)) * _size(shape)
+    encoded = 4 * (len(splits.train) + len(splits.omitted)) * _size(tuple(learned.shape))
     price = recipe.evaluation.price
     figures = {
         "training rows": len(splits.train),
@@ -96,20 +96,23 @@ def _size(shape: tuple[int, ...]) -> int:
     return size
 
 
-def _cost_of(run: Run, model: Model, knobs: Training, shape: tuple[int, ...], classes: int) -> tuple[float, int]:
+def _cost_of(run: Run, part: Student | Model, knobs: Training) -> tuple[float, int]:
     """Seconds of one optimiser step, and bytes of weights, gradients, optimiser and activations."""
     import torch
 
+    from stillroom.models.classifier import to_device
     from stillroom.models.device import threads
 
-    network = model.build(shape, classes).to(run.device.name)
+    ground, train = run.ground(untaught=True), run.splits.train
+    learned = run.inputs(part, train.raw, ground)
+    network = part.network(learned, len(run.splits.classes), ground).to(run.device.name)
     parameters = sum(weights.numel() for weights in network.parameters())
     device = run.device.for_size(parameters, run.recipe.dtype)
     optimiser = torch.optim.AdamW(network.parameters(), knobs.learning_rate, fused=True)
-    rows = min(knobs.batch_size, len(run.splits.train))
-    input_B = torch.zeros(rows, *shape, device=device.name)
+    rows = min(knobs.batch_size, len(train))
+    input_B = to_device(learned.encode(train.take(np.arange(rows)).raw), device)
     label_B = torch.zeros(rows, dtype=torch.int64, device=device.name)
-    held = TRAINING_BYTES * parameters + 12 * rows * _size(shape)
+    held = TRAINING_BYTES * parameters + 12 * rows * _size(tuple(learned.shape))
     with threads(device.threads):
         times = [_step_s(network, optimiser, input_B, label_B, device) for _ in range(TIMED_STEPS)]
     return sorted(times)[TIMED_STEPS // 2] * knobs.accumulate, held

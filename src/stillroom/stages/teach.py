@@ -6,13 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from stillroom import inputs
 from stillroom.kinds import AskedTeacher, Teacher, parse
 from stillroom.recipe import Training
 from stillroom.rows import joined
 from stillroom.rundir import fingerprint
 from stillroom.stages.ask import answers_of
-from stillroom.stages.opening import ASKED, Run, seen_as, working
+from stillroom.stages.opening import ASKED, Run, working
 from stillroom.teachers.python import Python
 
 
@@ -54,13 +53,18 @@ def _train_teacher(run: Run, member: Any, name: str, words: str) -> None:
     from stillroom.models.device import Device
     from stillroom.training.batches import Source
     from stillroom.training.fit import Lesson, fit, steps_in
+    from stillroom.training.language_batches import WindowSource
 
     known = joined(run.splits.train, run.splits.omitted)
-    known = known.take(np.flatnonzero(known.labelled_N))
+    if not run.recipe.is_language:
+        known = known.take(np.flatnonzero(known.labelled_N))
     knobs: Training = member.training()
-    learned = inputs.learn(known.raw, run.recipe.questions.scale)
-    seen = seen_as(member.augment) if member.augment else None
-    source = Source(known, learned, seen=seen)
+    ground = run.ground(untaught=True)
+    learned = run.inputs(member.model, known.raw, ground)
+    # A masked model learns from new maskings each epoch, hidden as those of the questions.
+    augment = member.augment or (run.recipe.questions.augment if run.recipe.is_language else ())
+    seen = run.seen_as(augment) if augment else None
+    source = WindowSource(known, seen=seen) if run.recipe.is_language else Source(known, learned, seen=seen)
     device: Device = run.device
     steps = steps_in(knobs, len(known))
     made_from = fingerprint(
@@ -72,8 +76,8 @@ def _train_teacher(run: Run, member: Any, name: str, words: str) -> None:
             return
         hard = (parse("objective", {"kind": "hard_label"}),)
         lesson = Lesson(
-            member.model, member.model.build, hard, knobs, source, run.splits.classes, run.splits.validation,
-            member.seed, steps, device, run.recipe.dtype,
+            member.model, lambda: member.model.network(learned, len(run.splits.classes), ground), hard, knobs, source,
+            run.splits.classes, run.splits.validation, member.seed, steps, device, run.recipe.dtype,
         )  # fmt: skip
         with working(run, name, made_from, words, steps) as (work, hooks):
             history = fit(lesson, folder, work, hooks)

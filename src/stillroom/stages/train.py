@@ -9,17 +9,20 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from stillroom import inputs
 from stillroom.kinds import AskedTeacher, Objective, parse
 from stillroom.rows import UNLABELLED, joined
 from stillroom.rundir import fingerprint, read_json, write_json
 from stillroom.stages.ask import ask
-from stillroom.stages.opening import Run, seen_as, views_of, working
+from stillroom.stages.opening import Run, views_of, working
 from stillroom.stages.teach import teach
 
 if TYPE_CHECKING:
+    import torch
+
+    from stillroom.inputs import Inputs
     from stillroom.training.batches import Source
     from stillroom.training.fit import Prior
+    from stillroom.training.language_batches import WindowSource
     from stillroom.transfer_set.store import Kept
 
 TEMPERATURES = (1.0, 2.0, 4.0, 8.0, 20.0)
@@ -45,7 +48,7 @@ def roles(run: Run) -> list[Role]:
     """The student, its controls, and the arms. A control that makes no sense for the recipe is left out."""
     recipe = run.recipe
     found = [Role("student", run, recipe.objectives)]
-    if run.splits.train.labelled_N.any():
+    if run.splits.train.labelled_N.any() or run.recipe.is_language:  # a text's own tokens are its labels
         found.append(Role("control", run, (parse("objective", {"kind": "hard_label"}),), labels_alone=True))
     if any(_is_soft(objective) for objective in recipe.objectives):
         found.append(Role("hard_teacher", run, tuple(_hardened(objective) for objective in recipe.objectives)))
@@ -120,12 +123,17 @@ def train_one(
     from stillroom.training.fit import Lesson, fit, steps_in
 
     recipe, splits, knobs = role.run.recipe, role.run.splits, role.run.recipe.training
-    steps = steps_in(knobs, len(splits.train))
-    source = _labels_alone(role.run) if role.labels_alone else _transfer_set(role.run, objectives, asked, kept, seed)
+    steps, ground = steps_in(knobs, len(splits.train)), role.run.ground(untaught=role.labels_alone)
+    learned = role.run.inputs(recipe.student, splits.train.raw, ground)
+    source = _source(role, learned, objectives, asked, kept, seed)
     prior = _prior(role.run, kept)
+
+    def first_weights() -> torch.nn.Module:
+        return recipe.student.network(learned, len(splits.classes), ground)
+
     made_from = fingerprint(
         recipe.student.model_dump(mode="json"), [objective.model_dump(mode="json") for objective in objectives],
-        knobs.model_dump(mode="json", exclude={"checkpoint_seconds"}), source.inputs.fingerprint,
+        knobs.model_dump(mode="json", exclude={"checkpoint_seconds"}), learned.fingerprint,
         recipe.questions.model_dump(mode="json", include={"augment", "views"}),
         [part.fingerprint() for part in (splits.train, splits.validation, splits.omitted)], splits.classes, seed, recipe.dtype,
         None if role.labels_alone else [asked.fingerprint, recipe.transfer_set.model_dump(mode="json", exclude={"store"})],
@@ -135,7 +143,7 @@ def train_one(
         if folder is None:
             return
         lesson = Lesson(
-            recipe.student.architecture(), recipe.student.build, objectives, knobs, source, splits.classes,
+            recipe.student.architecture(), first_weights, objectives, knobs, source, splits.classes,
             splits.validation, seed, steps, role.run.device, recipe.dtype, prior,
         )  # fmt: skip
         with working(role.run, name, made_from, words, steps) as (work, hooks):
@@ -143,22 +151,34 @@ def train_one(
         role.run.dir.event("trained", name=name, seconds=round(history.seconds, 3))
 
 
-def _labels_alone(run: Run) -> Source:
+def _source(
+    role: Role, learned: Inputs, objectives: tuple[Objective, ...], asked: AskedTeacher, kept: Kept, seed: int
+) -> Source | WindowSource:
+    from stillroom.stages.language import window_source
+
+    if role.run.recipe.is_language:
+        return window_source(role.run, objectives, asked, kept, role.labels_alone)
+    if role.labels_alone:
+        return _labels_alone(role.run, learned)
+    return _transfer_set(role.run, learned, objectives, asked, kept, seed)
+
+
+def _labels_alone(run: Run, learned: Inputs) -> Source:
     from stillroom.training.batches import Source
 
     splits, augment = run.splits, run.recipe.questions.augment
     known = splits.train.take(np.flatnonzero(splits.train.labelled_N))
-    learned = inputs.learn(splits.train.raw, run.recipe.questions.scale)
-    return Source(known, learned, seen=seen_as(augment) if augment else None)
+    return Source(known, learned, seen=run.seen_as(augment) if augment else None)
 
 
-def _transfer_set(run: Run, objectives: Sequence[Objective], asked: AskedTeacher, kept: Kept, seed: int) -> Source:
+def _transfer_set(
+    run: Run, learned: Inputs, objectives: Sequence[Objective], asked: AskedTeacher, kept: Kept, seed: int
+) -> Source:
     from stillroom.training.batches import Source
     from stillroom.transfer_set import wrong_classes
 
     recipe, train = run.recipe, run.splits.train
-    learned = inputs.learn(train.raw, recipe.questions.scale)
-    seen = seen_as(recipe.questions.augment) if recipe.questions.augment else None
+    seen = run.seen_as(recipe.questions.augment) if recipe.questions.augment else None
     needs = frozenset[str]().union(*(objective.required() for objective in objectives))
     hidden = "hidden" in needs
     if recipe.transfer_set.live:

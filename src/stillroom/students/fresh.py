@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from stillroom.kinds import AnyModel, Model, Student
-
-if TYPE_CHECKING:
-    import torch
 
 
 class Fresh(Student):
@@ -19,6 +16,3 @@ class Fresh(Student):
 
     def architecture(self) -> Model:
         return self.model
-
-    def build(self, input_shape: tuple[int, ...], classes: int) -> torch.nn.Module:
-        return self.model.build(input_shape, classes)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import model_validator
 
-from stillroom.kinds import AnyModel, AnyView, AskedTeacher, Teacher
+from stillroom.kinds import AnyModel, AnyView, AskedTeacher, Task, Teacher
 from stillroom.recipe import Training
 
 if TYPE_CHECKING:
@@ -43,7 +43,31 @@ class Trained(Teacher, Training):
     def weights_at(self, home: Path, folders: list[Path]) -> Path | None:
         return home
 
+    def untaught(self, home: Path, folders: list[Path]) -> Path | None:
+        from stillroom.models.references import resolve
+        from stillroom.models.transformers import Transformers
+
+        source = self.model.source if isinstance(self.model, Transformers) else None
+        return None if source is None else resolve(source, folders)
+
+    def solves(self) -> Task:
+        return self.model.solves()
+
+    def tokenizer_at(self, folders: list[Path]) -> Path | None:
+        from stillroom.models.references import resolve
+        from stillroom.models.transformers import Transformers
+
+        if not isinstance(self.model, Transformers):
+            return None
+        return resolve(self.model.tokenizer or self.model.source or "", folders)
+
     def build(self, home: Path, folders: list[Path], classes: list[Any], device: Device | None = None) -> AskedTeacher:
+        task = self.solves()
+        if task != "classification":
+            from stillroom.models.language import LanguageModel
+            from stillroom.teachers.language import AskedLanguageModel
+
+            return AskedLanguageModel(LanguageModel.load(home, task, device), [home])
         from stillroom.models.classifier import Classifier
 
         return Classifier.load(home, device)

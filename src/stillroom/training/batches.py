@@ -13,13 +13,16 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from stillroom.inputs import Inputs
+from stillroom.inputs import Inputs, Texts
 from stillroom.kinds import AskedTeacher
 from stillroom.models.classifier import to_device
 from stillroom.models.device import Device
 from stillroom.rows import PLAIN_VIEW, Array, Batch, Questions, Raw
 from stillroom.transfer_set.ask import Seen
 from stillroom.transfer_set.store import Reader
+
+POOL_BATCHES = 50
+"""Texts of like length are put together within so many batches' worth of random rows."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,8 @@ class Batches:
         self._spoiled_VNC = None
         if source.spoil is not None and source.readers:
             self._spoiled_VNC = [torch.from_numpy(source.spoil(reader.all())) for reader in source.readers]
+        tokens = isinstance(source.inputs, Texts) and self._input_N is not None
+        self._length_N = (self._input_N >= 0).sum(1).cpu() if tokens and self._input_N is not None else None
         self._epoch, self._order_N = -1, torch.empty(0, dtype=torch.int64)
 
     def order(self, epoch: int) -> torch.Tensor:
@@ -63,7 +68,18 @@ class Batches:
         if epoch != self._epoch:
             generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
             self._epoch, self._order_N = epoch, torch.randperm(self.rows, generator=generator)
+            if self._length_N is not None:
+                self._order_N = self._alike(self._order_N, self._length_N, generator)
         return self._order_N
+
+    def _alike(self, order_N: torch.Tensor, length_N: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        """The same order, but that rows of like length share a batch; the batches come in random order."""
+        pools = torch.split(order_N, POOL_BATCHES * self.size)
+        sorted_N = torch.cat([pool[length_N[pool].argsort(stable=True)] for pool in pools])
+        whole = self.rows // self.size
+        batches = sorted_N[: whole * self.size].view(whole, self.size)
+        shuffled = batches[torch.randperm(whole, generator=generator)].reshape(-1)
+        return torch.cat([shuffled, sorted_N[whole * self.size :]])
 
     def __call__(self, step: int) -> Batch:
         epoch, place = divmod(step, self.per_epoch)

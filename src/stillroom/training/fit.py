@@ -10,18 +10,23 @@ import numpy as np
 import torch
 from torch.nn import functional
 
+from stillroom.inputs import Texts
 from stillroom.kinds import Model, Objective, Setting
-from stillroom.models.classifier import Classifier, evaluating, to_device
+from stillroom.models.classifier import Classifier, autocast, evaluating, to_device
 from stillroom.models.device import Device, threads
+from stillroom.objectives.fused import fused_cross_entropy
 from stillroom.objectives.weighted_sum import WeightedSum
 from stillroom.recipe import Training
-from stillroom.rows import Array, Questions
+from stillroom.rows import Array, Output, Questions
 from stillroom.rundir import write_json
 from stillroom.training.batches import Batches, Source
 from stillroom.training.class_prior import match_prior
-from stillroom.training.loop import History, Hooks, Trainer
+from stillroom.training.language_batches import WindowBatches, WindowSource, tokens_of
+from stillroom.training.loop import LOOKS, History, Hooks, Trainer
 
 HISTORY = "history.json"
+VALIDATION_ROWS = 256
+LOOKED_TEXTS, LOOKED_WINDOWS, LOOKED_AT_ONCE = 1000, 64, 8
 
 
 @dataclass(frozen=True)
@@ -39,11 +44,11 @@ class Lesson:
     """All that one training is made of."""
 
     model: Model
-    build: Callable[[tuple[int, ...], int], torch.nn.Module]
-    """First weights for an input shape and a number of classes; torch is seeded before it is called."""
+    build: Callable[[], torch.nn.Module]
+    """The network with its first weights; torch is seeded before it is called."""
     objectives: Sequence[Objective]
     knobs: Training
-    source: Source
+    source: Source | WindowSource
     classes: list[object]
     validation: Questions
     seed: int
@@ -61,14 +66,19 @@ def steps_in(knobs: Training, rows: int) -> int:
 
 
 def fit(lesson: Lesson, folder: Path, work: Path, hooks: Hooks) -> History:
-    """Train, correct for the class prior where asked, and write the classifier and its history into `folder`."""
+    """Train, correct for the class prior where asked, and write the model and its history into `folder`."""
+    if isinstance(lesson.source, WindowSource):
+        return _fit_language(lesson, lesson.source, folder, work, hooks)
     classifier, loss = prepare(lesson)
-    batches = Batches(lesson.source, lesson.knobs.batch_size, lesson.seed, classifier.device, lesson.knobs.mixup)
-    work.mkdir(parents=True, exist_ok=True)
-    hooks = replace(hooks, validate=_validator(lesson, classifier))
-    trainer = Trainer(classifier.network, loss, batches, lesson.knobs, lesson.steps, classifier.device, work, hooks)
-    with threads(classifier.device.threads):
-        history = trainer.train()
+    device = classifier.device
+    batches = Batches(lesson.source, lesson.knobs.batch_size, lesson.seed, device, lesson.knobs.mixup)
+    looks = LOOKS if not isinstance(classifier.inputs, Texts) else LOOKS // 2
+    hooks = replace(hooks, validate=_validator(lesson, classifier), looks=looks)
+    history = _train(lesson, classifier.network, loss, batches, device, work, hooks)
+    if hasattr(classifier.network, "adapters"):
+        from stillroom.models.text import merged
+
+        classifier.network = merged(classifier.network, "classification")
     if lesson.prior is not None:
         prior = lesson.prior
         bias_C = match_prior(classifier.log_probabilities(prior.questions.raw), prior.share_C, prior.moved)
@@ -79,19 +89,56 @@ def fit(lesson: Lesson, folder: Path, work: Path, hooks: Hooks) -> History:
 
 
 def prepare(lesson: Lesson) -> tuple[Classifier, WeightedSum]:
-    """The network with its first weights, seeded, and the loss it will be trained under."""
-    torch.manual_seed(lesson.seed)
-    network = lesson.build(tuple(lesson.source.inputs.shape), len(lesson.classes))
-    parameters = sum(weights.numel() for weights in network.parameters())
-    device = lesson.device.for_size(parameters, lesson.dtype)
+    """The classifier with its first weights, seeded, and the loss it will be trained under."""
+    assert isinstance(lesson.source, Source)
+    network, device = _first_weights(lesson)
     classifier = Classifier(lesson.model, network, lesson.source.inputs, list(lesson.classes), device)
+    return classifier, WeightedSum(lesson.objectives, _setting(lesson, len(lesson.classes), classifier.hidden_width))
+
+
+def _first_weights(lesson: Lesson) -> tuple[torch.nn.Module, Device]:
+    torch.manual_seed(lesson.seed)
+    network = lesson.build()
+    return network, lesson.device.for_size(sum(weights.numel() for weights in network.parameters()), lesson.dtype)
+
+
+def _fit_language(lesson: Lesson, source: WindowSource, folder: Path, work: Path, hooks: Hooks) -> History:
+    from stillroom.models.language import LanguageModel, LanguageNetwork
+    from stillroom.models.text import merged
+
+    made, device = _first_weights(lesson)
+    assert isinstance(made, LanguageNetwork), "a language model's recipe builds one"
+    model = LanguageModel(made.model, made.tokenizer, made.kind, device)
+    batches = WindowBatches(source, lesson.knobs.batch_size, lesson.seed, device)
+    loss = WeightedSum(lesson.objectives, _setting(lesson, model.vocabulary, model.network.hidden_width))
+    hooks = replace(hooks, validate=language_validator(lesson.validation, device), looks=LOOKS // 2)
+    history = _train(lesson, model.network, loss, batches, device, work, hooks)
+    plain = merged(made, made.kind)
+    assert isinstance(plain, LanguageNetwork), "merging changes no kind"
+    if plain is not made:
+        model = LanguageModel(plain.model, made.tokenizer, made.kind, device)
+    model.save(folder)
+    write_json(folder / HISTORY, history.__dict__)
+    return history
+
+
+def _train(
+    lesson: Lesson, network: torch.nn.Module, loss: WeightedSum, batches: Batches | WindowBatches, device: Device,
+    work: Path, hooks: Hooks,
+) -> History:  # fmt: skip
+    work.mkdir(parents=True, exist_ok=True)
+    trainer = Trainer(network, loss, batches, lesson.knobs, lesson.steps, device, work, hooks)
+    with threads(device.threads):
+        return trainer.train()
+
+
+def _setting(lesson: Lesson, classes: int, student_hidden: int | None) -> Setting:
     source = lesson.source
     teacher_hidden = source.live.hidden_width if source.live is not None else None
     if source.readers and source.with_hidden:
         teacher_hidden = source.readers[0].take(np.arange(1), "hidden").shape[1]
-    answers = source.readers[0].all() if source.readers else None
-    setting = Setting(len(lesson.classes), classifier.hidden_width, teacher_hidden, answers)
-    return classifier, WeightedSum(lesson.objectives, setting)
+    answers = source.readers[0].all() if source.readers and isinstance(source, Source) else None
+    return Setting(classes, student_hidden, teacher_hidden, answers)
 
 
 def _validator(lesson: Lesson, classifier: Classifier) -> Callable[[torch.nn.Module], dict[str, float]] | None:
@@ -99,13 +146,41 @@ def _validator(lesson: Lesson, classifier: Classifier) -> Callable[[torch.nn.Mod
     rows = lesson.validation.take(np.flatnonzero(lesson.validation.labelled_N))
     if not len(rows):
         return None
+    if isinstance(classifier.inputs, Texts):
+        if lesson.knobs.patience is None and len(rows) > LOOKED_TEXTS:
+            # Nothing depends on it but a curve, and a look at all texts takes as long as a tenth of the training.
+            rows = rows.take(np.linspace(0, len(rows) - 1, LOOKED_TEXTS).astype(np.int64))
+        length_N = (classifier.inputs.encode(rows.raw) >= 0).sum(1)
+        rows = rows.take(np.argsort(length_N, kind="stable"))
     input_N = to_device(classifier.inputs.encode(rows.raw), classifier.device)
     label_N = torch.from_numpy(rows.label_N).to(classifier.device.name)
 
     def look(network: torch.nn.Module) -> dict[str, float]:
         with evaluating(network):
-            logits_NC = torch.cat([network(part).logits_BC.float() for part in torch.split(input_N, 1024)])
+            logits_NC = torch.cat([network(part).logits_BC.float() for part in torch.split(input_N, VALIDATION_ROWS)])
         loss = float(functional.cross_entropy(logits_NC, label_N))
         return {"validation_loss": loss, "validation_accuracy": float((logits_NC.argmax(1) == label_N).float().mean())}
+
+    return look
+
+
+def language_validator(validation: Questions, device: Device) -> Callable[[torch.nn.Module], dict[str, float]] | None:
+    """Looks at the loss on validation windows, in nats a scored token; at most LOOKED_WINDOWS of them, drawn evenly."""
+    if not len(validation):
+        return None
+    chosen = np.unique(np.linspace(0, len(validation) - 1, min(LOOKED_WINDOWS, len(validation))).astype(np.int64))
+    parts = [validation.take(part) for part in np.array_split(chosen, -(-len(chosen) // LOOKED_AT_ONCE))]
+
+    def look(network: torch.nn.Module) -> dict[str, float]:
+        total, count = 0.0, 0
+        with evaluating(network), autocast(device):
+            for part in parts:
+                tokens, target_P = tokens_of(part, device)
+                output: Output = network(tokens)
+                assert output.hidden_BH is not None
+                assert output.head is not None
+                total += float(fused_cross_entropy(output.hidden_BH, output.head, target_P))
+                count += len(target_P)
+        return {"validation_loss": total / count}
 
     return look

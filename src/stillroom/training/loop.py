@@ -21,7 +21,6 @@ from stillroom.objectives.weighted_sum import WeightedSum
 from stillroom.recipe import Training
 from stillroom.rows import Batch
 from stillroom.training import checkpoint
-from stillroom.training.batches import Batches
 from stillroom.training.ranks import Accelerated, Alone, ranks_for
 from stillroom.training.schedule import share
 
@@ -49,6 +48,7 @@ class Hooks:
     validate: Callable[[torch.nn.Module], dict[str, float]] | None = None
     stepped: Callable[[int], None] = lambda steps: None
     may_go_on: Callable[[], None] = lambda: None
+    looks: int = LOOKS
 
 
 class Trainer:
@@ -58,7 +58,7 @@ class Trainer:
         self,
         network: torch.nn.Module,
         loss: WeightedSum,
-        batches: Batches,
+        batches: Callable[[int], Batch],
         knobs: Training,
         steps: int,
         device: Device,
@@ -158,7 +158,8 @@ class Trainer:
             if count > 0
         ]
         # A batch in which no term looks at any row moves nothing, but keeps the graph whole.
-        return parts or [output.logits_BC.sum() * 0.0]
+        seen = output.logits_BC if output.logits_BC is not None else output.hidden_BH
+        return parts or [seen.sum() * 0.0]
 
     def _measure_norms(self, parts: list[torch.Tensor]) -> None:
         if len(parts) != len(self.loss.terms):
@@ -179,7 +180,7 @@ class Trainer:
         epoch_ends = math.floor(self._epochs(step + 1)) > math.floor(self._epochs(step))
         if step + 1 == self.steps or (self.knobs.patience is not None and epoch_ends):
             return True
-        return (step + 1) % max(1, self.steps // LOOKS) == 0
+        return (step + 1) % max(1, self.steps // self.hooks.looks) == 0
 
     def _look(self, step: int, total: torch.Tensor) -> None:
         point = {"step": step + 1, "epoch": self._epochs(step + 1), "loss": float(total)}

@@ -6,8 +6,8 @@ import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from stillroom.errors import RecipeError
-from stillroom.rows import Batch
+from stillroom.errors import NotYet, RecipeError
+from stillroom.rows import Batch, Tokens
 
 if TYPE_CHECKING:
     import torch
@@ -65,6 +65,10 @@ class Accelerated:
         return wrapped, stepped
 
     def share(self, batch: Batch) -> Batch:
+        if self.count == 1:
+            return batch
+        if isinstance(batch.input, Tokens):
+            raise NotYet("language models on several ranks", where="device", cure="Train on one device")
         rank, ranks = self._accelerator.process_index, self.count
 
         def mine(rows: torch.Tensor | None) -> torch.Tensor | None:

@@ -3,13 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any, Protocol
 
 from stillroom.kinds import AskedTeacher
-from stillroom.rows import Answers, Questions
+from stillroom.rows import Answers, PositionAnswers, Questions
 from stillroom.transfer_set.store import Header, Kept, Store
 
 SHARD_ROWS = 65_536
 """Most rows a shard holds; also what a kill can cost."""
+
+
+class Packs(Protocol):
+    """A language model at work, whose answers are packed position by position (recording.Recorder)."""
+
+    @property
+    def fingerprint(self) -> str:
+        """A digest of what decides its answers, and of how they are kept."""
+        ...
+
+    classes: list[Any]
+    hidden_width: int | None
+
+    def answer(self, questions: Questions, view: int = 0) -> PositionAnswers:
+        """The packed answers of every scored position."""
+        ...
+
 
 Seen = Callable[[Questions, int], Questions]
 """Shows questions as a view has them: their raw rows augmented, keys and labels unchanged."""
@@ -17,7 +35,7 @@ Seen = Callable[[Questions, int], Questions]
 
 def ask(
     store: Store,
-    teacher: AskedTeacher,
+    teacher: AskedTeacher | Packs,
     questions: Questions,
     *,
     kind: str,
@@ -26,12 +44,13 @@ def ask(
     seen: Seen,
     progress: Callable[[int], None] = lambda rows: None,
     shard_rows: int = SHARD_ROWS,
+    layout: dict[str, Any] | None = None,
 ) -> Kept:
     """Every question's answer in every view, asking only for those that are not kept yet.
 
     `progress` is called with the number of rows just answered. Raises RunBusy, NotFinite, DiskFull, CorruptFile.
     """
-    header = Header(teacher.fingerprint, kind, teacher.classes, teacher.hidden_width, licences)
+    header = Header(teacher.fingerprint, kind, teacher.classes, teacher.hidden_width, licences, layout)
     with store.hold():
         kept = store.of(header)
         for view in views:

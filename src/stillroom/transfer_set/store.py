@@ -1,8 +1,10 @@
 """A store of answers: one folder a teacher, filled shard by shard, read through memory maps.
 
     STORE/<teacher fingerprint, 16 hex>/teacher.json         who answered: classes, width of the hidden layer, licence
+                                       /basis.safetensors    a language model's: what its records are decoded with
     STORE/<teacher fingerprint, 16 hex>/000000/keys.arrow    content key and view of each row
                                               /log_probabilities.f16   raw, row after row, as hidden.f16
+                                              /records.u8              a language model's, a scored position each
                                               /manifest.json           sha256 of each file, written last
 
 A shard is *staged* while its files are written (its folder ends in .staged), *complete* once renamed, and *verified*
@@ -21,12 +23,13 @@ from typing import Any
 import numpy as np
 
 from stillroom.errors import CorruptFile, NotFinite, WrongAnswer
-from stillroom.rows import KEY_BYTES, Answers, Array, key_schema
+from stillroom.rows import KEY_BYTES, Answers, Array, PositionAnswers, key_schema
 from stillroom.rundir import disk_errors, lock, publish, read_json, seal, verify, write_file, write_json
 
 FORMAT = 1
 HEADER = "teacher.json"
 STAGED = ".staged"
+SUFFIX: dict[Any, str] = {np.float16: "f16", np.uint8: "u8"}
 PLACE = f"S{KEY_BYTES + 8}"
 
 
@@ -47,6 +50,16 @@ class Header:
     hidden_width: int | None
     licences: dict[str, str]
     """Teacher or member -> licence as the recipe gave it, or "unknown"."""
+    layout: dict[str, Any] | None = None
+    """Of a language model's records (sparse_logits.Layout); None: rows of log-probabilities over the classes."""
+
+    def arrays(self) -> dict[str, tuple[type, int]]:
+        """Name -> number format and width of what is kept, of each row or each scored position."""
+        if self.layout is not None:
+            kept: dict[str, tuple[type, int]] = {"records": (np.uint8, int(self.layout["record_bytes"]))}
+        else:
+            kept = {"log_probabilities": (np.float16, len(self.classes))}
+        return kept | ({"hidden": (np.float16, self.hidden_width)} if self.hidden_width else {})
 
 
 class Store:
@@ -70,7 +83,8 @@ class Store:
         if not (folder / HEADER).is_file():
             write_json(folder / HEADER, {"format": FORMAT, **header.__dict__})
         kept = open_kept(folder)
-        if (kept.header.fingerprint, kept.header.classes) != (header.fingerprint, header.classes):
+        told = (header.fingerprint, header.classes, header.layout)
+        if (kept.header.fingerprint, kept.header.classes, kept.header.layout) != told:
             raise WrongAnswer(
                 "these answers are of another teacher, or for other classes",
                 where=str(folder / HEADER),
@@ -98,6 +112,8 @@ class Kept:
         self.folder, self.header = folder, header
         self._shards: list[dict[str, Array]] = []
         self._next = 0
+        self.positions = 0
+        """Scored positions of a language model, all questions together."""
         self._place_M: Array = np.empty(0, PLACE)
         self._shard_M: Array = np.empty(0, np.int32)
         self._row_M: Array = np.empty(0, np.int64)
@@ -128,9 +144,15 @@ class Kept:
         place_n = np.empty(count, PLACE)
         for view in np.unique(views):
             place_n[views == view] = places(keys[views == view], int(view))
-        arrays = {"log_probabilities": self._map(shard, "log_probabilities", count, len(self.header.classes))}
-        if self.header.hidden_width:
-            arrays["hidden"] = self._map(shard, "hidden", count, self.header.hidden_width)
+        lines = count
+        arrays = {}
+        if self.header.layout is not None:
+            arrays["positions"] = table["positions"].to_numpy().astype(np.int64)
+            arrays["start"] = np.cumsum(arrays["positions"]) - arrays["positions"]
+            lines = int(arrays["positions"].sum())
+            self.positions += lines
+        for name, (kind, width) in self.header.arrays().items():
+            arrays[name] = self._map(shard, name, lines, width, kind)
         place_M = np.concatenate([self._place_M, place_n])
         shard_M = np.concatenate([self._shard_M, np.full(count, len(self._shards), np.int32)])
         row_M = np.concatenate([self._row_M, np.arange(count)])
@@ -138,12 +160,12 @@ class Kept:
         self._place_M, self._shard_M, self._row_M = place_M[order], shard_M[order], row_M[order]
         self._shards.append(arrays)
 
-    def _map(self, shard: Path, name: str, rows: int, width: int) -> Array:
-        path = shard / f"{name}.f16"
-        if path.stat().st_size != rows * width * 2:
+    def _map(self, shard: Path, name: str, rows: int, width: int, kind: type) -> Array:
+        path = shard / f"{name}.{SUFFIX[kind]}"
+        if path.stat().st_size != rows * width * np.dtype(kind).itemsize:
             raise CorruptFile("this file has the wrong length", where=str(path), cure=f"Remove {shard} and run again")
         # A plain array over the map: taking rows of the memmap class itself costs four times as much.
-        return np.asarray(np.memmap(path, np.float16, "r", shape=(rows, width)))
+        return np.asarray(np.memmap(path, kind, "r", shape=(rows, width)))
 
     def _find(self, key_N: Array, view: int) -> tuple[Array, Array]:
         wanted = places(key_N, view)
@@ -160,16 +182,20 @@ class Kept:
         found: Array = without[np.sort(first)]
         return found
 
-    def append(self, key_N: Array, view: int, answers: Answers) -> None:
+    def append(self, key_N: Array, view: int, answers: Answers | PositionAnswers) -> None:
         """Keep one shard of answers: staged, then complete, then verified. Raises NotFinite, DiskFull."""
         import pyarrow as pa
 
-        arrays = {"log_probabilities": answers.log_probabilities_NC}
-        if self.header.hidden_width:
-            assert answers.hidden_NH is not None
-            arrays["hidden"] = answers.hidden_NH
-        with np.errstate(over="ignore"):
-            kept = {name: array.astype(np.float16) for name, array in arrays.items()}
+        if isinstance(answers, PositionAnswers):
+            arrays: dict[str, Array | None] = {"records": answers.records_PR, "hidden": answers.hidden_PG}
+        else:
+            arrays = {"log_probabilities": answers.log_probabilities_NC, "hidden": answers.hidden_NH}
+        kept: dict[str, Array] = {}
+        for name, (kind, _) in self.header.arrays().items():
+            array = arrays[name]
+            assert array is not None, f"the header promises {name}"
+            with np.errstate(over="ignore"):
+                kept[name] = array.astype(kind)
         for name, array in kept.items():
             if not np.isfinite(array).all():
                 row = int(np.flatnonzero(~np.isfinite(array).all(1))[0])
@@ -183,13 +209,17 @@ class Kept:
         staged, final = self.folder / (number + STAGED), self.folder / number
         staged.mkdir()
         with disk_errors(staged):
-            keys = pa.table({"key": [key.tobytes() for key in key_N], "view": [view] * len(key_N)}, key_schema())
+            columns: dict[str, Any] = {"key": [key.tobytes() for key in key_N], "view": [view] * len(key_N)}
+            by_position = isinstance(answers, PositionAnswers)
+            if isinstance(answers, PositionAnswers):
+                columns["positions"] = answers.count_N
+            keys = pa.table(columns, key_schema(by_position))
             sink = pa.BufferOutputStream()
             with pa.ipc.new_file(sink, keys.schema) as writer:
                 writer.write_table(keys)
             write_file(staged / "keys.arrow", sink.getvalue().to_pybytes())
             for name, array in kept.items():
-                write_file(staged / f"{name}.f16", array.tobytes())
+                write_file(staged / f"{name}.{SUFFIX[array.dtype.type]}", array.tobytes())
             seal(staged, self.header.fingerprint)
         publish(staged, final)
         self._open(final)
@@ -205,29 +235,51 @@ class Kept:
             )
         return Reader(self._shards, self._shard_M[at], self._row_M[at])
 
+    def position_reader(self, key_N: Array, view: int = 0) -> PositionReader:
+        """The same of a language model's answers, position by position."""
+        whole = self.reader(key_N, view)
+        return PositionReader(whole.shards, whole.shard_N, whole.row_N)
+
 
 class Reader:
     """Answers to N questions in their order, taken by position; the arrays stay on disk."""
 
     def __init__(self, shards: list[dict[str, Array]], shard_N: Array, row_N: Array) -> None:
-        self._shards, self._shard_N, self._row_N = shards, shard_N, row_N
+        self.shards, self.shard_N, self.row_N = shards, shard_N, row_N
         self._only = int(shard_N[0]) if len(shard_N) and (shard_N == shard_N[0]).all() else None
 
     def __len__(self) -> int:
-        return len(self._row_N)
+        return len(self.row_N)
 
     def take(self, index_B: Array, name: str = "log_probabilities") -> Array:
         """float16 [B, C] (or hidden [B, H]) of the questions at these positions."""
         if self._only is not None:
-            found: Array = self._shards[self._only][name][self._row_N[index_B]]
+            found: Array = self.shards[self._only][name][self.row_N[index_B]]
             return found
-        shard_B, row_B = self._shard_N[index_B], self._row_N[index_B]
-        taken = np.empty((len(index_B), self._shards[0][name].shape[1]), np.float16)
+        shard_B, row_B = self.shard_N[index_B], self.row_N[index_B]
+        taken = np.empty((len(index_B), self.shards[0][name].shape[1]), np.float16)
         for shard in np.unique(shard_B):
             here = shard_B == shard
-            taken[here] = self._shards[shard][name][row_B[here]]
+            taken[here] = self.shards[shard][name][row_B[here]]
         return taken
 
     def all(self, name: str = "log_probabilities") -> Array:
         """float32 [N, C] (or hidden [N, H]) of every question."""
         return self.take(np.arange(len(self)), name).astype(np.float32)
+
+
+class PositionReader(Reader):
+    """A language model's answers to N questions, each with its own number of scored positions."""
+
+    def count(self, index_B: Array) -> Array:
+        """How many positions each of these questions has, int64 [B]."""
+        return np.array([self.shards[self.shard_N[at]]["positions"][self.row_N[at]] for at in index_B], np.int64)
+
+    def take(self, index_B: Array, name: str = "records") -> Array:
+        """The records [P, R] (or hidden [P, G]) of these questions, one after another."""
+        parts = []
+        for at in index_B:
+            shard, row = self.shards[self.shard_N[at]], self.row_N[at]
+            start = shard["start"][row]
+            parts.append(shard[name][start : start + shard["positions"][row]])
+        return np.concatenate(parts)

@@ -1,0 +1,189 @@
+"""A transformers classifier of texts as a network of ours: rows of token ids in, logits and last hidden layer out."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from stillroom.columns import TEXT_COLUMN
+from stillroom.errors import DataError, ModelError
+from stillroom.inputs import Texts
+from stillroom.kinds import Task
+from stillroom.models import lora, pretrained
+from stillroom.rows import Output, Raw
+
+
+def inputs_for(raw: Raw | None, tokenizer: Any, length: int | None, context: int) -> Texts:
+    """What a model with this tokenizer must know of rows of text; None: of any one column. Raises DataError."""
+    if length is not None and length > context:
+        raise ModelError(
+            f"texts of {length:,} tokens are asked for, and the model looks at {context:,} at most",
+            where="length",
+            cure=f"Set it to {context} or less",
+        )
+    column = TEXT_COLUMN if raw is None else _text_column(raw)
+    return Texts(column=column, length=length or context, tokenizer=plain(tokenizer))
+
+
+def _text_column(raw: Raw) -> str:
+    texts = [name for name, column in raw.items() if column.dtype.kind == "O"] if isinstance(raw, dict) else []
+    if not isinstance(raw, dict) or len(raw) != 1 or len(texts) != 1:
+        found = "columns " + ", ".join(raw) if isinstance(raw, dict) else "arrays"
+        raise DataError(
+            f"a model of the transformers library takes one column of text, and these rows are {found}",
+            where="questions.input",
+            cure="Name the text column: input: sentence",
+        )
+    return texts[0]
+
+
+def plain(tokenizer: Any) -> str:
+    """The tokenizer as the tokenizers library writes it, cutting and padding nothing."""
+    from tokenizers import Tokenizer
+
+    found = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+    found.no_truncation()
+    found.no_padding()
+    return str(found.to_str())
+
+
+class TextNetwork(nn.Module):
+    """Wraps a sequence classifier: forward(ids [B, T], PADDING at the end) -> Output(logits [B, C], hidden [B, H])."""
+
+    def __init__(self, model: Any, tokenizer: Any) -> None:
+        super().__init__()
+        self.model, self.tokenizer = model, tokenizer
+        if model.config.pad_token_id is None:  # decoders look for each row's last token by it; the mask does the rest
+            model.config.pad_token_id = tokenizer.pad_token_id or 0
+        classes = model.config.num_labels
+        heads = [layer for layer in model.modules() if isinstance(layer, nn.Linear) and layer.out_features == classes]
+        if not heads:
+            raise ModelError(
+                f"a {type(model).__name__} has no linear layer to {classes} classes",
+                where="model",
+                cure="Use an architecture that transformers loads for sequence classification",
+            )
+        self.hidden_width = heads[-1].in_features
+        self._seen: torch.Tensor | None = None
+        heads[-1].register_forward_pre_hook(self._look)
+
+    def _look(self, module: nn.Module, given: tuple[torch.Tensor, ...]) -> None:
+        self._seen = given[0]
+
+    def forward(self, ids_BT: torch.Tensor) -> Output:
+        there_BT = ids_BT >= 0
+        length_B = there_BT.sum(1)
+        longest = int(length_B.max())
+        ids_BT, there_BT = ids_BT[:, :longest].long(), there_BT[:, :longest]
+        logits_BC = self.model(
+            input_ids=ids_BT.where(there_BT, ids_BT.new_tensor(self.model.config.pad_token_id)),
+            attention_mask=there_BT.long(),
+        ).logits
+        hidden, self._seen = self._seen, None
+        assert hidden is not None
+        if hidden.ndim == 3:  # a decoder's head looks at every token; its answer is that at the last
+            hidden = hidden[torch.arange(len(hidden)), length_B - 1]
+        return Output(logits_BC, hidden)
+
+
+def network_of(model: Any, tokenizer: Any, task: Task) -> nn.Module:
+    """The network that trains and answers: a classifier of texts, or a language model."""
+    if task == "classification":
+        return TextNetwork(model, tokenizer)
+    from stillroom.models.language import LanguageNetwork
+
+    network = LanguageNetwork(model, task)
+    network.tokenizer = tokenizer
+    return network
+
+
+def adapted(model: Any, tokenizer: Any, task: Task) -> nn.Module:
+    """The network of a model with low-rank adapters beside its layers; `merged` puts them into its weights."""
+    network = network_of(model, tokenizer, task)
+    vars(network)["adapters"] = (model,)  # no submodule: its weights would be counted twice
+    return network
+
+
+def merged(network: nn.Module, task: Task) -> nn.Module:
+    """The network with its adapters in its weights; one without comes back as it is."""
+    adapters = getattr(network, "adapters", None)
+    return network if adapters is None else network_of(lora.merged(adapters[0]), network.tokenizer, task)
+
+
+def loaded(path: Path, task: Task, classes: int | None) -> tuple[Any, Any]:
+    """Model and tokenizer at a path. On the meta device just the architecture, for counting its weights."""
+    if torch.get_default_device().type != "meta":
+        return pretrained.load(path, task, classes=classes)
+    config = _config_at(path)
+    return _from_config(config, task, config.num_labels if classes is None else classes), tokenizer_at(path)
+
+
+def order_classes(model: Any, order: list[int]) -> None:
+    """Put a sequence classifier's classes into another order: the rows of its last layer."""
+    head = [layer for layer in model.modules() if isinstance(layer, nn.Linear) and layer.out_features == len(order)][-1]
+    with torch.no_grad():
+        head.weight.copy_(head.weight[order].clone())
+        if head.bias is not None:
+            head.bias.copy_(head.bias[order].clone())
+
+
+def fresh(config: dict[str, Any], tokenizer: Any, task: Task, classes: int) -> Any:
+    """A new model of this configuration; the vocabulary is the tokenizer's where it does not say."""
+    from transformers import AutoConfig
+
+    known = {name: value for name, value in config.items() if name != "model_type"}
+    known.setdefault("vocab_size", len(tokenizer))
+    made = AutoConfig.for_model(config["model_type"], **known)
+    made.pad_token_id = tokenizer.pad_token_id
+    return _from_config(made, task, classes)
+
+
+def _from_config(config: Any, task: Task, classes: int) -> Any:
+    if task == "classification":
+        config.num_labels = classes
+    return pretrained.AUTO[task].from_config(config)
+
+
+def _where(path: Path) -> tuple[str, dict[str, str]]:
+    """What transformers wants to be told of a folder, or of a GGUF file."""
+    return (str(path), {}) if path.is_dir() else (str(path.parent), {"gguf_file": path.name})
+
+
+def _config_at(path: Path) -> Any:
+    from transformers import AutoConfig
+
+    where, more = _where(path)
+    return AutoConfig.from_pretrained(where, local_files_only=True, **more)
+
+
+@lru_cache(maxsize=8)
+def tokenizer_at(path: Path) -> Any:
+    """The tokenizer beside a model's weights; a GGUF file has it inside."""
+    from transformers import AutoTokenizer
+
+    where, more = _where(path)
+    return AutoTokenizer.from_pretrained(where, local_files_only=True, **more)
+
+
+@lru_cache(maxsize=8)
+def context_of(path: Path) -> int:
+    """Most tokens that the model at a path can look at."""
+    return _context(_config_at(path))
+
+
+def context_of_config(config: dict[str, Any]) -> int:
+    """The same of a configuration."""
+    from transformers import AutoConfig
+
+    known = {name: value for name, value in config.items() if name != "model_type"}
+    return _context(AutoConfig.for_model(config["model_type"], **known))
+
+
+def _context(config: Any) -> int:
+    places = int(getattr(config, "max_position_embeddings", 0) or getattr(config, "n_positions", 0) or 1_000_000)
+    # RoBERTa counts its positions from after the padding id.
+    return places - 2 if config.model_type in ("roberta", "xlm-roberta", "camembert") else places

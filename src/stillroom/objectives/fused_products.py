@@ -1,0 +1,118 @@
+"""The three matrix products of an output layer, for the rows of a chunk, into buffers kept from chunk to chunk."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+
+from stillroom.rows import Head
+
+NEVER = -1e30
+"""Stands for a logit of minus infinity: its exponential is 0 beside any other, and 0 times it is 0 and not NaN."""
+TILE_BYTES = 4 << 20
+WHOLE_BYTES = 32 << 20
+"""A weight of another dtype up to this size is converted once and not tile by tile for every chunk."""
+
+
+def product_dtype(hidden: torch.Tensor, weight: torch.Tensor) -> torch.dtype:
+    """On an accelerator the dtype of the hidden state; on a processor at least float32.
+
+    Few processors have half-precision arithmetic, and without it a product takes ten times as long as converting the weight
+    tile by tile and multiplying in float32.
+    """
+    if hidden.device.type != "cpu":
+        return hidden.dtype
+    return torch.promote_types(torch.promote_types(hidden.dtype, weight.dtype), torch.float32)
+
+
+class Logits:
+    """An output layer at work: logits [C, V] / temperature of hidden states [C, H], and the way back.
+
+    Products are made in `product`; logits, their gradients and sums over chunks are in `exact`.
+    """
+
+    def __init__(
+        self,
+        head: Head,
+        product: torch.dtype,
+        exact: torch.dtype,
+        temperature: float,
+        rows: int,
+        *,
+        back: bool = False,
+    ) -> None:
+        """`rows` is the most there are in a chunk; `back`: the gradient will be asked for."""
+        vocabulary, width = head.weight_VH.shape
+        self.product, self.exact, self.cap = product, exact, head.soft_cap
+        self.weight_VH = head.weight_VH.detach()
+        if self.weight_VH.numel() * product.itemsize <= WHOLE_BYTES:
+            self.weight_VH = self.weight_VH.to(product)
+        # The matrix product multiplies by a number for nothing: the cap's, or the temperature's where there is no cap.
+        self.scale = 1 / (self.cap or temperature)
+        self.after = self.cap / temperature if self.cap else 1.0
+        bias_V = head.bias_V
+        self.bias_V = None if bias_V is None else bias_V.detach().to(exact).clamp(min=NEVER) * self.scale
+        height = max(1, min(vocabulary, TILE_BYTES // (width * product.itemsize)))
+        fresh = head.weight_VH.new_empty
+        self.tile_vH = None if self.weight_VH.dtype == product else fresh(height, width, dtype=product)
+        self.narrow_CV = None if product == exact else fresh(rows, vocabulary, dtype=product)
+        self.slope_CV = fresh(rows, vocabulary, dtype=exact) if self.cap and back else None
+
+    def fill(self, hidden_CH: torch.Tensor, out_CV: torch.Tensor) -> None:
+        """Writes the logits divided by the temperature."""
+        hidden_CH, made_CV = hidden_CH.to(self.product), self._narrow(out_CV)
+        for columns, weight_vH in self._tiles():
+            part_Cv = made_CV[:, columns]
+            if self.bias_V is None or self.narrow_CV is not None:
+                part_Cv.addmm_(hidden_CH, weight_vH.T, beta=0, alpha=self.scale)
+            else:
+                torch.addmm(self.bias_V[columns], hidden_CH, weight_vH.T, alpha=self.scale, out=part_Cv)
+        if self.narrow_CV is not None:
+            out_CV.copy_(made_CV)
+            if self.bias_V is not None:
+                out_CV.add_(self.bias_V)
+        if self.cap:
+            out_CV.tanh_()
+            if self.slope_CV is not None:
+                self.slope_CV[: len(out_CV)].copy_(out_CV)
+            out_CV.mul_(self.after)
+
+    def back(self, gradient_CV: torch.Tensor) -> torch.Tensor:
+        """Makes the gradient of the filled logits the gradient of uncapped logits / temperature, in the products' dtype."""
+        if self.slope_CV is not None:
+            slope_CV = self.slope_CV[: len(gradient_CV)]
+            gradient_CV.mul_(slope_CV.square_().neg_().add_(1))
+        if self.narrow_CV is None:
+            return gradient_CV
+        return self._narrow(gradient_CV).copy_(gradient_CV)
+
+    def to_hidden(self, gradient_CV: torch.Tensor, out_CH: torch.Tensor) -> None:
+        """Writes gradient @ weight."""
+        if out_CH.dtype != self.product:
+            out_CH.zero_()
+            for columns, weight_vH in self._tiles():
+                out_CH += gradient_CV[:, columns] @ weight_vH
+            return
+        for columns, weight_vH in self._tiles():
+            out_CH.addmm_(gradient_CV[:, columns], weight_vH, beta=int(columns.start > 0))
+
+    def to_weight(self, gradient_CV: torch.Tensor, hidden_CH: torch.Tensor, sum_VH: torch.Tensor) -> None:
+        """Adds gradient.T @ hidden to a sum over chunks."""
+        hidden_CH = hidden_CH.to(self.product)
+        if sum_VH.dtype == self.product:
+            sum_VH.addmm_(gradient_CV.T, hidden_CH)
+        else:
+            sum_VH += gradient_CV.T @ hidden_CH
+
+    def _narrow(self, like_CV: torch.Tensor) -> torch.Tensor:
+        return like_CV if self.narrow_CV is None else self.narrow_CV[: len(like_CV)]
+
+    def _tiles(self) -> Iterator[tuple[slice, torch.Tensor]]:
+        vocabulary = len(self.weight_VH)
+        if self.tile_vH is None:
+            yield slice(0, vocabulary), self.weight_VH
+            return
+        for start in range(0, vocabulary, len(self.tile_vH)):
+            columns = slice(start, min(start + len(self.tile_vH), vocabulary))
+            yield columns, self.tile_vH[: columns.stop - start].copy_(self.weight_VH[columns])

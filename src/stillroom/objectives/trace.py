@@ -1,0 +1,44 @@
+"""Traces: the cross-entropy of a teacher's own text, token by token (Kim and Rush 2016, arXiv:1606.07947).
+
+The text is the questions' own: recorded answers, chat messages (loss on the assistant's tokens alone), or what was
+generated. It is what `hard_label` is for labels.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from stillroom.kinds import Loss, Objective, Setting
+
+if TYPE_CHECKING:
+    import torch
+
+    from stillroom.rows import Batch, Output
+
+
+class Trace(Objective):
+    """-log p(token), over the scored tokens of the teacher's text."""
+
+    kind: Literal["trace"] = "trace"
+    needs: ClassVar[frozenset[str]] = frozenset({"text"})
+
+    def build(self, setting: Setting) -> Loss:
+        return TraceLoss()
+
+
+class TraceLoss:
+    """Looks at every scored token; logits are never whole in memory."""
+
+    def count(self, batch: Batch) -> float:
+        return float(batch.rows)
+
+    def sum(self, output: Output, batch: Batch) -> torch.Tensor:
+        from stillroom.objectives.fused import fused_cross_entropy
+
+        assert output.hidden_BH is not None, "a classifier writes no text"
+        assert output.head is not None
+        assert batch.label_B is not None
+        return fused_cross_entropy(output.hidden_BH, output.head, batch.label_B)
+
+    def parameters(self) -> list[torch.nn.Parameter]:
+        return []

@@ -1,0 +1,109 @@
+"""A scorecard -> two tables that not every run has: accuracy slice by slice, and the exported files.
+
+Both are in the form of the models' table. This file knows no HTML.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from stillroom.report import numbers as n
+from stillroom.report import svg
+from stillroom.report.numbers import Metric, Stat, Tree
+from stillroom.report.words import Role, roles
+
+EXPORTED: dict[str, Role] = {
+    "onnx": Role("onnx", "ONNX", "", "arm1", "hexagon"),
+    "int8": Role("int8", "ONNX, 8 bits", "", "arm2", "plus"),
+}
+CHECKED = (
+    Metric("agreement", "Agreement with the student", "share of test rows where both say the same", "share", ""),
+    Metric("largest_difference", "Largest difference", "of any output from the student's, on real rows", "number", ""),
+)
+
+
+def _cell(role: Role, found: Stat | None, metric: Metric, digits: int) -> dict[str, Any]:
+    return {
+        "role": role,
+        "value": _printed(found, metric, digits) if found else n.NOT_MEASURED,
+        "interval": n.interval(found, metric.unit, digits) if found else "",
+        "absent": not found,
+    }
+
+
+def _printed(found: Stat, metric: Metric, digits: int) -> str:
+    return (
+        n.significant(found.mean, 2)
+        if metric.key == "largest_difference"
+        else n.printed(found.mean, metric.unit, digits)
+    )
+
+
+def _column(role: Role) -> dict[str, Any]:
+    return {"role": role, "swatch": svg.swatch(role)}
+
+
+def slices(scorecard: Tree) -> dict[str, Any] | None:
+    """The deciding metric on each slice of the test rows, from each model; None where the run has no slices."""
+    metric, digits = n.primary(scorecard), n.share_digits(scorecard)
+    given = {
+        str(model): {str(name): figures for name, figures in found.items() if isinstance(figures, dict)}
+        for model, found in (scorecard.get("slices") or {}).items()
+        if isinstance(found, dict)
+    }
+    models = {key: role for key, role in roles(given).items() if given[key]}
+    names = dict.fromkeys(name for key in models for name in given[key])
+    found = {name: {key: n.stat(given[key].get(name, {}).get(metric.key)) for key in models} for name in names}
+    shown = [name for name in names if any(found[name].values())]
+    if not shown:
+        return None
+    ours = {name: value.mean for name in shown if (value := found[name].get("student"))}
+    worst = (max if metric.lower_is_better else min)(ours, key=lambda name: ours[name]) if len(ours) > 1 else None
+    rows = []
+    for name in shown:
+        counts = [n.number(given[key].get(name, {}).get("rows")) for key in models]
+        count = next((count for count in counts if count is not None), None)
+        notes = [] if count is None else [f"{n.big(count)} {'row' if count == 1 else 'rows'}"]
+        notes += ["the student's weakest"] if name == worst else []
+        cells = [_cell(role, found[name][key], metric, digits) for key, role in models.items()]
+        rows.append({"name": name, "gloss": ", ".join(notes), "cells": cells})
+    return {
+        "columns": [_column(role) for role in models.values()],
+        "groups": [{"name": metric.name, "rows": rows}],
+        "caption": f"{metric.name} on each slice of the test rows. Small figures are 95% intervals.",
+        "first": "Slice",
+        "worst": worst,
+    }
+
+
+def exported(scorecard: Tree) -> dict[str, Any] | None:
+    """The student beside the files that were exported from it; None where nothing was exported."""
+    given = scorecard.get("export") or {}
+    files = {key: role for key, role in EXPORTED.items() if isinstance(given.get(key), dict) and given[key]}
+    if not files:
+        return None
+    columns = {**{key: role for key, role in roles(["student"]).items() if key in scorecard.get("models", {})}, **files}
+    digits = n.share_digits(scorecard)
+    rows = []
+    for metric in (*n.metrics_of(scorecard).values(), *CHECKED):
+        fitted = metric.key in n.FITTED_TO and metric not in CHECKED
+        found = {key: n.stat(given[key].get(metric.key)) for key in files}
+        if fitted or not any(found.values()):
+            continue
+        cells = []
+        for key, role in columns.items():
+            if key in files:
+                cells.append(_cell(role, found[key], metric, digits))
+            elif metric in CHECKED:
+                cells.append({"role": role, "value": "itself", "interval": "", "absent": True})
+            else:
+                cells.append(_cell(role, n.measured(scorecard, key, metric.key), metric, digits))
+        rows.append({"name": metric.name, "gloss": metric.gloss, "cells": cells})
+    if not rows:
+        return None
+    caption = "The exported files beside the student as it was trained, on the same test rows"
+    return {
+        "columns": [_column(role) for role in columns.values()],
+        "groups": [{"name": "Exported files", "rows": rows}],
+        "caption": caption,
+    }

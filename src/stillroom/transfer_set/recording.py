@@ -1,0 +1,105 @@
+"""A language model's answers as they are kept: calibrated once on the run's own questions, then packed position by position.
+
+Which form is kept is a Layout's to say (sparse_logits.py); what it is decoded with stands beside the answers in
+basis.safetensors. Fidelity is measured before the asking, so that too thin a record is found before it is paid for.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from stillroom.questions.dice import GOLDEN, mix, seeds
+from stillroom.rows import Array, PositionAnswers, Questions
+from stillroom.rundir import fingerprint
+from stillroom.teachers.language import AskedLanguageModel
+from stillroom.transfer_set.basis import FittedBasis
+from stillroom.transfer_set.fidelity import fidelity, joined, summary
+from stillroom.transfer_set.sparse_logits import Layout, decode, encode
+
+BASIS = "basis.safetensors"
+CALIBRATION_POSITIONS = 40_000
+"""Hidden states that the basis is fitted on, drawn at random over the run's own training questions."""
+CALIBRATION_WINDOWS = 240
+FIDELITY_POSITIONS = 4_096
+
+
+class Recorder:
+    """A language model that packs what it says; to the store, a teacher like any other."""
+
+    by_key = False
+    classes: list[Any] = []  # noqa: RUF012 - a language model has none
+    shard_rows = 64
+
+    def __init__(
+        self, teacher: AskedLanguageModel, layout: Layout, fitted: FittedBasis | None, with_hidden: bool
+    ) -> None:
+        self.teacher, self.layout, self.fitted = teacher, layout, fitted
+        self.hidden_width = teacher.hidden_width if with_hidden else None
+        self.fingerprint = fingerprint(teacher.fingerprint, layout.to_json(), self.hidden_width)
+        self.gives = teacher.gives
+
+    def answer(self, questions: Questions, view: int = 0) -> PositionAnswers:
+        """Packed records of every scored position. Raises NotFinite."""
+        records, counts, hidden = [], [], []
+        word_N = seeds(questions.key_N)
+        done = 0
+        for count_B, output, target_P in self.teacher.outputs(questions):
+            seed_P = _position_seeds(word_N[done : done + len(count_B)], count_B, view)
+            done += len(count_B)
+            assert output.hidden_BH is not None
+            assert output.head is not None
+            records.append(encode(self.layout, self.fitted, output.hidden_BH, output.head, target_P, seed_P))
+            counts.append(count_B)
+            if self.hidden_width:
+                hidden.append(output.hidden_BH.float().cpu().numpy().astype(np.float16))
+        return PositionAnswers(
+            np.concatenate(records), np.concatenate(counts), np.concatenate(hidden) if hidden else None
+        )
+
+
+def _position_seeds(word_B: Array, count_B: Array, view: int) -> Array:
+    """A seed for each position from its question's key, its place and the view, whatever batch it is in."""
+    place_P = np.concatenate([np.arange(count) for count in count_B]).astype(np.uint64)
+    seed_P: Array = mix(np.repeat(word_B, count_B) + place_P * np.uint64(GOLDEN) + np.uint64(view))
+    return seed_P
+
+
+def some(questions: Questions, windows: int, seed: int) -> Questions:
+    """So many windows, drawn at random."""
+    order = np.random.default_rng(seed).permutation(len(questions))[:windows]
+    return questions.take(np.sort(order))
+
+
+def calibrate(teacher: AskedLanguageModel, questions: Questions) -> Array:
+    """Hidden states float32 [N, G] of positions drawn at random over the questions, for fitting a basis."""
+    found = []
+    for _, output, _ in teacher.outputs(some(questions, CALIBRATION_WINDOWS, 0)):
+        assert output.hidden_BH is not None
+        found.append(output.hidden_BH.float().cpu().numpy())
+    hidden_NG = np.concatenate(found)
+    chosen = np.random.default_rng(1).permutation(len(hidden_NG))[:CALIBRATION_POSITIONS]
+    drawn_NG: Array = hidden_NG[np.sort(chosen)]
+    return drawn_NG
+
+
+def measured(recorder: Recorder, questions: Questions, positions: int = FIDELITY_POSITIONS) -> dict[str, float]:
+    """KL(teacher, kept) in nats, total variation and bias, over positions of windows drawn at random."""
+    assert isinstance(questions.raw, dict), "windows are named arrays"
+    windows = max(1, positions // questions.raw["ids"].shape[1])
+    parts: list[dict[str, Array]] = []
+    for count_B, output, target_P in recorder.teacher.outputs(some(questions, windows, 2)):
+        assert output.hidden_BH is not None
+        assert output.head is not None
+        seed_P = _position_seeds(np.zeros(len(count_B), np.uint64), count_B, len(parts))
+        records = encode(recorder.layout, recorder.fitted, output.hidden_BH, output.head, target_P, seed_P)
+        parts.append(fidelity(output.hidden_BH, output.head, decode(recorder.layout, recorder.fitted, records)))
+    return summary(joined(parts))
+
+
+def opened(folder: Path, layout: dict[str, Any]) -> tuple[Layout, FittedBasis | None]:
+    """What the records in a teacher's folder are decoded with."""
+    path = folder / BASIS
+    return Layout.from_json(layout), FittedBasis.load(path) if path.is_file() else None
