@@ -19,7 +19,7 @@ extras := $(subst $(space),$(comma),$(strip $(EXTRAS)))
 CHOSEN := $(if $(extras),.venv/.installed-with-$(subst $(comma),-,$(extras)),$(CORE))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo install test check docs bench bench-speed bench-hinton clean
+.PHONY: help demo install test check docs bench bench-speed bench-hinton bench-language clean
 .DELETE_ON_ERROR:
 
 help:
@@ -30,6 +30,7 @@ help:
 	@echo "make docs            write the generated parts of docs/reference anew"
 	@echo "make bench-speed     time an epoch and a step beside other tools"
 	@echo "make bench-hinton    the MNIST figures of Hinton, Vinyals and Dean (2015); hours, resumable"
+	@echo "make bench-language  soft targets of language models: cost, fidelity, quality; hours, resumable"
 	@echo "make bench           all benchmarks"
 	@echo "make clean           remove caches and build leftovers; runs/ and .venv/ stay"
 
@@ -83,7 +84,7 @@ check: $(DEV)
 docs: $(DEV)
 	@$(BIN)/python docs/regenerate.py
 
-bench: bench-speed bench-hinton
+bench: bench-speed bench-hinton bench-language
 
 bench-speed: export OMP_NUM_THREADS := 1
 bench-speed: $(DEV)
@@ -91,6 +92,10 @@ bench-speed: $(DEV)
 
 bench-hinton: $(DEV)
 	@$(BIN)/python -m benchmarks.hinton $(ARGS)
+
+bench-language: export OMP_NUM_THREADS := 1
+bench-language: $(DEV)
+	@$(BIN)/python -m benchmarks.language $(ARGS)
 
 clean:
 	@rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis src/*.egg-info

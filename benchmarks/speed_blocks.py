@@ -155,7 +155,7 @@ class Bench:
         steps = steps_in(training, len(self.rows))
         lesson = Lesson(
             model,
-            model.build,
+            lambda: model.build(tuple(self.learned.shape), CLASSES),
             (objective,),
             training,
             source,

@@ -219,7 +219,7 @@ def test_a_wrong_kind_or_knob(sections: dict[str, Any], place: str, told: str, h
         ({**TRAINED, "class_prior": "uniform"}, "class_prior is for students"),
         ({"kind": "saved", "model": "nowhere"}, "there is no model folder 'nowhere' (looked in /"),
         ({"kind": "saved", "model": "."}, "this is no folder of a Stillroom student or teacher: it has no config.json"),
-        ({"kind": "saved", "model": "hf:a/b"}, "this version distils classifiers"),
+        ({"kind": "saved", "model": "hf:a/b"}, "the model cannot be fetched from the hub: "),
         ({"kind": "saved", "model": "package:nowhere_at_all/x"}, "'nowhere_at_all' is not installed"),
         ({"kind": "python"}, "Call stillroom.distill(recipe, teacher=...)"),
     ],
@@ -364,9 +364,15 @@ def test_rows_with_several_labels(here: Path) -> None:
     refused(data(source="data.jsonl"), "a row with several labels at once (data.jsonl, column label, row 1)", "later")
 
 
-@pytest.mark.parametrize(("name", "told"), [("a.txt", "come later"), ("a.xls", "a file with the ending '.xls'")])
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("a.txt", "these rows are running text without labels, and a classifier learns classes (questions)"),
+        ("a.xls", "a file with the ending '.xls'"),
+    ],
+)
 def test_files_of_another_kind(name: str, told: str, here: Path) -> None:
-    (here / name).write_text("hello")
+    (here / name).write_text("".join(f" = Part {place} = \n\n some words {place} \n\n" for place in range(20)))
     refused(data(source=name), told)
 
 

@@ -64,7 +64,15 @@ def calls(run: Path) -> int:
 def test_a_starter_is_short_and_passes_check(kind: str, here: Path, finished: Path) -> None:
     done("new", kind, "--out", here / "my.yaml")
     assert len((here / "my.yaml").read_text().splitlines()) <= 15
-    overrides = [f"teacher.model={finished / 'student'}"] if kind == "compress" else []
+    # What those two start from is not here: a finished run, and a text and a model.
+    overrides = {"compress": [f"teacher.model={finished / 'student'}"]}.get(kind, [])
+    if kind == "language":
+        from tests.tiny_language import write_model, write_text
+
+        source = yaml.safe_dump(write_text(here), default_flow_style=True, width=10_000).strip()
+        model = write_model(here / "model", layers=2)
+        overrides = [f"questions.source={source}", "questions.window=24", "questions.skip=4", "student.layers=1"]
+        overrides.append(f"teacher.model={model}")
     assert "nothing was spent" in done("check", here / "my.yaml", *overrides).out
     assert done("new", kind).out.replace("recipe.yaml", str(here / "my.yaml")) == (here / "my.yaml").read_text()
 

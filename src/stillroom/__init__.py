@@ -12,7 +12,7 @@ objectives, then evaluated beside their teacher and a control, and reported.
 The map; imports only point down:
 
     __main__  cli                              the command line
-    demo  finished                             the demo; what one does with finished runs
+    demo  exporting  finished                  the demo; what one does with finished runs
     flow                                       THE page: the whole program, one call a stage. Read it first
     stages/                                    what each line of flow does
     report/  export/                           a page; a student for other programs

@@ -104,7 +104,7 @@ def demo(folder: Path, as_json: bool) -> None:
 
 
 @stillroom.command()
-@click.argument("kind", type=click.Choice(["ensemble", "compress"]))
+@click.argument("kind", type=click.Choice(["ensemble", "compress", "language"]))
 @click.option("--out", type=click.Path(path_type=Path), help="Write the recipe here instead of printing it.")
 def new(kind: str, out: Path | None) -> None:
     """A starter recipe of at most 15 lines."""
@@ -247,6 +247,25 @@ def compare(runs: tuple[Path, ...], as_json: bool) -> None:
     click.echo(json.dumps(found, indent=1)) if as_json else terminal.print_comparison(found)
 
 
+@stillroom.command()
+@RUN
+@click.option(
+    "--onnx", "onnx", is_flag=True, required=True, help="For ONNX Runtime, checked against PyTorch on test rows."
+)
+@click.option("--int8", is_flag=True, help="In 8 bits as well, with what that costs in accuracy.")
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="The folder to write; default RUN/onnx, and the report tells."
+)
+@JSON
+def export(run: Path, onnx: bool, int8: bool, out: Path | None, as_json: bool) -> None:
+    """The student for other programs."""
+    from stillroom import terminal
+    from stillroom.exporting import export_student
+
+    found = export_student(run, out, int8)
+    click.echo(json.dumps(found, indent=1)) if as_json else terminal.print_export(found)
+
+
 @stillroom.command("export-answers")
 @RUN
 @click.option("--parquet", "form", flag_value="parquet", help="One row an answer: key, split, label, probabilities.")
@@ -255,9 +274,9 @@ def compare(runs: tuple[Path, ...], as_json: bool) -> None:
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="The file to write.")
 def export_answers(run: Path, form: str, out: Path) -> None:
     """The teacher's answers, for other tools."""
-    from stillroom.finished import export
+    from stillroom.finished import answers_for
 
-    count = export(run, form, out)
+    count = answers_for(run, form, out)
     click.echo(f"wrote {count:,} answers to {out}", err=True)
 
 

@@ -270,3 +270,30 @@ def misfit(expected: str, given: Any, cure: str = "Give the rows in the form the
     else:
         shown = f"{times(given.shape)} of {given.dtype}" if isinstance(given, np.ndarray) else type(given).__name__
     return DataError(f"the model takes {expected}, not {shown}", where="rows given", cure=cure)
+
+
+def mean_and_std(array_ND: Array, names: Sequence[str] | None) -> tuple[Array, Array]:
+    """Mean and standard deviation of each column; 1 for a constant column, which then encodes to just 0."""
+    constant_D = array_ND.min(0) == array_ND.max(0)
+    with np.errstate(over="ignore", invalid="ignore"):
+        mean_D = np.where(constant_D, array_ND[0], array_ND.mean(0, dtype=np.float64))
+        square_D = np.zeros(len(mean_D))
+        for rows in chunks(len(array_ND)):
+            square_D += ((array_ND[rows] - mean_D) ** 2).sum(0)
+    refuse_not_finite(square_D[None], names, "the spread of training rows")
+    std_D = np.sqrt(square_D / len(array_ND))
+    return mean_D, np.where(constant_D | (std_D == 0), 1.0, std_D)
+
+
+def pixel_mean_and_std(pixels_NPC: Array) -> tuple[Array, Array]:
+    """Mean and standard deviation of each channel, exact, from how often each of the 256 values stands there."""
+    channels = pixels_NPC.shape[2]
+    count_CV = np.zeros((channels, 256), np.int64)
+    for rows in chunks(len(pixels_NPC)):
+        for channel in range(channels):
+            count_CV[channel] += np.bincount(pixels_NPC[rows, :, channel].ravel(), minlength=256)
+    value_V = np.arange(256)
+    total_C = count_CV.sum(1)
+    mean_C = count_CV @ value_V / total_C
+    std_C = np.sqrt((count_CV * (value_V - mean_C[:, None]) ** 2).sum(1) / total_C)
+    return mean_C, np.where(std_C == 0, 1.0, std_C)

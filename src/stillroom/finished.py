@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from stillroom.errors import CorruptFile, DataError, InputError, ModelError, StillroomError
+from stillroom.errors import CorruptFile, DataError, InputError, ModelError, NotYet, StillroomError
 from stillroom.evaluation.intervals import mcnemar
 from stillroom.evaluation.predictions import read_test
 from stillroom.questions.sources import read_rows
@@ -19,6 +19,9 @@ from stillroom.rows import Questions, Raw, take_rows
 from stillroom.rundir import path_errors, read_json, write_file
 from stillroom.stages.ask import answers_of
 from stillroom.stages.opening import load, look_in
+
+NEW_TOKENS = 32
+"""What a language model writes after a prompt."""
 
 
 def recipe_file(run: Path) -> Path:
@@ -30,12 +33,25 @@ def recipe_file(run: Path) -> Path:
 
 
 def _student(run: Path) -> Any:
-    from stillroom.models.classifier import Classifier
+    from stillroom.models.loading import load_model
 
     folder = recipe_file(run).parent / "student"
     if not (folder / "manifest.json").is_file():
         raise ModelError("this run has no finished student", where=str(run), cure=f"Go on with: stillroom train {run}")
-    return Classifier.load(folder)
+    return load_model(folder)
+
+
+def _classifier(run: Path, command: str) -> Any:
+    from stillroom.models.classifier import Classifier
+
+    found = _student(run)
+    if not isinstance(found, Classifier):
+        raise NotYet(
+            f"{command} with a language model",
+            where=str(run),
+            cure=f"Let it go on with prompts, one a line: stillroom predict {run} FILE.txt",
+        )
+    return found
 
 
 def _rows_of(path: Path) -> Any:
@@ -46,10 +62,14 @@ def _rows_of(path: Path) -> Any:
 
 
 def predict_file(run: Path, file: Path, as_json: bool) -> str:
-    """Labels and probabilities of a file's rows, as CSV or JSON lines."""
+    """Labels and probabilities of a file's rows, as CSV or JSON lines; of a language model, what it writes after each line."""
     import csv
 
+    from stillroom.models.classifier import Classifier
+
     student = _student(run)
+    if not isinstance(student, Classifier):
+        return _written(student, file, as_json)
     try:
         said = student.predict(_rows_of(file))
     except DataError as error:
@@ -68,11 +88,30 @@ def predict_file(run: Path, file: Path, as_json: bool) -> str:
     return out.getvalue()
 
 
+def _written(student: Any, file: Path, as_json: bool) -> str:
+    """Each line of a file, and how a language model goes on."""
+    import csv
+
+    if not file.is_file():
+        raise DataError("there is no such file", where=str(file), cure="Check the path")
+    prompts = [line for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+    if not prompts:
+        raise DataError("there is no prompt", where=str(file), cure="Write one a line")
+    said = [one.text for one in student.generate(prompts, NEW_TOKENS)]
+    if as_json:
+        rows = [{"prompt": prompt, "continuation": text} for prompt, text in zip(prompts, said, strict=True)]
+        return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    out = StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerows([("prompt", "continuation"), *zip(prompts, said, strict=True)])
+    return out.getvalue()
+
+
 class Beside:
     """The student of a run with its teacher beside it, where the teacher can still be asked."""
 
     def __init__(self, run: Path) -> None:
-        self.run, self.student = run, _student(run)
+        self.run, self.student = run, _classifier(run, "try")
         self.recipe, folder = load(recipe_file(run))
         self.folders = look_in(folder)
         self.label: Any = None
@@ -161,11 +200,14 @@ def side_by_side(runs: Sequence[Path]) -> dict[str, Any]:
         cards.append(_scorecard(run))
     figures: dict[str, list[Any]] = {}
     for model in ("teacher", "student", "control"):
-        for key in ("accuracy", "errors", "nll", "latency_ms_p50", "parameters"):
+        for key in ("bits_per_byte", "perplexity", "accuracy", "errors", "nll", "latency_ms_p50", "parameters"):
             values = [card["models"].get(model, {}).get(key) for card in cards]
             if any(values):
                 figures[f"{model}: {key}"] = values
     figures["gap_recovered"] = [card["gap_recovered"] for card in cards]
+    if any(card.get("task") == "language" for card in cards):
+        notes = ["whether these runs were tested on the same text is not looked at for language models"]
+        return {"runs": [str(run) for run in runs], "figures": figures, "notes": notes}
     said = [read_test(run / "evaluation" / "predictions", "student") for run in runs]
     found: dict[str, Any] = {"runs": [str(run) for run in runs], "figures": figures, "notes": []}
     if any(not np.array_equal(one.key_N, said[0].key_N) for one in said):
@@ -179,9 +221,15 @@ def side_by_side(runs: Sequence[Path]) -> dict[str, Any]:
     return found
 
 
-def export(run: Path, form: str, out: Path) -> int:
+def answers_for(run: Path, form: str, out: Path) -> int:
     """Write a run's kept answers for another tool: key, split, label, top answer, probabilities. Returns their number."""
     recipe, folder = load(recipe_file(run))
+    if recipe.is_language:
+        raise NotYet(
+            "export-answers of a language model, whose records are projections of its teacher's weights",
+            where=str(run),
+            cure="Read them with stillroom.transfer_set.sparse_logits, and mind the teacher's licence",
+        )
     kept, splits = answers_of(run), recipe.questions.build(look_in(folder))
     rows: list[dict[str, Any]] = []
     parts = {"train": splits.train, "validation": splits.validation, "test": splits.test}

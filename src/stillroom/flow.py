@@ -55,7 +55,7 @@ def distill(
         if last >= 3:
             evaluate(at_work, asked, kept)  # predictions once, then scorecard.json from them
         if last >= 4:
-            report(at_work)  # scorecard.json -> report.html
+            report(at_work.dir.path)  # scorecard.json -> report.html
     return Finished(path)
 
 

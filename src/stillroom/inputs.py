@@ -10,6 +10,7 @@ This file knows arrays and columns. It knows no file, no label, no split and no 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -24,11 +25,13 @@ from stillroom.columns import (
     all_of,
     chunks,
     columns_in_order,
+    mean_and_std,
     misfit,
     missing_column,
     named_columns,
     numbers_of,
     objects,
+    pixel_mean_and_std,
     refuse_not_finite,
     texts_of,
     tidy_column,
@@ -273,6 +276,20 @@ class Texts(Inputs):
             ids_NT[row, : len(ids)] = ids
         return ids_NT
 
+    @property
+    def tokens(self) -> int:
+        """How many tokens there are."""
+        return int(tokenizer_of(self.tokenizer).get_vocab_size())
+
+    def unknown_rate(self, raw: Raw) -> float | None:
+        """Share of unknown tokens among these rows'; None where the tokenizer can say everything."""
+        model = json.loads(self.tokenizer)["model"]
+        unknown = tokenizer_of(self.tokenizer).token_to_id(str(model.get("unk_token")))
+        if unknown is None:
+            return None
+        ids_NT = self.encode(raw)
+        return float((ids_NT == unknown).sum() / max(1, (ids_NT != PADDING).sum()))
+
     def as_raw(self, rows: Any) -> Raw:
         texts = [rows] if isinstance(rows, str) else list(rows) if getattr(rows, "ndim", 0) == 1 else rows
         if all_of(texts, str):
@@ -337,14 +354,14 @@ def learn(raw: Raw, scale: Scale = "standard", columns: Sequence[str] | None = N
         return Table(columns=tuple(_learn_column(name, column) for name, column in raw.items()))
     if raw.ndim == 2:
         refuse_not_finite(raw, columns)
-        mean_D, std_D = _mean_and_std(raw, columns)
+        mean_D, std_D = mean_and_std(raw, columns)
         names = None if columns is None else tuple(columns)
         return Numbers(mean_D=tuple(mean_D.tolist()), std_D=tuple(std_D.tolist()), columns=names)
     images = tidy_images(raw)
     channels = images.shape[3] if images.ndim == 4 else 1
     mean_C, std_C = np.zeros(channels), np.full(channels, 255.0)
     if scale == "standard":
-        mean_C, std_C = _pixel_mean_and_std(images.reshape(len(images), -1, channels))
+        mean_C, std_C = pixel_mean_and_std(images.reshape(len(images), -1, channels))
     return Images(size=images.shape[1:], mean_C=tuple(mean_C.tolist()), std_C=tuple(std_C.tolist()))
 
 
@@ -353,7 +370,7 @@ def _learn_column(name: str, column: Array) -> NumberColumn | CategoryColumn | T
         column = tidy_column(column, name)
     if column.dtype.kind == "f":
         refuse_not_finite(column[:, None], (name,))
-        mean_D, std_D = _mean_and_std(column[:, None], (name,))
+        mean_D, std_D = mean_and_std(column[:, None], (name,))
         return NumberColumn(name=name, mean=float(mean_D[0]), std=float(std_D[0]))
     distinct = set(column.tolist())
     if sum(map(len, column)) >= TEXT_LENGTH * len(column) and len(distinct) * 2 > len(column):
@@ -366,33 +383,6 @@ def _learn_column(name: str, column: Array) -> NumberColumn | CategoryColumn | T
             cure="Leave it out by naming the other columns in questions.input, or group its rare values",
         )
     return CategoryColumn(name=name, values=tuple(sorted(distinct)))
-
-
-def _mean_and_std(array_ND: Array, names: Sequence[str] | None) -> tuple[Array, Array]:
-    """Mean and standard deviation of each column; 1 for a constant column, which then encodes to just 0."""
-    constant_D = array_ND.min(0) == array_ND.max(0)
-    with np.errstate(over="ignore", invalid="ignore"):
-        mean_D = np.where(constant_D, array_ND[0], array_ND.mean(0, dtype=np.float64))
-        square_D = np.zeros(len(mean_D))
-        for rows in chunks(len(array_ND)):
-            square_D += ((array_ND[rows] - mean_D) ** 2).sum(0)
-    refuse_not_finite(square_D[None], names, "the spread of training rows")
-    std_D = np.sqrt(square_D / len(array_ND))
-    return mean_D, np.where(constant_D | (std_D == 0), 1.0, std_D)
-
-
-def _pixel_mean_and_std(pixels_NPC: Array) -> tuple[Array, Array]:
-    """Mean and standard deviation of each channel, exact, from how often each of the 256 values stands there."""
-    channels = pixels_NPC.shape[2]
-    count_CV = np.zeros((channels, 256), np.int64)
-    for rows in chunks(len(pixels_NPC)):
-        for channel in range(channels):
-            count_CV[channel] += np.bincount(pixels_NPC[rows, :, channel].ravel(), minlength=256)
-    value_V = np.arange(256)
-    total_C = count_CV.sum(1)
-    mean_C = count_CV @ value_V / total_C
-    std_C = np.sqrt((count_CV * (value_V - mean_C[:, None]) ** 2).sum(1) / total_C)
-    return mean_C, np.where(std_C == 0, 1.0, std_C)
 
 
 def _plain_size(size: tuple[int, ...]) -> tuple[int, ...]:

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, ValidationError, field_validator, model_validator
 
-from stillroom.errors import RecipeError
+from stillroom.errors import NotYet, RecipeError
 from stillroom.kinds import (
     AnyObjective,
     AnyQuestions,
@@ -283,7 +283,15 @@ class Recipe(Knobs):
                 where="objectives",
                 cure="Set temperature: 1, or 2 as DistilBERT did",
             )
+        members = self.teacher.each()
+        if len(members) > 1:
+            raise NotYet(
+                "an ensemble of language models",
+                where="teacher",
+                cure="Use one of them; answers of several are merged by transfer_set.merging in Python",
+            )
         for knob, is_set in {
+            "objectives: standardise": any(getattr(one, "standardise", False) for one in soft),
             "training.mixup": self.training.mixup > 0,
             "training.class_prior": self.training.class_prior != "none",
             "transfer_set.wrong_classes": self.transfer_set.wrong_classes != "teacher",

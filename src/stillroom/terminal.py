@@ -15,11 +15,14 @@ from stillroom.errors import DataError
 ROLES = ("teacher", "student", "control", "hard_teacher")
 SHOWN = (
     ("errors", "errors", "{:,.1f}"),
+    ("bits_per_byte", "bits a byte", "{:.3f}"),
+    ("perplexity", "perplexity", "{:,.1f}"),
     ("accuracy", "accuracy", "{:.3f}"),
     ("nll", "nll", "{:.3f}"),
     ("ece", "ece", "{:.3f}"),
     ("agreement", "like the teacher", "{:.3f}"),
     ("latency_ms_p50", "ms a row", "{:.2f}"),
+    ("latency_ms_per_token", "ms a token", "{:.2f}"),
     ("usd_per_million_rows", "USD a million", "{:.2g}"),
 )
 
@@ -87,6 +90,27 @@ def print_plan(plan: dict[str, Any]) -> None:
     for note in plan["notes"]:
         _console().print(Text(f"note: {note}"))
     _console().print(Text("nothing was spent"))
+
+
+def print_export(found: dict[str, Any]) -> None:
+    """An exported student beside itself in PyTorch."""
+    table = _table("", *found["models"])
+    for key, title, form in (
+        ("bytes", "bytes", "{:,.0f}"),
+        ("latency_ms_p50", "ms a row", "{:.2f}"),
+    ("latency_ms_per_token", "ms a token", "{:.2f}"),
+        ("accuracy", "accuracy", "{:.4f}"),
+        ("agreement", "like PyTorch", "{:.4f}"),
+        ("largest_difference", "largest difference", "{:.2g}"),
+    ):
+        values = [one.get(key) for one in found["models"].values()]
+        told = [value["mean"] if isinstance(value, dict) else value for value in values]
+        if any(value is not None for value in told):
+            table.add_row(title, *("-" if value is None else form.format(value) for value in told))
+    _console().print(table)
+    for note in found["notes"]:
+        _console().print(Text(f"note: {note}"))
+    _console().print(Text(f"written to {found['folder']}"))
 
 
 def print_runs(found: list[dict[str, Any]], root: Path) -> None:

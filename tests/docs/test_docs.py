@@ -169,6 +169,23 @@ def test_recipes_in_the_documents_load(page: Path) -> None:
             Recipe.from_tree(yaml.safe_load(fence["body"])).check()
 
 
+def test_the_index_names_every_page() -> None:
+    docs = ROOT / "docs"
+    linked = {docs / target for target in re.findall(r"\]\(([^)#\s]+)", (docs / "index.md").read_text())}
+    pages = {page for page in docs.rglob("*.md") if page.parent.name != "results" and page.name != "index.md"}
+    assert pages <= linked, f"docs/index.md does not link {sorted(str(page) for page in pages - linked)}"
+
+
+def test_the_bytes_of_a_record_are_as_told() -> None:
+    from stillroom.transfer_set.sparse_logits import Layout
+
+    text = (ROOT / "docs" / "how-to" / "distil-a-language-model.md").read_text()
+    told = re.findall(r"^\| `(\{head: .*\})`.* \| (\d+) \|$", text, re.MULTILINE)
+    assert len(told) == 5
+    for knobs, size in told:
+        assert Layout.of(49_152, **yaml.safe_load(knobs)).record_bytes == int(size), knobs
+
+
 def test_shipped_recipes_load() -> None:
     paths = sorted((ROOT / "recipes").glob("*.yaml"))
     assert paths

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from stillroom.kinds import TABLE, Objective, Setting, find, parse
-from stillroom.rows import Batch, Output
+from stillroom.rows import Batch, Head, Output
 
 ROWS, CLASSES, WIDTH = 7, 5, 6
 VARIANTS: dict[str, list[dict[str, Any]]] = {
@@ -22,7 +22,9 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
         for standard in (False, True)
     ],
     "hidden": [{"distance": "mse"}, {"distance": "cosine"}],
+    "trace": [{}],
 }
+HARD = ("hard_label", "trace")
 ALL = [(kind, knobs) for kind in TABLE["objective"] for knobs in VARIANTS.get(kind, [{}])]
 SOFT = [knobs for kind, knobs in ALL if kind == "soft_target"]
 
@@ -49,6 +51,11 @@ def random_batch(rng: np.random.Generator, rows: int = ROWS, classes: int = CLAS
     return Output(logits.requires_grad_(), hidden.requires_grad_()), batch
 
 
+def said(kind: str, output: Output) -> Output:
+    """The output as the kind takes it: `trace` is for language models, whose logits come out of a last hidden layer."""
+    return output if kind != "trace" else Output(None, output.logits_BC, Head(torch.eye(CLASSES)))
+
+
 @pytest.fixture
 def rng() -> np.random.Generator:
     return np.random.default_rng()
@@ -63,7 +70,7 @@ def test_every_objective_is_tested() -> None:
 def test_a_perfect_student_has_no_loss(kind: str, knobs: dict[str, Any], rng: np.random.Generator) -> None:
     _, batch = random_batch(rng)
     assert batch.log_probabilities_BC is not None
-    if kind == "hard_label":
+    if kind in HARD:
         # Certain and right is the perfect answer to a hard label.
         target = batch.log_probabilities_BC.argmax(1) if knobs.get("from") == "teacher" else batch.label_B
         assert target is not None
@@ -71,7 +78,7 @@ def test_a_perfect_student_has_no_loss(kind: str, knobs: dict[str, Any], rng: np
     else:
         logits = batch.log_probabilities_BC + 3.0
     output = Output(logits, batch.hidden_BH)
-    loss = objective(kind, knobs).build(setting()).sum(output, batch)
+    loss = objective(kind, knobs).build(setting()).sum(said(kind, output), batch)
     assert abs(float(loss)) < 1e-4
 
 
@@ -80,7 +87,8 @@ def test_shifting_the_logits_changes_nothing(kind: str, knobs: dict[str, Any], r
     output, batch = random_batch(rng)
     built = objective(kind, knobs).build(setting())
     moved = Output(output.logits_BC + torch.randn(ROWS, 1) * 5, output.hidden_BH)
-    torch.testing.assert_close(built.sum(output, batch), built.sum(moved, batch), rtol=1e-4, atol=1e-4)
+    before, after = built.sum(said(kind, output), batch), built.sum(said(kind, moved), batch)
+    torch.testing.assert_close(before, after, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize(("kind", "knobs"), ALL)
@@ -92,7 +100,7 @@ def test_masked_rows_count_nothing_and_have_no_gradient(
     batch.weight_B[2] = 0
     built = objective(kind, knobs).build(setting())
     assert built.count(batch) == ROWS - 1
-    built.sum(output, batch).backward()
+    built.sum(said(kind, output), batch).backward()
     looked_at = output.hidden_BH if kind == "hidden" else output.logits_BC
     assert looked_at is not None
     assert looked_at.grad is not None
@@ -114,7 +122,7 @@ def test_rows_without_a_label_are_masked(rng: np.random.Generator) -> None:
 @pytest.mark.parametrize(("kind", "knobs"), ALL)
 def test_equal_to_a_naive_float64_reference(kind: str, knobs: dict[str, Any], rng: np.random.Generator) -> None:
     output, batch = random_batch(rng)
-    loss = float(objective(kind, knobs).build(setting()).sum(output, batch).detach())
+    loss = float(objective(kind, knobs).build(setting()).sum(said(kind, output), batch).detach())
     assert loss == pytest.approx(naive(kind, knobs, output, batch), rel=1e-5, abs=1e-5)
 
 
@@ -128,7 +136,7 @@ def naive(kind: str, knobs: dict[str, Any], output: Output, batch: Batch) -> flo
     for row in range(ROWS):
         student = output.logits_BC[row].detach().double().tolist()
         teacher = batch.log_probabilities_BC[row].double().tolist()
-        if kind == "hard_label":
+        if kind in HARD:
             label = teacher.index(max(teacher)) if knobs.get("from") == "teacher" else int(batch.label_B[row])
             total -= math.log(_softmax(student, 1.0)[label])
         elif kind == "hidden":
@@ -241,5 +249,6 @@ def test_a_sum_over_parts_is_the_sum_over_all(kind: str, knobs: dict[str, Any], 
             log_probabilities_BC=batch.log_probabilities_BC[rows],
             hidden_BH=batch.hidden_BH[rows],
         )
-        parts.append(float(built.sum(Output(output.logits_BC[rows], output.hidden_BH[rows]), part).detach()))
-    assert sum(parts) == pytest.approx(float(built.sum(output, batch).detach()), rel=1e-5)
+        shown = said(kind, Output(output.logits_BC[rows], output.hidden_BH[rows]))
+        parts.append(float(built.sum(shown, part).detach()))
+    assert sum(parts) == pytest.approx(float(built.sum(said(kind, output), batch).detach()), rel=1e-5)

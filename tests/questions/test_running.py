@@ -219,7 +219,7 @@ def test_texts_that_cannot_be_used(rows: list[Any], message: str, tmp_path: Path
         ({"label": "label"}, "input and label name columns"),
         ({"slice": "book"}, r"no columns, so none called 'book' \(questions\.slice, a\.txt\)"),
         ({"split": {"group": "book"}}, r"no columns, so none called 'book' \(questions\.split\.group, a\.txt\)"),
-        ({"rows": 99}, r"99 training rows are wanted, and there are 28 \(questions\.rows\)"),
+        ({"rows": 99}, r"99 rows of train are wanted, and there are 28 \(questions\.rows\)"),
         ({"split": {"test": 40}}, r"split\.test asks for 40, and 38 of 40"),
     ],
 )

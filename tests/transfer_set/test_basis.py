@@ -17,7 +17,7 @@ from stillroom.transfer_set.fidelity import dense, fidelity
 from stillroom.transfer_set.sparse_logits import Layout, decode, encode
 
 
-def kept_kl(tail_bytes: int, soft_cap: float | None = None, bias: bool = False, components: int = 128) -> float:
+def kept_kl(tail_bytes: int, soft_cap: float | None = None, bias: bool = False, components: int | None = None) -> float:
     hidden_PG, head, forced_P = teacher(1_000, soft_cap=soft_cap, bias=bias)
     fitted = fit_basis(hidden_PG[:800], *head, tail_bytes=tail_bytes, components=components)
     layout = Layout.of(VOCABULARY, 4, "hidden", tail_bytes)
@@ -40,10 +40,11 @@ def test_the_tables_are_those_of_the_best_uniform_quantiser() -> None:
 @pytest.mark.parametrize("total", [0, 1, 2, 3, 5, 7])
 def test_bits_go_where_no_other_choice_is_better(total: int) -> None:
     variances = [9.0, 4.0, 1.0, 0.3]
+    worth: list[float] = [variance**FLATTENED for variance in variances]
     choices = [bits for bits in itertools.product(range(8), repeat=4) if sum(bits) == total]
 
     def left(bits: tuple[int, ...]) -> float:
-        return sum(v**FLATTENED * DISTORTION[bit] for v, bit in zip(variances, bits, strict=True))
+        return sum(value * DISTORTION[bit] for value, bit in zip(worth, bits, strict=True))
 
     best = min(choices, key=left)
     assert water_filling(variances, total) == tuple(bit for bit in best if bit)
@@ -81,6 +82,7 @@ def test_all_components_in_full_make_the_logits() -> None:
     fitted = fit_basis(hidden_NG, *head, tail_bytes=32)
     place_NM = (hidden_NG - fitted.mean_G) @ fitted.encode_GM
     made_NV = place_NM @ fitted.matrix_VM.float().T + fitted.bias_V
+    assert head.bias_V is not None
     want_NV = hidden_NG @ head.weight_VH.T + head.bias_V
     assert (made_NV - want_NV).abs().max() < 0.01 * want_NV.abs().max()
 
@@ -143,6 +145,9 @@ def test_what_cannot_be_fitted_is_refused() -> None:
     hidden_NG, head, _ = teacher(50)
     hidden_NG[7, 3] = torch.nan
     with pytest.raises(NotFinite):
+        fit_basis(hidden_NG, *head, tail_bytes=6)
+    hidden_NG[7, 3] = 3e38
+    with pytest.raises(NotFinite, match="position 7"):
         fit_basis(hidden_NG, *head, tail_bytes=6)
     with pytest.raises(WrongAnswer, match="cannot be fitted"):
         fit_basis(hidden_NG[:1], *head, tail_bytes=6)

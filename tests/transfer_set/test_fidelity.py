@@ -16,12 +16,11 @@ from stillroom.transfer_set.fidelity import (
     dense,
     fidelity,
     joined,
-    mean_distribution,
     part,
     shaped_tail,
     summary,
 )
-from stillroom.transfer_set.output_layer import largest, logit_chunks
+from stillroom.transfer_set.output_layer import largest, logit_chunks, mean_distribution
 from stillroom.transfer_set.sparse_logits import Layout, decode, encode
 
 POSITIONS = 300
@@ -135,8 +134,8 @@ def test_parts_join_to_the_whole() -> None:
 
 def test_a_teacher_that_says_nan_is_refused() -> None:
     hidden_PG, head, kept = kept_as("bucket")
-    hidden_PG[5] = torch.nan
-    with pytest.raises(NotFinite, match="position 5"):
+    hidden_PG[270] = torch.nan
+    with pytest.raises(NotFinite, match="position 270"):
         fidelity(hidden_PG, head, kept)
 
 

@@ -64,7 +64,7 @@ def test_a_mean_of_equal_teachers_is_the_teacher() -> None:
     one, _, _ = member(0)
     layout = Layout.of(VOCABULARY, 8, "bucket")
     for mean in ("arithmetic", "geometric"):
-        kept = decode(layout, None, merge(layout, [one, one, one], None, mean))  # type: ignore[arg-type]
+        kept = decode(layout, None, merge(layout, [one, one, one], None, mean))
         assert (kept.log_p_PK - one.log_p_PK).abs().max() < 1 / 16
         torch.testing.assert_close(kept.forced_log_p_P, one.forced_log_p_P, rtol=2e-3, atol=2e-3)
         torch.testing.assert_close(kept.tail_log_mass_P, one.tail_log_mass_P, rtol=2e-3, atol=2e-3)

@@ -104,6 +104,8 @@ def sit(exam: Exam, folder: Path) -> tuple[dict[str, Any], predicted.Predictions
         "transfer_set": exam.transfer_set,
         "versions": exam.versions,
     }
+    if splits.slice_N is not None:
+        scorecard["slices"] = _slices(found, exam, splits.slice_N)
     if exam.unseen:
         scorecard["omitted_classes"] = [splits.classes[place] for place in exam.unseen]
     if "cost" in knobs.metrics:
@@ -134,6 +136,19 @@ def _add_recalls(models: dict[str, dict[str, Any]], found: predicted.Predictions
         for name, figures in scores.models.items():
             recalls = models[name].setdefault("recall_by_class", {})
             recalls[str(exam.splits.classes[place])] = figures["accuracy"]
+
+
+def _slices(found: predicted.Predictions, exam: Exam, slice_N: Array) -> dict[str, dict[str, Any]]:
+    """model -> slice of the test rows -> accuracy and number of rows; which slice a model is weakest on is told so."""
+    label_N = exam.splits.test.label_N
+    slices: dict[str, dict[str, Any]] = {}
+    for value in sorted({str(value) for value in slice_N.tolist() if value is not None}):
+        rows = np.flatnonzero(np.array([str(one) == value for one in slice_N.tolist()]))
+        said = {name: Said(one.test_SNC[:, rows]) for name, one in found.said.items()}
+        scores = score(said, label_N[rows], np.empty(0, np.int64), exam.splits.classes)
+        for name, figures in scores.models.items():
+            slices.setdefault(name, {})[value] = {"accuracy": figures["accuracy"], "rows": len(rows)}
+    return slices
 
 
 def _add_independent(models: dict[str, dict[str, Any]], found: predicted.Predictions, exam: Exam) -> None:

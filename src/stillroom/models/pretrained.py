@@ -80,7 +80,7 @@ def quiet() -> Iterator[None]:
 
 
 @contextmanager
-def _explained(path: Path) -> Iterator[None]:
+def explained(path: Path) -> Iterator[None]:
     """Whatever transformers raises on a model it cannot read becomes a ModelError."""
     try:
         yield
@@ -108,7 +108,7 @@ def load(path: Path, task: Purpose, *, classes: int | None = None) -> tuple[Any,
     if classes is not None and task == "classification":
         asked["num_labels"] = classes
     # The reader of GGUF files draws its bar whatever transformers is told.
-    with quiet(), _explained(path), redirect_stderr(StringIO()) if single else nullcontext():
+    with quiet(), explained(path), redirect_stderr(StringIO()) if single else nullcontext():
         model, info = AUTO[task].from_pretrained(**_where(path), **asked, use_safetensors=None if single else True)
     model.new_weight_names = _checked(model, info, task, path)
     if single:
@@ -118,9 +118,12 @@ def load(path: Path, task: Purpose, *, classes: int | None = None) -> tuple[Any,
     return model.eval(), tokenizer
 
 
-def load_tokenizer(path: Path) -> Any:
-    """The tokenizer of a folder or GGUF file alone. Raises ModelError as `load` does, and for one written in Python."""
-    refuse(path)
+def load_tokenizer(path: Path, *, weights: bool = True) -> Any:
+    """The tokenizer of a folder or GGUF file alone. Raises ModelError as `load` does, and for one written in Python.
+
+    Without `weights` the folder need hold nothing else.
+    """
+    refuse(path, weights=weights)
     if path.is_dir() and not any(TOKENIZER_FILE.fullmatch(found.name) for found in path.iterdir()):
         raise ModelError(
             "there is no tokenizer beside the weights",
@@ -129,7 +132,7 @@ def load_tokenizer(path: Path) -> Any:
         )
     # For a GGUF the Auto class reads the whole header once more, to choose a class that it then fills with the same.
     auto = transformers.PreTrainedTokenizerFast if path.is_file() else transformers.AutoTokenizer
-    with quiet(), _explained(path):
+    with quiet(), explained(path):
         tokenizer = auto.from_pretrained(**_where(path))
     if not getattr(tokenizer, "is_fast", False):
         raise ModelError(
@@ -152,8 +155,11 @@ def new_weights(model: Any) -> list[str]:
     return list(getattr(model, "new_weight_names", []))
 
 
-def refuse(path: Path) -> None:
-    """Raise ModelError for a folder or file that could run code, is incomplete, or is no model of transformers."""
+def refuse(path: Path, *, weights: bool = True) -> None:
+    """Raise ModelError for a folder or file that could run code, is incomplete, or is no model of transformers.
+
+    `weights`: also for a folder without configuration or weights.
+    """
     folder = path.parent if path.is_file() else path
     if (folder / "adapter_config.json").is_file():
         raise ModelError(
@@ -169,7 +175,7 @@ def refuse(path: Path) -> None:
             raise ModelError(
                 "this model folder holds code", where=str(found), cure="Stillroom runs no model's own code; remove it"
             )
-    if not (path / CONFIG).is_file():
+    if weights and not (path / CONFIG).is_file():
         ggufs = sorted(path.glob("*" + GGUF))
         hint = (
             f"Name the file in it: {ggufs[0].name}" if ggufs else "Name a folder with config.json and model.safetensors"
@@ -178,15 +184,23 @@ def refuse(path: Path) -> None:
     for name in (CONFIG, "tokenizer_config.json"):
         if (path / name).is_file():
             _refuse_settings(path / name)
-    if not any(path.glob("*.safetensors")):
+    if weights and not any(path.glob("*.safetensors")):
         raise ModelError(
             "there are no weights in the safetensors format", where=str(path), cure="Convert them to model.safetensors"
         )
+    for part in sorted(path.glob("*.safetensors")):
+        _refuse_cut_short(part)
+
+
+def _refuse_cut_short(path: Path) -> None:
+    """Opening reads the header, and compares what it says with the file's length."""
+    with explained(path), safetensors.safe_open(path, "pt"):
+        return
 
 
 def _refuse_settings(path: Path) -> None:
     """Settings that would run code from elsewhere, or that say the weights are quantised."""
-    with _explained(path):
+    with explained(path):
         settings = json.loads(path.read_text(encoding="utf-8"))
         named = [settings, *(part for part in settings.values() if isinstance(part, dict))]
     for part in named:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -119,7 +121,9 @@ def loaded(path: Path, task: Task, classes: int | None) -> tuple[Any, Any]:
     if torch.get_default_device().type != "meta":
         return pretrained.load(path, task, classes=classes)
     config = _config_at(path)
-    return _from_config(config, task, config.num_labels if classes is None else classes), tokenizer_at(path)
+    with pretrained.explained(path):
+        model = _from_config(config, task, config.num_labels if classes is None else classes)
+    return model, tokenizer_at(path)
 
 
 def order_classes(model: Any, order: list[int]) -> None:
@@ -131,15 +135,49 @@ def order_classes(model: Any, order: list[int]) -> None:
             head.bias.copy_(head.bias[order].clone())
 
 
+def name_classes(network: Any, classes: Sequence[Any]) -> None:
+    """Write the classes into a sequence classifier's configuration, so that whoever loads it knows them by name.
+
+    A head that knew the same classes in another order is put into this one.
+    """
+    model, told = network.model, [str(name) for name in classes]
+    known = [str(model.config.id2label.get(place)) for place in range(len(told))]
+    if known != told and sorted(known) == sorted(told):
+        order_classes(model, [known.index(name) for name in told])
+    model.config.id2label = dict(enumerate(told))
+    model.config.label2id = {name: place for place, name in enumerate(told)}
+
+
 def fresh(config: dict[str, Any], tokenizer: Any, task: Task, classes: int) -> Any:
-    """A new model of this configuration; the vocabulary is the tokenizer's where it does not say."""
+    """A new model of this configuration; the vocabulary is the tokenizer's where it does not say. Raises ModelError."""
+    # A type's own defaults are the ids of the tokenizer it was published with.
+    ends = {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id")}
+    made = _configured(config, vocab_size=len(tokenizer), **ends)
+    made.pad_token_id = tokenizer.pad_token_id
+    with _a_network(), pretrained.quiet():
+        return _from_config(made, task, classes)
+
+
+def _configured(config: dict[str, Any], **more: Any) -> Any:
     from transformers import AutoConfig
 
     known = {name: value for name, value in config.items() if name != "model_type"}
-    known.setdefault("vocab_size", len(tokenizer))
-    made = AutoConfig.for_model(config["model_type"], **known)
-    made.pad_token_id = tokenizer.pad_token_id
-    return _from_config(made, task, classes)
+    with _a_network():
+        return AutoConfig.for_model(config["model_type"], **{**more, **known})
+
+
+@contextmanager
+def _a_network() -> Iterator[None]:
+    """Whatever transformers raises on a configuration that makes no network becomes a ModelError."""
+    try:
+        yield
+    except (ArithmeticError, AttributeError, AssertionError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        told = str(error).strip().split("\n")[0][:240] or type(error).__name__
+        raise ModelError(
+            f"transformers makes no network of this configuration: {told}",
+            where="config",
+            cure="See the documentation of that model type's configuration",
+        ) from error
 
 
 def _from_config(config: Any, task: Task, classes: int) -> Any:
@@ -156,31 +194,41 @@ def _where(path: Path) -> tuple[str, dict[str, str]]:
 def _config_at(path: Path) -> Any:
     from transformers import AutoConfig
 
+    pretrained.refuse(path)  # before anything is read: what runs code, is cut short or is no model at all
     where, more = _where(path)
-    return AutoConfig.from_pretrained(where, local_files_only=True, **more)
+    with pretrained.quiet(), pretrained.explained(path):
+        return AutoConfig.from_pretrained(where, local_files_only=True, **more)
 
 
-@lru_cache(maxsize=8)
 def tokenizer_at(path: Path) -> Any:
-    """The tokenizer beside a model's weights; a GGUF file has it inside."""
-    from transformers import AutoTokenizer
-
-    where, more = _where(path)
-    return AutoTokenizer.from_pretrained(where, local_files_only=True, **more)
+    """The tokenizer at a path: beside a model's weights, inside a GGUF file, or alone in a folder. Raises ModelError."""
+    return _tokenizer_at(path.absolute(), _written(path))
 
 
-@lru_cache(maxsize=8)
 def context_of(path: Path) -> int:
     """Most tokens that the model at a path can look at."""
+    return _context_of(path.absolute(), _written(path))
+
+
+@lru_cache(maxsize=8)
+def _tokenizer_at(path: Path, written: int) -> Any:
+    return pretrained.load_tokenizer(path, weights=False)
+
+
+@lru_cache(maxsize=8)
+def _context_of(path: Path, written: int) -> int:
     return _context(_config_at(path))
+
+
+def _written(path: Path) -> int:
+    """When a model's files were last written: another model may have come to stand at the same path."""
+    files = [path, *(path.iterdir() if path.is_dir() else ())]
+    return max(int(found.stat().st_mtime_ns) for found in files)
 
 
 def context_of_config(config: dict[str, Any]) -> int:
     """The same of a configuration."""
-    from transformers import AutoConfig
-
-    known = {name: value for name, value in config.items() if name != "model_type"}
-    return _context(AutoConfig.for_model(config["model_type"], **known))
+    return _context(_configured(config))
 
 
 def _context(config: Any) -> int:

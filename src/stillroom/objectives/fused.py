@@ -77,7 +77,7 @@ def fused_sparse(
         if targets.tail == "bucket":
             return Bucket(targets, form, dtype, vocabulary)
         assert targets.basis is not None
-        basis = Head(targets.basis.matrix_VM, targets.basis.bias_V)
+        basis = Head(targets.basis.matrix_VM, targets.basis.bias_V, targets.basis.soft_cap)
         _same_vocabulary(basis, head)
         # The product is thin, and the components were rounded once already: always in float32.
         tail = Logits(basis, dtype, dtype, 1.0, rows)

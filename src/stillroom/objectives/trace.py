@@ -30,7 +30,7 @@ class TraceLoss:
     """Looks at every scored token; logits are never whole in memory."""
 
     def count(self, batch: Batch) -> float:
-        return float(batch.rows)
+        return float(batch.rows) if batch.weight_B is None else float(batch.weight_B.sum())
 
     def sum(self, output: Output, batch: Batch) -> torch.Tensor:
         from stillroom.objectives.fused import fused_cross_entropy
@@ -38,7 +38,7 @@ class TraceLoss:
         assert output.hidden_BH is not None, "a classifier writes no text"
         assert output.head is not None
         assert batch.label_B is not None
-        return fused_cross_entropy(output.hidden_BH, output.head, batch.label_B)
+        return fused_cross_entropy(output.hidden_BH, output.head, batch.label_B, weight_P=batch.weight_B)
 
     def parameters(self) -> list[torch.nn.Parameter]:
         return []

@@ -28,6 +28,7 @@ from stillroom.questions.views import Mask, apply_views
 from stillroom.rows import UNLABELLED, Array, Questions, Raw, Splits
 
 DEFAULT_SPLIT = {"test": 0.2, "validation": 0.1}
+Count = Annotated[int, Field(ge=1)]
 DIGITS = "builtin:digits"
 DIGITS_SPLIT = {"test": 450.0, "validation": 150.0}
 
@@ -50,8 +51,8 @@ class Dataset(QuestionSource):
     """The input columns; none: all but the label."""
     label: str | None = None
     """The label column; none: `label`."""
-    rows: int | None = Field(default=None, ge=1)
-    """Use so many training rows, stratified; validation and test stay as they are."""
+    rows: Count | dict[str, Count] | None = None
+    """Use so many training rows, stratified; or {train: .., validation: .., test: ..}. Of running text: documents."""
     labelled: int | None = Field(default=None, ge=1)
     """Keep so many labels of train, stratified; the other rows become unlabelled questions."""
     omit: Annotated[tuple[Any, ...] | None, BeforeValidator(_a_list)] = None
@@ -81,6 +82,14 @@ class Dataset(QuestionSource):
             if "train" not in value:
                 raise ValueError("should name a file for train")
             return {str(role): str(path) for role, path in value.items()}
+        return value
+
+    @field_validator("rows")
+    @classmethod
+    def _roles(cls, value: int | dict[str, int] | None) -> int | dict[str, int] | None:
+        for role in value if isinstance(value, dict) else ():
+            if role not in ROLES:
+                raise ValueError(f"{role!r} is no split. {did_you_mean(role, ROLES)}")
         return value
 
     @field_validator("class_weights", mode="before")
@@ -180,21 +189,22 @@ class Dataset(QuestionSource):
         return beside(parts.get("test", parts["train"]), self.slice, "questions.slice")[test.row_N]
 
     def _lessen(self, rows: dict[str, Questions], notes: list[str]) -> None:
-        """Keep `rows` training rows, stratified by label."""
-        train = rows["train"]
-        if self.rows is None:
-            return
-        kinds = len(np.unique(train.label_N))
-        if not kinds <= self.rows <= len(train):
-            problem = f"there are {len(train):,}" if self.rows > len(train) else f"each of {kinds} classes needs one"
-            raise DataError(
-                f"{self.rows:,} training rows are wanted, and {problem}",
-                where="questions.rows",
-                cure=f"Choose a number from {kinds} to {len(train)}",
-            )
-        kept = draw(train.label_N - UNLABELLED, train.key_N, self.rows, 0, self.seed, "rows")
-        rows["train"] = train.take(kept)
-        notes.append(f"train: {self.rows:,} of {len(train):,} rows used, stratified, seed {self.seed}")
+        """Keep `rows` rows of train, or of each role that is named, stratified by label."""
+        for role, wanted in (self.rows if isinstance(self.rows, dict) else {"train": self.rows}).items():
+            if wanted is None:
+                continue
+            part = rows[role]
+            kinds = len(np.unique(part.label_N))
+            if not kinds <= wanted <= len(part):
+                problem = f"there are {len(part):,}" if wanted > len(part) else f"each of {kinds} classes needs one"
+                raise DataError(
+                    f"{wanted:,} rows of {role} are wanted, and {problem}",
+                    where="questions.rows",
+                    cure=f"Choose a number from {kinds} to {len(part)}",
+                )
+            kept = draw(part.label_N - UNLABELLED, part.key_N, wanted, 0, self.seed, "rows")
+            rows[role] = part.take(kept)
+            notes.append(f"{role}: {wanted:,} of {len(part):,} rows used, stratified, seed {self.seed}")
 
     def _split(self, whole: dict[str, Questions], source: Part, notes: list[str]) -> dict[str, Questions]:
         """Train, validation and test: those that files give, and the others drawn from the labelled rows of train."""

@@ -103,7 +103,7 @@ def _ask_one(run: Run, teacher: AskedTeacher, kind: str, licences: dict[str, str
 
 
 def _ask_language(run: Run, teacher: AskedTeacher, licences: dict[str, str], words: str) -> Kept:
-    from stillroom.stages.language import ask_language
+    from stillroom.stages.language import ask_language, scored_positions
     from stillroom.teachers.language import AskedLanguageModel
 
     assert isinstance(teacher, AskedLanguageModel), "kinds that solve a language task build one"
@@ -114,7 +114,8 @@ def _ask_language(run: Run, teacher: AskedTeacher, licences: dict[str, str], wor
         def count(rows: int) -> None:
             nonlocal started
             seconds, started = time.monotonic() - started, time.monotonic()
-            run.dir.event("asked", calls=rows, seconds=round(seconds, 3), teacher=teacher.fingerprint)
+            tokens = rows * scored_positions(run) // max(1, asked)
+            run.dir.event("asked", calls=rows, tokens=tokens, seconds=round(seconds, 3), teacher=teacher.fingerprint)
             done(rows)
             run.clock.check()
 

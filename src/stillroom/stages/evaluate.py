@@ -116,8 +116,16 @@ def _taught_folders(run: Run) -> list[Path]:
     home, members = run.dir.path / run.teacher_home, run.recipe.teacher.each()
     homes = [home / str(place) if len(members) > 1 else home for place in range(len(members))]
     found = [member.weights_at(one, run.folders) for member, one in zip(members, homes, strict=True)]
-    known = [folder for folder in found if folder is not None]
+    known = [folder for folder in found if folder is not None and _is_ours(folder)]
     return known if len(known) == len(members) else []
+
+
+def _is_ours(folder: Path) -> bool:
+    """It holds our description of a model; one of the transformers library stands without."""
+    from stillroom.models.classifier import BESIDE, CONFIG, WEIGHTS
+
+    described = folder / BESIDE if (folder / BESIDE).is_file() else folder / CONFIG
+    return (folder / WEIGHTS).is_file() and described.is_file() and "parameters" in read_json(described)
 
 
 def settled_temperature(run: Run) -> float:
@@ -142,5 +150,20 @@ def _about(run: Run, heat: float) -> dict[str, Any]:
         "licences": licences,
         "recipe_yaml": (run.dir.path / "recipe.yaml").read_text(),
         "temperature": heat,
-        "notes": run.splits.notes,
+        "notes": [*run.splits.notes, *_vocabulary_notes(run)],
     }
+
+
+def _vocabulary_notes(run: Run) -> list[str]:
+    """Of a student with a vocabulary of its own: how many tokens it has, and how often test text holds one it lacks."""
+    from stillroom.inputs import Texts
+    from stillroom.students.shrink import Shrink
+
+    student = run.recipe.student
+    if not isinstance(student, Shrink) or student.vocabulary == "whole":
+        return []
+    learned = run.inputs(student, run.splits.train.raw, run.ground(untaught=True))
+    assert isinstance(learned, Texts), "only texts have a vocabulary"
+    unknown = learned.unknown_rate(run.splits.test.raw)
+    told = "" if unknown is None else f"; of the test rows' tokens {unknown:.2%} are unknown to it"
+    return [f"the student's vocabulary was cut to {learned.tokens:,} tokens{told}"]

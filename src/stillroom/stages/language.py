@@ -12,6 +12,7 @@ from stillroom.rows import Questions, Splits
 from stillroom.rundir import fingerprint, read_json, write_json
 
 if TYPE_CHECKING:
+    from stillroom.recipe import Fidelity
     from stillroom.stages.opening import Run
     from stillroom.teachers.language import AskedLanguageModel
     from stillroom.training.language_batches import WindowSource
@@ -39,15 +40,19 @@ def windows_of(run: Run, documents: Splits) -> Splits:
         )
     knobs = run.recipe.questions
     assert isinstance(knobs, Dataset), "only a data set gives documents"
-    mask = None
-    if run.recipe.teacher.solves() == "masked":
-        mask = next((view for view in knobs.augment if isinstance(view, Mask)), None)
-        if mask is None:
-            raise RecipeError(
-                "a masked model is asked for hidden tokens, and nothing hides any",
-                where="questions.augment",
-                cure="Add augment: {kind: mask}, and views: the number of maskings of each row that are kept",
-            )
+    mask = next((view for view in knobs.augment if isinstance(view, Mask)), None)
+    if mask is not None and run.recipe.teacher.solves() == "causal":
+        raise RecipeError(
+            "a causal model is asked for the next token, and the view 'mask' hides tokens from it",
+            where="questions.augment",
+            cure="Take it out, or set the teacher's task: masked",
+        )
+    if mask is None and run.recipe.teacher.solves() == "masked":
+        raise RecipeError(
+            "a masked model is asked for hidden tokens, and nothing hides any",
+            where="questions.augment",
+            cure="Add augment: {kind: mask}, and views: the number of maskings of each row that are kept",
+        )
     path = _tokenizer_path(run)
     length = knobs.window or DEFAULT_LENGTH
     return windows(
@@ -113,20 +118,20 @@ def recorder_of(run: Run, asked: AskedLanguageModel, store: Store) -> Recorder:
     # Held-out windows of a masked model come masked; training windows are seen here in their first view.
     view = views_of(run.recipe)[0]
     train = run.seen_as(run.recipe.questions.augment)(run.splits.train, view)
-    validation = run.splits.validation
+    tried = Tried(_fidelity_path(run), {"train": train, "validation": run.splits.validation})
     while True:
         layout = Layout.of(asked.model.vocabulary, knobs.head, knobs.tail, tail_bytes)
         recorder = Recorder(asked, layout, None, with_hidden)
-        folder = store.root / recorder.fingerprint[:16]
-        if knobs.tail == "hidden":
-            if (folder / BASIS).is_file():
-                recorder.fitted = FittedBasis.load(folder / BASIS)
-            else:
-                hidden_NG = calibrate(asked, train) if hidden_NG is None else hidden_NG
-                recorder.fitted = fit_basis(hidden_NG, *asked.head(), tail_bytes=tail_bytes, seed=0)
-                recorder.fitted.save(folder / BASIS)
-        kl = float(_fidelity(run, recorder, {"train": train, "validation": validation})["validation"]["kl"])
+        basis = store.root / recorder.fingerprint[:16] / BASIS
+        if knobs.tail == "hidden" and basis.is_file():
+            recorder.fitted = FittedBasis.load(basis)
+        elif knobs.tail == "hidden" and not tried.too_far(recorder, wanted):
+            hidden_NG = calibrate(asked, train) if hidden_NG is None else hidden_NG
+            recorder.fitted = fit_basis(hidden_NG, *asked.head(), tail_bytes=tail_bytes, seed=0)
+        kl = tried.kl(recorder)
         if wanted is None or kl <= wanted.kl:
+            if recorder.fitted is not None and not basis.is_file():
+                recorder.fitted.save(basis)
             return recorder
         if tail_bytes * GROWTH > MOST_TAIL_BYTES or knobs.tail != "hidden":
             raise ModelError(
@@ -137,17 +142,66 @@ def recorder_of(run: Run, asked: AskedLanguageModel, store: Store) -> Recorder:
         tail_bytes = round(tail_bytes * GROWTH)
 
 
-def _fidelity(run: Run, recorder: Recorder, parts: dict[str, Questions]) -> dict[str, dict[str, float]]:
-    """How close to the teacher the records are on this run's own text, measured once."""
-    from stillroom.transfer_set.recording import measured
-
+def _fidelity_path(run: Run) -> Path:
+    """An arm may keep its answers in another form."""
     path = run.dir.path / FIDELITY
-    made_from = fingerprint(recorder.fingerprint, {name: part.fingerprint() for name, part in parts.items()})
-    if not path.is_file() or read_json(path)["made_from"] != made_from:
-        write_json(path, {"made_from": made_from, **{name: measured(recorder, part) for name, part in parts.items()}})
-    found: dict[str, Any] = read_json(path)
-    found.pop("made_from")
-    return found
+    return path.with_stem(f"{path.stem}.{run.arm}") if run.arm else path
+
+
+class Tried:
+    """How close to the teacher each form of record is on a run's own text; measured once, whatever comes of it.
+
+    fidelity.json: "tried", by the fingerprint of who answers and in which form, the figures of each part; "kept", the last.
+    """
+
+    def __init__(self, path: Path, parts: dict[str, Questions]) -> None:
+        self.path, self.parts = path, parts
+        self.made_from = fingerprint({name: part.fingerprint() for name, part in parts.items()})
+        found = read_json(path) if path.is_file() else {}
+        self.known: dict[str, Any] = found["tried"] if found.get("made_from") == self.made_from else {}
+
+    def too_far(self, recorder: Recorder, wanted: Fidelity | None) -> bool:
+        """Already measured, and found too far from the teacher: needs no basis."""
+        known = self.known.get(recorder.fingerprint)
+        return known is not None and wanted is not None and _kl(known) > wanted.kl
+
+    def kl(self, recorder: Recorder) -> float:
+        """Mean KL(teacher, kept) on validation text, nats a position; infinite for a sample, which leaves tokens out."""
+        from stillroom.transfer_set.recording import measured
+
+        name = recorder.fingerprint
+        if name not in self.known or read_json(self.path)["kept"] != name:
+            if name not in self.known:
+                self.known[name] = {part: measured(recorder, each) for part, each in self.parts.items()}
+            write_json(self.path, {"made_from": self.made_from, "kept": name, "tried": self.known})
+        return _kl(self.known[name])
+
+
+def _kl(figures: dict[str, Any]) -> float:
+    return float(figures["validation"].get("kl", float("inf")))
+
+
+def scored_positions(run: Run) -> int:
+    """Positions that the teacher is asked for, all views of the training windows together."""
+    from stillroom.stages.opening import views_of
+
+    if run.recipe.transfer_set.live:
+        return 0
+    train = run.splits.train
+    seen = run.seen_as(run.recipe.questions.augment)
+    parts = [seen(train, view).raw for view in views_of(run.recipe)]
+    return sum(int((raw["target"] >= 0).sum()) for raw in parts if isinstance(raw, dict))
+
+
+def kept_bytes(run: Run, positions: int) -> int:
+    """What so many positions' answers take on disk, with the basis, and the hidden layer where an objective looks at it."""
+    from stillroom.transfer_set.basis import MOST_COMPONENTS
+    from stillroom.transfer_set.sparse_logits import Layout
+
+    knobs, tokens = run.recipe.transfer_set, len(tokenizer(run))
+    layout = Layout.of(tokens, knobs.head, knobs.tail, knobs.tail_bytes)
+    basis = 2 * tokens * min(MOST_COMPONENTS, 8 * knobs.tail_bytes) if knobs.tail == "hidden" else 0
+    return positions * layout.record_bytes + basis
 
 
 def needs_hidden(run: Run) -> bool:
@@ -215,7 +269,8 @@ def _kept_facts(run: Run, asked: AskedLanguageModel, kept: Kept) -> dict[str, An
     assert kept.header.layout is not None, "a language model's answers have one"
     layout, fitted = opened(kept.folder, kept.header.layout)
     recorder = Recorder(asked, layout, fitted, with_hidden=False)
-    known = {name: part for name, part in read_json(run.dir.path / FIDELITY).items() if name != "made_from"}
+    measured_before = read_json(_fidelity_path(run))
+    known = measured_before["tried"][measured_before["kept"]]
     by_source = {**known, "test": measured(recorder, run.splits.test)}
     records = layout.record_bytes * kept.positions
     return {

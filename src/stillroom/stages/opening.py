@@ -52,6 +52,8 @@ class Run:
     show: Show
     clock: Clock
     arm: str = ""
+    main: Run | None = None
+    """Of an arm: the run it belongs to."""
 
     @cached_property
     def splits(self) -> Splits:
@@ -77,7 +79,7 @@ class Run:
         recipe = self.recipe.arm(name)
         if isinstance(recipe.teacher, Python):  # what was given from Python stands in no tree that an arm is laid over
             recipe = recipe.model_copy(update={"teacher": self.recipe.teacher})
-        arm = Run(recipe, self.dir, self.folders, self.show, self.clock, name)
+        arm = Run(recipe, self.dir, self.folders, self.show, self.clock, name, self)
         if arm.recipe.questions == self.recipe.questions:
             arm.__dict__["splits"] = self.splits
         return arm
@@ -118,7 +120,13 @@ class Run:
     @property
     def teacher_home(self) -> str:
         """Where, in the run folder, this run's trained teacher stands."""
-        return f"arms/{self.arm}/teacher" if self.arm else "teacher"
+        return f"arms/{self.arm}/teacher" if self.has_own_teacher else "teacher"
+
+    @property
+    def has_own_teacher(self) -> bool:
+        """An arm with another teacher, or other questions, has its own asked."""
+        main = None if self.main is None else self.main.recipe
+        return main is not None and (self.recipe.teacher, self.recipe.questions) != (main.teacher, main.questions)
 
 
 def load(recipe: Recipe | Mapping[str, Any] | str | Path, teacher: Any = None) -> tuple[Recipe, Path]:
@@ -179,8 +187,10 @@ def versions() -> dict[str, str]:
     """Versions of what the figures depend on."""
     import platform
     from importlib.metadata import version
+    from importlib.util import find_spec
 
-    names = ("stillroom", "torch", "numpy", "pyarrow", "scikit-learn")
+    names = ["stillroom", "torch", "numpy", "pyarrow", "scikit-learn"]
+    names += [name for name in ("transformers", "tokenizers") if find_spec(name) is not None]
     return {"python": platform.python_version(), **{name: version(name) for name in names}}
 
 
@@ -196,7 +206,17 @@ def clock_of(recipe: Recipe, path: Path) -> Clock:
 
 def check_data(run: Run) -> None:
     """Read the questions and see that teacher, controls and arms can work on them, before anything is spent."""
+    from stillroom.stages.language_checks import extra_packages
+
+    with extra_packages():
+        _check_data(run)
+
+
+def _check_data(run: Run) -> None:
+    from stillroom.stages.language_checks import check_language, check_task
+
     splits = run.splits
+    check_task(run, "")
     untaught = any(member.trains for member in run.recipe.teacher.each()) and not run.recipe.is_language
     if untaught and not splits.train.labelled_N.any():
         raise RecipeError(
@@ -215,8 +235,9 @@ def check_data(run: Run) -> None:
     for checked in [run, *run.arms.values()]:
         at = f"arms.{checked.arm}." if checked.arm else ""
         checked.device  # noqa: B018 - a device that is not there is told now
+        check_task(checked, at)
         _check_training(checked, checked.recipe.training, f"{at}training")
-        _check_model(checked, checked.recipe.student, f"{at}student.model")
+        _check_model(checked, checked.recipe.student, f"{at}student")
         if checked.splits is not splits and checked.splits.test.fingerprint() != splits.test.fingerprint():
             raise RecipeError(
                 "this arm would be tested on other rows than the student",
@@ -224,6 +245,8 @@ def check_data(run: Run) -> None:
                 cure="An arm may change the training side of the questions only",
             )
         _check_teacher(checked, checked.recipe.teacher, f"{at}teacher")
+        if checked.recipe.is_language:
+            check_language(checked, run, at)
 
 
 def _check_training(run: Run, knobs: Training, where: str) -> None:
@@ -245,14 +268,15 @@ def _check_model(run: Run, part: Student | Model, where: str) -> None:
     import torch
 
     ground = run.ground(untaught=True)
-    learned = run.inputs(part, run.splits.train.raw, ground)
     try:
+        learned = run.inputs(part, run.splits.train.raw, ground)
         with torch.device("meta"):
             network = part.network(learned, len(run.splits.classes), ground)
     except ModelError as error:
-        raise ModelError(error.what, where=where, cure=error.cure) from error
+        raise ModelError(error.what, where=_knob_of(part, error.where, where), cure=error.cure) from error
+    where = _knob_of(part, "", where)
     weights = sum(tensor.numel() for tensor in network.parameters())
-    room = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    room = memory_bytes()
     if weights * TRAINING_BYTES > room:
         raise ModelError(
             f"a network of {weights:,} weights takes {weights * TRAINING_BYTES / 2**30:,.0f} GiB while it is trained, and "
@@ -260,6 +284,19 @@ def _check_model(run: Run, part: Student | Model, where: str) -> None:
             where=where,
             cure="Choose a smaller one",
         )
+
+
+def _knob_of(part: Student | Model, told: str, where: str) -> str:
+    """Where in the recipe a complaint about a network belongs: at the knob it names, or at the architecture."""
+    if told in type(part).model_fields:
+        return f"{where}.{told}"
+    found = f"{where}.model" if isinstance(part, Student) and "model" in type(part).model_fields else where
+    return f"{found}, {told}" if "/" in told or ":" in told or Path(told).exists() else found
+
+
+def memory_bytes() -> int:
+    """What this machine has of it."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def _check_teacher(run: Run, teacher: Teacher, where: str) -> None:

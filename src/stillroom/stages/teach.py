@@ -44,8 +44,10 @@ def _narrow(asked: AskedTeacher, dtype: str) -> None:
     from stillroom.teachers.ensemble import AskedEnsemble
 
     for one in asked.members if isinstance(asked, AskedEnsemble) else [asked]:
-        if isinstance(one, Classifier):
-            one.device = one.device.for_size(one.parameters, dtype)
+        # A language model is a network with its tokenizer, inside of what is asked.
+        found = one if isinstance(one, Classifier) else getattr(one, "model", None)
+        if found is not None:
+            found.device = found.device.for_size(found.parameters, dtype)
 
 
 def _train_teacher(run: Run, member: Any, name: str, words: str) -> None:

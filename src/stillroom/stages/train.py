@@ -5,11 +5,12 @@ from __future__ import annotations
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from stillroom.kinds import AskedTeacher, Objective, parse
+from stillroom.recipe import TransferSet
 from stillroom.rows import UNLABELLED, joined
 from stillroom.rundir import fingerprint, read_json, write_json
 from stillroom.stages.ask import ask
@@ -71,10 +72,7 @@ def train(run: Run, asked: AskedTeacher, kept: Kept) -> None:
     """Train every role over all seeds. An arm with another teacher, or other questions, first has its own asked."""
     for role in roles(run):
         teacher, answers = asked, kept
-        if role.run.arm and (role.run.recipe.teacher, role.run.recipe.questions) != (
-            run.recipe.teacher,
-            run.recipe.questions,
-        ):
+        if role.run.has_own_teacher:
             teacher = teach(role.run)
             answers = ask(role.run, teacher)
         elif role.run.arm and _asks_for_more(role.run, run):
@@ -86,9 +84,16 @@ def train(run: Run, asked: AskedTeacher, kept: Kept) -> None:
 
 
 def _asks_for_more(arm: Run, run: Run) -> bool:
-    """An arm may want stored answers where the student's teacher is live, or a class prior of the teacher's."""
-    stored = run.recipe.transfer_set.live and not arm.recipe.transfer_set.live
-    return stored or arm.recipe.training.class_prior == "teacher" != run.recipe.training.class_prior
+    """An arm may want stored answers where the student's teacher is live, in another form, or a class prior of the teacher's."""
+    ours, theirs = arm.recipe.transfer_set, run.recipe.transfer_set
+    stored = not ours.live and theirs.live
+    other_form = arm.recipe.is_language and not ours.live and _form(ours) != _form(theirs)
+    return stored or other_form or arm.recipe.training.class_prior == "teacher" != run.recipe.training.class_prior
+
+
+def _form(knobs: TransferSet) -> tuple[Any, ...]:
+    """In which form a language model's answers are kept."""
+    return knobs.head, knobs.tail, knobs.tail_bytes, knobs.fidelity
 
 
 def settled(role: Role, asked: AskedTeacher, kept: Kept) -> tuple[Objective, ...]:

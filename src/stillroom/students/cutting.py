@@ -24,7 +24,7 @@ def model_and_tokenizer(knobs: Shrink, classes: int, ground: Ground) -> tuple[An
         if ground.task != "classification":
             raise ModelError(
                 "a language model with fewer tokens than its teacher cannot learn its soft targets",
-                where="student.vocabulary",
+                where="vocabulary",
                 cure="Set vocabulary: whole",
             )
         model, tokenizer, _ = vocabulary.cut(model, tokenizer, ground.texts())

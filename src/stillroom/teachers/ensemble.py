@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 from pydantic import Field, model_validator
 
-from stillroom.kinds import AnyTeacher, AskedTeacher, Teacher
+from stillroom.kinds import AnyTeacher, AskedTeacher, Task, Teacher
 from stillroom.rows import Answers, Array, Questions
 from stillroom.rundir import fingerprint
 
@@ -48,6 +48,9 @@ class Ensemble(Teacher):
         if self.weights is not None and (len(self.weights) != len(self.each()) or min(self.weights) <= 0):
             raise ValueError("weights should hold one number above 0 for each member")
         return self
+
+    def solves(self) -> Task:
+        return self.each()[0].solves()
 
     def each(self) -> list[Teacher]:
         if self.members is not None:

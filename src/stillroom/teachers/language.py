@@ -34,7 +34,7 @@ class AskedLanguageModel:
         """The last hidden layer of the scored positions [P, G], and the output layer; no gradient."""
         with evaluating(self.model.network), autocast(self.model.device):
             found: Output = self.model.network(tokens)
-        return found
+        return found._replace(head=self.head())
 
     def head(self) -> Head:
         """Its output layer, without gradient."""

@@ -92,6 +92,10 @@ def prepare(lesson: Lesson) -> tuple[Classifier, WeightedSum]:
     """The classifier with its first weights, seeded, and the loss it will be trained under."""
     assert isinstance(lesson.source, Source)
     network, device = _first_weights(lesson)
+    if isinstance(lesson.source.inputs, Texts):
+        from stillroom.models.text import name_classes
+
+        name_classes(network, lesson.classes)
     classifier = Classifier(lesson.model, network, lesson.source.inputs, list(lesson.classes), device)
     return classifier, WeightedSum(lesson.objectives, _setting(lesson, len(lesson.classes), classifier.hidden_width))
 

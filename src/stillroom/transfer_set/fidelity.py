@@ -26,18 +26,19 @@ def fidelity(hidden_PG: torch.Tensor, head: Head, kept: SparseTargets) -> dict[s
     The teacher is given by its last hidden states and its output layer. See `compare`.
     """
     return joined(
-        compare(logits_CV.log_softmax(1), part(kept, rows)) for rows, logits_CV in logit_chunks(hidden_PG, head)
+        compare(logits_CV.log_softmax(1), part(kept, rows), rows.start)
+        for rows, logits_CV in logit_chunks(hidden_PG, head)
     )
 
 
-def compare(log_p_CV: torch.Tensor, kept: SparseTargets) -> dict[str, Array]:
-    """The same for a few positions whose whole distributions [C, V] are at hand.
+def compare(log_p_CV: torch.Tensor, kept: SparseTargets, first: int = 0) -> dict[str, Array]:
+    """The same for a few positions whose whole distributions [C, V] are at hand; the first is position `first` of all.
 
     The KL is infinite where a token that the teacher may say was not kept at all, as with a sampled tail.
     """
     vocabulary = log_p_CV.shape[1]
     top_CJ, ids_CJ = largest(log_p_CV, min(RANKS, vocabulary))
-    refuse_broken(top_CJ[:, 0])
+    refuse_broken(top_CJ[:, 0], first)
     log_q_CV = dense(kept, vocabulary).to(log_p_CV.device)
     p_CV = log_p_CV.exp()
     off_CV = log_q_CV.exp() - p_CV
@@ -99,15 +100,8 @@ def part(kept: SparseTargets, rows: slice) -> SparseTargets:
     return replace(kept, **taken)
 
 
-def mean_distribution(hidden_PG: torch.Tensor, head: Head) -> torch.Tensor:
-    """The mean predicted distribution of P positions, float32 [V]."""
-    sum_V = torch.zeros(len(head.weight_VH), dtype=torch.float64, device=hidden_PG.device)
-    for _, logits_CV in logit_chunks(hidden_PG, head):
-        sum_V += torch.softmax(logits_CV, 1, out=logits_CV).sum(0)
-    return (sum_V / len(hidden_PG)).float()
-
-
 def shaped_tail(kept: SparseTargets, mean_V: torch.Tensor) -> SparseTargets:
     """The same head with its tail in the shape of a mean distribution: a format to compare with, at the bytes of a bucket."""
-    basis = Basis(mean_V.new_zeros(len(mean_V), 1), mean_V.clamp(min=torch.finfo(torch.float32).tiny).log())
+    shape_V = mean_V.float().clamp(min=torch.finfo(torch.float32).tiny).log().to(kept.entropy_P.device)
+    basis = Basis(shape_V.new_zeros(len(shape_V), 1), shape_V)
     return replace(kept, tail="hidden", components_PM=kept.entropy_P.new_zeros(len(kept.entropy_P), 1), basis=basis)

@@ -56,6 +56,16 @@ def refuse_broken(number_C: torch.Tensor, first: int = 0) -> None:
         )
 
 
+def mean_distribution(hidden_PG: torch.Tensor, head: Head) -> torch.Tensor:
+    """The mean of what P positions predict, float64 [V]. Raises NotFinite."""
+    sum_V = torch.zeros(len(head.weight_VH), dtype=torch.float64, device=hidden_PG.device)
+    for rows, logits_CV in logit_chunks(hidden_PG, head):
+        torch.softmax(logits_CV, 1, out=logits_CV)
+        refuse_broken(logits_CV[:, 0], rows.start)
+        sum_V += logits_CV.sum(0)
+    return sum_V / len(hidden_PG)
+
+
 def largest(logits_CV: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
     """The `count` largest logits of each row, largest first, and their ids: as topk, at a sixth of its time.
 

@@ -6,6 +6,7 @@ basis.safetensors. Fidelity is measured before the asking, so that too thin a re
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +87,10 @@ def calibrate(teacher: AskedLanguageModel, questions: Questions) -> Array:
 
 
 def measured(recorder: Recorder, questions: Questions, positions: int = FIDELITY_POSITIONS) -> dict[str, float]:
-    """KL(teacher, kept) in nats, total variation and bias, over positions of windows drawn at random."""
+    """KL(teacher, kept) in nats, total variation and bias, over positions of windows drawn at random.
+
+    A sample leaves tokens out, so its KL is infinite, and is not told.
+    """
     assert isinstance(questions.raw, dict), "windows are named arrays"
     windows = max(1, positions // questions.raw["ids"].shape[1])
     parts: list[dict[str, Array]] = []
@@ -96,7 +100,7 @@ def measured(recorder: Recorder, questions: Questions, positions: int = FIDELITY
         seed_P = _position_seeds(np.zeros(len(count_B), np.uint64), count_B, len(parts))
         records = encode(recorder.layout, recorder.fitted, output.hidden_BH, output.head, target_P, seed_P)
         parts.append(fidelity(output.hidden_BH, output.head, decode(recorder.layout, recorder.fitted, records)))
-    return summary(joined(parts))
+    return {name: value for name, value in summary(joined(parts)).items() if math.isfinite(value)}
 
 
 def opened(folder: Path, layout: dict[str, Any]) -> tuple[Layout, FittedBasis | None]:

@@ -3,7 +3,7 @@
 A component rounded to the nearest level makes errors that lie anywhere. What counts is the error of the logits of the
 tokens which are probable at this very position, and the one who rounds knows them; who decodes need not. So components
 are rounded one after another, each making good what those before it, and what was left out, have done to those logits:
-a third less KL from the same bytes.
+a quarter less KL from the same bytes.
 """
 
 from __future__ import annotations

@@ -151,6 +151,7 @@ def encode(
         )
     if layout.tail == "hidden":
         fitted = _fitting(layout, fitted).on(hidden_PG.device)
+    hidden_PG = hidden_PG.detach()
     forced_P1 = forced_P.to(hidden_PG.device).long()[:, None]
     parts = [np.zeros((0, layout.record_bytes), np.uint8)]
     spare_CV = None

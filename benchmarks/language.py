@@ -1,0 +1,206 @@
+"""`make bench-language`: what it costs to keep a language model's soft targets, how close they are, what they teach.
+
+    python benchmarks/language.py [--preset smoke|time|full] [--only BLOCK ...] [--again BLOCK ...] [--list] [--write]
+
+Reads wikitext2/, sst2/, tinyshakespeare/ and gsm8k/ from $STILLROOM_DATA. With $STILLROOM_LIGER, the folder of
+`pip install --no-deps --target FOLDER liger-kernel`, Liger's loss is timed too. Work is kept in runs/bench-language/PRESET/;
+each finished block is written down at once. `--again` runs a finished block once more, and its last run counts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+if __package__ in (None, ""):
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from benchmarks.language_sizes import PRESETS, NotMade, Sizes
+from benchmarks.results import RESULTS, Found, Row, Rows, Table, bars_of, fingerprint, read_bars, write
+
+BENCH = "language"
+HOME = Path(__file__).resolve().parent.parent / "runs" / "bench-language"
+DEFAULT = "full"
+TITLE = "Language models"
+PACKAGES = ("transformers", "tokenizers", "onnxruntime")
+WORDS = (
+    "Ratios of times are of blocks that take turns in one process on one thread, by the processor time of that process: the "
+    "median over the rounds of the ratio within a round, with the order statistics that hold the true median with 95 %. "
+    "Where this processor only emulates bfloat16 the default dtype is float32, and float32 is what is timed, on both sides "
+    "of a ratio. A block of timings may be run again; its last run counts, and was made at the lowest load of the machine. "
+)
+PRESET_WORDS = {
+    "smoke": "Preset smoke: everything runs, nothing is measured.",
+    "time": "Preset time: fewer kills, seeds and training steps than bars.tsv asks for; the column n says how many.",
+    "full": "",
+}
+
+
+@dataclass(frozen=True)
+class Block:
+    """A part of the bench that is run, and found again, by itself."""
+
+    words: str
+    run: str
+    """`module.function`, called with sizes, the preset's folder and the data's folder where it takes them."""
+    depends: tuple[str, ...]
+    """The sizes that its figures depend on."""
+    timed: bool = False
+    """Its figures belong to one machine."""
+    takes: tuple[str, ...] = ()
+    bars: tuple[str, ...] = ()
+    """Named where the block may have nothing to read yet, or takes hours."""
+
+
+HOURS = "it takes hours of one core, and was left out here"
+FIDELITY = ("teacher", "calibration_windows", "calibration_positions", "test_windows", "far_positions", "records")
+BLOCKS = {
+    "steps": Block("training steps in turns", "language_steps.steps", ("shape", "rounds"), True),
+    "memory": Block("memory of a step", "language_memory.memory", ("shape", "wide", "runs", "wide_runs", "memory_kinds")),
+    "gradient": Block("gradients against float64", "language_gradient.gradient", ("shape", "draws")),
+    "fidelity": Block("fidelity per byte", "language_fidelity.measure", FIDELITY, takes=("base", "data")),
+    "asking": Block(
+        "asking beside a bare forward pass", "language_asking.asking", ("teacher", "asking_windows", "asking_rounds"),
+        True, ("base", "data"),
+    ),
+    "kill": Block("killed and run again", "language_kill.kill", ("random_kills", "commit_kills"), takes=("base",)),
+    "quality": Block(
+        "what each format teaches", "language_quality.quality",
+        ("teacher", "calibration_windows", "calibration_positions", "test_windows", "quality_seeds", "quality_steps",
+         "quality_rows", "quality_arms"), takes=("base", "data"), bars=("lm-stored-quality",),
+    ),
+    "language": Block("recipes/language.yaml", "language_runs.language", ("language_overrides",), takes=("base", "data"),
+        bars=("lm-control-gain",),
+    ),
+    "distilbert": Block(
+        "recipes/distilbert_sst2.yaml", "language_runs.distilbert", ("sst2_overrides",), takes=("base", "data"),
+        bars=("distil-keeps", "distil-keeps-bound", "distil-beats-control", "distil-smaller", "distil-faster"),
+    ),
+    "tiny": Block("recipes/tiny_sst2.yaml", "language_runs.tiny", ("sst2_overrides",), takes=("base", "data"),
+        bars=("tiny-keeps",),
+    ),
+}  # fmt: skip
+
+
+def settings_of(name: str, sizes: Sizes) -> str:
+    """The fingerprint of all that a block's figures depend on."""
+    from benchmarks.machine import machine
+
+    block = BLOCKS[name]
+    parts = [str(getattr(sizes, one)) for one in block.depends]
+    return fingerprint([name, *parts, machine() if block.timed else None])
+
+
+def run(name: str, sizes: Sizes, base: Path, data: Path) -> Row:
+    """Run a block to its end."""
+    block = BLOCKS[name]
+    module, _, function = block.run.partition(".")
+    call: Callable[..., Row] = getattr(import_module(f"benchmarks.{module}"), function)
+    given = {"base": base, "data": data}
+    return call(sizes, *(given[one] for one in block.takes))
+
+
+def versions() -> dict[str, str]:
+    """The usual ones, and those that language models are made with."""
+    from benchmarks.machine import versions as usual
+
+    found = usual()
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def write_results(preset: str, rows: Rows, folder: Path) -> list[dict[str, Any]]:
+    """The two files from every finished block of a preset."""
+    from benchmarks.machine import machine
+
+    bars: dict[str, Found] = {}
+    tables: dict[str, Table] = {}
+    reasons, left = {}, []
+    for name, block in BLOCKS.items():
+        row = rows.find(name, settings_of(name, PRESETS[preset]))
+        if row is None:
+            left.append(f"{name} ({block.words})")
+            reasons |= {bar: f"not run at this preset (`--only {name}` does): {HOURS}" for bar in block.bars}
+            continue
+        bars |= row.bars
+        tables |= row.tables
+    listed = bars_of(read_bars(BENCH), bars, reasons)
+    words = WORDS + PRESET_WORDS[preset] + (f" Not finished at this preset: {', '.join(left)}." if left else "")
+    command = f"make bench-language ARGS='--preset {preset}'"
+    write(BENCH, TITLE, words.strip(), command, listed, tables, machine(), versions(), folder)
+    return listed
+
+
+def _data_folder() -> Path:
+    given = os.environ.get("STILLROOM_DATA", "")
+    if not given or not (Path(given) / "wikitext2" / "test.txt").is_file():
+        told = "it is not set" if not given else "there is no wikitext2/test.txt in it"
+        sys.exit(
+            f"error: the benchmark reads texts from the folder that $STILLROOM_DATA names, and {told}. Set STILLROOM_DATA "
+            "to a folder with wikitext2/, sst2/, tinyshakespeare/ and gsm8k/."
+        )
+    return Path(given)
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument(
+        "--preset", choices=list(PRESETS), default=DEFAULT, help=f"how much patience (default {DEFAULT})"
+    )
+    parser.add_argument("--only", nargs="+", choices=list(BLOCKS), metavar="BLOCK", help="just these")
+    parser.add_argument("--again", nargs="+", choices=list(BLOCKS), metavar="BLOCK", default=[], help="once more")
+    parser.add_argument("--list", action="store_true", help="name the blocks and stop")
+    parser.add_argument("--write", action="store_true", help="run nothing, write the results of what is finished")
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Run what is asked for and not finished yet; write results after each block."""
+    asked = _arguments()
+    if asked.list:
+        print("\n".join(f"{name:12} {block.words}" for name, block in BLOCKS.items()))
+        return
+    import torch
+
+    torch.set_num_threads(1)
+    sizes, base = PRESETS[asked.preset], HOME / asked.preset
+    folder = base / "results" if asked.preset == "smoke" else RESULTS
+    rows = Rows(folder / f"{BENCH}.rows.jsonl")
+    for name in [] if asked.write else asked.only or asked.again or BLOCKS:
+        settings = settings_of(name, sizes)
+        before = rows.find(name, settings)
+        complete = before is not None and all(found.value is not None for found in before.bars.values())
+        if complete and name not in asked.again:
+            print(f"{name}: finished before")
+            continue
+        started = time.monotonic()
+        print(f"{name}: {BLOCKS[name].words}", flush=True)
+        try:
+            row = run(name, sizes, base, _data_folder())
+        except NotMade as error:
+            row = Row({bar: Found(None, why=f"not run: {error}") for bar in BLOCKS[name].bars})
+        rows.append(name, settings, row)
+        print(f"{name}: done in {time.monotonic() - started:,.0f} s", flush=True)
+        write_results(asked.preset, rows, folder)
+    for bar in write_results(asked.preset, rows, folder):
+        state = "not run" if "value" not in bar else "met" if bar["met"] else "missed"
+        print(
+            f"{state:8}{bar['id']:26}{bar.get('value', '')!s:22}{bar['op']} {bar['target']:g}   {bar.get('why', '')[:90]}"
+        )
+
+
+if __name__ == "__main__":
+    main()

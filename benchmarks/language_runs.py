@@ -1,0 +1,194 @@
+"""What the shipped recipes end with: their scorecards, and the speed of their teachers and students in turns.
+
+A run stands in runs/bench-language/NAME (of the smoke preset in its own folder). One that has a scorecard is read as it
+is, whoever ran it; any other is run by `stillroom.distill` with the preset's overrides, and goes on after a stop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.language_fidelity import DRAWS, interval
+from benchmarks.language_sizes import TINY, NotMade, Sizes
+from benchmarks.results import Found, Row, Table, shown
+from benchmarks.timing import paired_ratio, rounds
+from stillroom.rows import Array, Questions, Raw, take_rows
+
+RECIPES = Path(__file__).resolve().parent.parent / "recipes"
+SMALLER, FASTER = 7.5, 9.0
+"""What bar tiny-keeps asks for beside accuracy."""
+CHANCE = 0.5
+TIMED_ROWS = 64
+CHUNK = 64
+Answer = Callable[[Raw], Any]
+
+
+def finished(name: str, overrides: tuple[str, ...], sizes: Sizes, base: Path) -> tuple[Path, dict[str, Any]]:
+    """The run of a shipped recipe, and its scorecard. Raises NotMade where there is neither run nor recipe."""
+    import stillroom
+    from stillroom.progress import for_terminal
+    from stillroom.recipe import Recipe
+    from stillroom.rundir import read_json
+
+    run = (base if sizes.teacher == TINY else base.parent) / name
+    if not (run / "scorecard.json").is_file():
+        file = RECIPES / f"{name}.yaml"
+        if not file.is_file():
+            raise NotMade(f"there is no recipes/{file.name} yet, and no run in {run.parent.name}/{name}")
+        stillroom.distill(Recipe.load(file, overrides), run, show=for_terminal(), folder=RECIPES)
+    return run, read_json(run / "scorecard.json")
+
+
+def language(sizes: Sizes, base: Path, data: Path) -> Row:
+    """recipes/language.yaml: how much of the gap between control and teacher the student closes."""
+    _, card = finished("language", sizes.language_overrides, sizes, base)
+    gap, n = card["gap_recovered"], _seeds(card)
+    found = Found(None, why=gap["absent"]) if "absent" in gap else Found(gap["mean"], gap.get("ci95"), n)
+    return Row({"lm-control-gain": found}, {"language": _models("recipes/language.yaml", card, "bits_per_byte")})
+
+
+def distilbert(sizes: Sizes, base: Path, data: Path) -> Row:
+    """recipes/distilbert_sst2.yaml: accuracy kept, size, speed."""
+    from stillroom.models.classifier import description
+
+    run, card = finished("distilbert_sst2", sizes.sst2_overrides, sizes, base)
+    n = _seeds(card)
+    to_teacher, to_control = (card["differences"][f"student-{other}"]["accuracy"] for other in ("teacher", "control"))
+    ends = {
+        name: [100 * end for end in one["ci95"]]
+        for name, one in (("t", to_teacher), ("c", to_control))
+        if "ci95" in one
+    }
+    missing = Found(None, why="one seed gives no interval")
+    weights = {role: int(description(run / role)["parameters"]) for role in ("teacher", "student")}
+    ratios = _speed(run, data)
+    bars = {
+        "distil-keeps": Found(100 * to_teacher["mean"], ends.get("t"), n),
+        "distil-keeps-bound": Found(ends["t"][0], ends["t"], n) if "t" in ends else missing,
+        "distil-beats-control": Found(ends["c"][0], ends["c"], n) if "c" in ends else missing,
+        "distil-smaller": Found(1 - weights["student"] / weights["teacher"], None, "1"),
+        "distil-faster": Found(*ratios[1], "9 rounds, batch 1"),
+    }
+    rows = [[f"batch {size}", shown(ratio), " to ".join(map(shown, ends))] for size, (ratio, ends) in ratios.items()]
+    speed = Table("recipes/distilbert_sst2.yaml, speed", ["", "teacher / student", "95 % interval"], rows)
+    return Row(
+        bars, {"distilbert": _models("recipes/distilbert_sst2.yaml", card, "accuracy"), "distilbert_speed": speed}
+    )
+
+
+def tiny(sizes: Sizes, base: Path, data: Path) -> Row:
+    """recipes/tiny_sst2.yaml in eight bits, as exported."""
+    from stillroom.export.runner import INT8, OnnxModel
+    from stillroom.models.classifier import Classifier
+
+    run, card = finished("tiny_sst2", sizes.sst2_overrides, sizes, base)
+    test, teacher = _test(data), Classifier.load(run / "teacher")
+    folders = [run / "student", *(run / "seeds" / str(seed) / "student" for seed in card["seeds"][1:])]
+    exported = [_exported(folder, base / "tiny-sst2" / str(place), test) for place, folder in enumerate(folders)]
+    students = [OnnxModel(folder, INT8) for folder in exported]
+    right_N = _right(teacher.log_probabilities, test)
+    right_SN = np.stack([_right(student.log_probabilities, test) for student in students])
+    keeps = (right_SN.mean() - CHANCE) / (right_N.mean() - CHANCE)
+    smaller = (run / "teacher" / "model.safetensors").stat().st_size / (exported[0] / INT8).stat().st_size
+    faster, ends = in_turns({"teacher": teacher.log_probabilities, "student": students[0].log_probabilities}, test, 1)
+    told = f"in eight bits {smaller:.1f} times smaller and {faster:.1f} times faster (batch 1)"
+    found = Found(float(keeps), _keeps_interval(right_SN, right_N), _seeds(card), told)
+    if smaller < SMALLER or faster < FASTER:
+        wanted = f"where {SMALLER:g} and {FASTER:g} are asked; it keeps {keeps:.3f} of the accuracy above chance"
+        found = Found(None, why=f"the student is {told}, {wanted}")
+    rows = [
+        ["teacher, float32", round(float(right_N.mean()), 4), 1.0, 1.0, ""],
+        [
+            "student, int8",
+            round(float(right_SN.mean()), 4),
+            round(smaller, 2),
+            round(faster, 2),
+            " to ".join(map(shown, ends)),
+        ],
+    ]
+    columns = ["", "accuracy", "times smaller", "times faster", "95 % interval"]
+    return Row({"tiny-keeps": found}, {"tiny": Table("recipes/tiny_sst2.yaml in eight bits", columns, rows)})
+
+
+def _exported(folder: Path, out: Path, test: Questions) -> Path:
+    """The student as ONNX in eight bits, checked on the test rows; made once."""
+    from stillroom.export.check import CHECK, export_checked
+
+    if not (out / CHECK).is_file():
+        out.parent.mkdir(parents=True, exist_ok=True)
+        export_checked(folder, out, test.raw, test.label_N, int8=True, seconds=2.0)
+    return out
+
+
+def _test(data: Path) -> Questions:
+    """The test sentences of SST-2."""
+    from stillroom.kinds import parse
+
+    file = "sst2/test.jsonl"
+    knobs = {"kind": "dataset", "source": {"train": file, "test": file}, "input": "sentence", "label": "label"}
+    found: Questions = parse("questions", knobs).build([data]).test
+    return found
+
+
+def _right(answer: Answer, test: Questions) -> Array:
+    """Whether the top answer is the label, [N]."""
+    order = np.arange(len(test))
+    tops = [np.asarray(answer(take_rows(test.raw, part))).argmax(1) for part in np.split(order, order[CHUNK::CHUNK])]
+    right_N: Array = np.concatenate(tops) == test.label_N
+    return right_N
+
+
+def _keeps_interval(right_SN: Array, right_N: Array) -> list[float]:
+    """Draws of seeds and test rows together."""
+    generator = np.random.default_rng(0)
+    seeds, rows = right_SN.shape
+    seed_BS = generator.multinomial(seeds, np.full(seeds, 1 / seeds), DRAWS) / seeds
+    row_BN = generator.multinomial(rows, np.full(rows, 1 / rows), DRAWS) / rows
+    student_B = ((seed_BS @ right_SN.astype(float)) * row_BN).sum(1)
+    return interval((student_B - CHANCE) / (row_BN @ right_N.astype(float) - CHANCE))
+
+
+def in_turns(answers: Mapping[str, Answer], test: Questions, size: int, count: int = 9) -> tuple[float, list[float]]:
+    """Teacher over student, in batches of `size` rows, on the same sentences."""
+    places = np.arange(min(TIMED_ROWS, len(test)))
+    batches = [take_rows(test.raw, part) for part in np.split(places, places[size::size])]
+
+    def block(answer: Answer) -> Callable[[], None]:
+        def one() -> None:
+            for batch in batches:
+                answer(batch)
+
+        return one
+
+    seconds = rounds({name: block(answer) for name, answer in answers.items()}, count)
+    return paired_ratio(seconds["teacher"], seconds["student"])
+
+
+def _speed(run: Path, data: Path) -> dict[int, tuple[float, list[float]]]:
+    from stillroom.models.classifier import Classifier
+
+    answers = {role: Classifier.load(run / role).log_probabilities for role in ("teacher", "student")}
+    test = _test(data)
+    return {size: in_turns(answers, test, size) for size in (1, 32)}
+
+
+def _seeds(card: Mapping[str, Any]) -> str:
+    count = len(card["seeds"])
+    return f"{count} seed{'s' if count > 1 else ''}, {card['rows']['train']:,} training rows"
+
+
+def _models(title: str, card: Mapping[str, Any], figure: str) -> Table:
+    """One figure of every model of a run."""
+    rows = []
+    for name, each in card["models"].items():
+        if figure not in each:
+            continue
+        one = each[figure]
+        ends = " to ".join(map(shown, one["ci95"])) if "ci95" in one else ""
+        rows.append([name, shown(one["mean"]), ends, f"{each['parameters']:,}" if "parameters" in each else ""])
+    return Table(f"{title}: {figure.replace('_', ' ')}", ["", figure.replace("_", " "), "95 % interval", "parameters"], rows,
+                 _seeds(card))  # fmt: skip

@@ -1,0 +1,189 @@
+"""The language bench in its smallest size: every block gives its figures, and goes on where it was stopped."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from benchmarks.language_sizes import PRESETS, NotMade
+from benchmarks.language_states import Teacher
+from benchmarks.results import read_bars
+
+from benchmarks import (
+    language,
+    language_asking,
+    language_fidelity,
+    language_gradient,
+    language_kill,
+    language_memory,
+    language_quality,
+    language_runs,
+    language_steps,
+)
+
+SIZES = PRESETS["smoke"]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Texts with the names of the real ones."""
+    from benchmarks.language_tiny import TEXT
+
+    folder = tmp_path_factory.mktemp("data")
+    articles = "".join(f" \n = Title {place} = \n \n {' '.join(TEXT)} \n" for place in range(8))
+    for name in ("wikitext2/valid.txt", "wikitext2/test.txt", "tinyshakespeare/input.txt"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text(articles)
+    (folder / "gsm8k").mkdir()
+    line = json.dumps({"question": TEXT[0], "answer": TEXT[1]})
+    (folder / "gsm8k" / "test.jsonl").write_text(f"{line}\n" * 10)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("runs")
+
+
+def test_every_bar_belongs_to_a_bench_and_every_block_can_be_found() -> None:
+    assert len(read_bars("language")) == 21
+    settings = {language.settings_of(name, SIZES) for name in language.BLOCKS}
+    assert len(settings) == len(language.BLOCKS)
+    assert language.settings_of("kill", SIZES) == language.settings_of("kill", replace(SIZES, draws=4))
+    assert language.settings_of("kill", SIZES) != language.settings_of("kill", replace(SIZES, random_kills=4))
+
+
+def test_steps_give_ratios_with_intervals() -> None:
+    row = language_steps.steps(SIZES)
+    asked = {"lm-stored-vs-fused-ce", "lm-stored-vs-labels", "lm-tail-vs-fused-ce", "lm-live-vs-liger"}
+    assert set(row.bars) == asked
+    assert all(row.bars[name].value for name in asked - {"lm-live-vs-liger"})
+    assert "epochs to pay back" in row.tables["payback"].columns
+
+
+def test_liger_is_left_out_with_a_reason(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv(language_steps.LIGER, str(tmp_path))
+    assert "names no folder with liger_kernel" in language_steps.liger()[2]
+    (tmp_path / "liger_kernel").mkdir()
+    (tmp_path / "liger_kernel" / "chunked_loss.py").write_text("raise ImportError('no triton')\n")
+    assert "no triton" in language_steps.liger()[2]
+
+
+def test_all_arms_of_a_step_learn_from_the_same_windows(tmp_path: Path) -> None:
+    bench = language_steps.Bench(SIZES.shape, tmp_path)
+    batch = bench.batches()(0)
+    assert batch.rows == SIZES.shape.rows * (SIZES.shape.tokens - 1)
+    for step in (bench.ce(), bench.labels(), bench.stored("sample"), bench.live()):
+        step()
+
+
+def test_memory_is_the_growth_of_a_process(tmp_path: Path) -> None:
+    assert language_memory.growth("prepare-hidden", tmp_path, SIZES.shape) == 0
+    wide = replace(SIZES.shape, vocabulary=20_000)
+    assert language_memory._child("labels", str(tmp_path / "child"), wide) > 0.004
+    assert language_memory.growth("hidden", tmp_path, SIZES.shape) >= 0
+
+
+def test_gradients_are_those_of_plain_float64() -> None:
+    found = language_gradient.gradient(SIZES).bars["lm-gradient"].value
+    assert found is not None
+    assert 0 < found < 1e-5
+
+
+def test_a_wrong_gradient_is_seen() -> None:
+    def wrong(draw: language_gradient.Draw) -> tuple[language_gradient.Loss, language_gradient.Loss]:
+        ours, reference = language_gradient.FORMS["live, forward"](draw)
+        return lambda hidden_PH, head: 1.01 * ours(hidden_PH, head), reference
+
+    assert language_gradient.errors(language_gradient.Draw(SIZES.shape, 0), wrong)[0] > 5e-3
+
+
+def test_fidelity_compares_formats_of_equal_bytes(base: Path, data: Path) -> None:
+    row = language_fidelity.measure(SIZES, base, data)
+    assert set(row.bars) == {"lm-bytes", "lm-fidelity-kl", "lm-fidelity-equal-bytes"}
+    assert row.bars["lm-fidelity-kl"].ci95 is not None
+    for start in range(0, len(row.tables["fidelity"].rows), 4):
+        sizes = [line[0] for line in row.tables["fidelity"].rows[start : start + 4]]
+        assert max(sizes) == sizes[0]
+        assert min(sizes) > sizes[0] - 4
+    drawn = (base / language_fidelity.PLOT.name).read_text()
+    assert "prefers-color-scheme:dark" in drawn
+    assert drawn.count("<polyline") >= 7
+
+
+def test_states_are_computed_once_and_go_on(base: Path, data: Path) -> None:
+    teacher = Teacher(SIZES, base, data)
+    before = np.array(teacher.test().hidden_NTG)
+    told = teacher.folder / "test.done"
+    told.write_text("0")
+    after = teacher.test()
+    assert np.array_equal(before, after.hidden_NTG)
+    hidden_PG, target_P, document_P = after.positions()
+    assert len(hidden_PG) == len(target_P) == len(document_P) == after.scored_NT.sum()
+    assert not after.scored_NT[:, : teacher.skip].any()
+
+
+def test_asking_is_beside_a_bare_forward_pass(base: Path, data: Path) -> None:
+    found = language_asking.asking(SIZES, base, data).bars["lm-asking"].value
+    assert found is not None
+    assert found > 0
+
+
+@pytest.mark.kill
+def test_killed_runs_end_byte_equal(tmp_path: Path) -> None:
+    found = language_kill.kill(SIZES, tmp_path).bars["lm-kill"]
+    assert found.value == 1
+    assert found.n.startswith("2 of ")
+
+
+def test_quality_pairs_seeds_and_keeps_finished_students(base: Path, data: Path) -> None:
+    row = language_quality.quality(SIZES, base, data)
+    found = row.bars["lm-stored-quality"]
+    assert found.ci95 is not None
+    assert found.value == found.ci95[1]
+    assert next(line[2] for line in row.tables["quality"].rows) == "+0.0000"
+    kept = next(base.glob("quality-*.json"))
+    before = kept.read_text()
+    assert language_quality.quality(SIZES, base, data).bars["lm-stored-quality"] == found
+    assert kept.read_text() == before
+
+
+def test_intervals_take_whole_documents() -> None:
+    values = {"a": np.array([1.0, 1.0, 3.0])}
+    draws = language_fidelity.over_documents(values, np.array([4, 4, 9]))["a"]
+    assert set(np.round(draws, 6)) == {1.0, round(5 / 3, 6), 3.0}
+
+
+def test_a_finished_run_is_read_and_a_missing_one_named(tmp_path: Path) -> None:
+    run = tmp_path / "language"
+    run.mkdir()
+    figure = {"mean": 1.2, "ci95": [1.1, 1.3]}
+    card = {
+        "gap_recovered": {"mean": 0.4, "ci95": [0.3, 0.5]}, "seeds": [0, 1], "rows": {"train": 100},
+        "models": {"student": {"bits_per_byte": figure, "parameters": 7}},
+    }  # fmt: skip
+    (run / "scorecard.json").write_text(json.dumps(card))
+    row = language_runs.language(SIZES, tmp_path, tmp_path)
+    assert row.bars["lm-control-gain"].value == 0.4
+    assert row.tables["language"].rows == [["student", "1.2", "1.1 to 1.3", "7"]]
+    card["gap_recovered"] = {"absent": "one seed"}
+    (run / "scorecard.json").write_text(json.dumps(card))
+    assert language_runs.language(SIZES, tmp_path, tmp_path).bars["lm-control-gain"].why == "one seed"
+    with pytest.raises(NotMade, match=r"no recipes/nobody\.yaml"):
+        language_runs.finished("nobody", (), SIZES, tmp_path)
+
+
+def test_what_an_eight_bit_student_keeps_has_an_interval_around_it() -> None:
+    roll = np.random.default_rng(0)
+    low, high = language_runs._keeps_interval(roll.random((3, 400)) < 0.85, roll.random(400) < 0.9)
+    assert low < 0.7 / 0.8 < high
+
+
+def test_references_of_gradients_are_distributions() -> None:
+    draw = language_gradient.Draw(SIZES.shape, 1)
+    mass_P = language_gradient.whole(draw.kept("hidden")).exp().sum(1)
+    assert torch.allclose(mass_P, torch.ones_like(mass_P), atol=1e-9)
