@@ -36,7 +36,7 @@ WORDS = (
     "Ratios of times are of blocks that take turns in one process on one thread, by the processor time of that process: the "
     "median over the rounds of the ratio within a round, with the order statistics that hold the true median with 95 %. "
     "Where this processor only emulates bfloat16 the default dtype is float32, and float32 is what is timed, on both sides "
-    "of a ratio. A block of timings may be run again; its last run counts, and was made at the lowest load of the machine. "
+    "of a ratio. A block of timings may be run again when the machine is quieter; its last run counts. "
 )
 PRESET_WORDS = {
     "smoke": "Preset smoke: everything runs, nothing is measured.",
@@ -62,7 +62,16 @@ class Block:
 
 
 HOURS = "it takes hours of one core, and was left out here"
-FIDELITY = ("teacher", "calibration_windows", "calibration_positions", "test_windows", "far_positions", "records")
+FIDELITY = (
+    "teacher",
+    "calibration_windows",
+    "calibration_positions",
+    "test_windows",
+    "far_positions",
+    "records",
+    "test_positions",
+    "table_positions",
+)
 BLOCKS = {
     "steps": Block("training steps in turns", "language_steps.steps", ("shape", "rounds"), True),
     "memory": Block("memory of a step", "language_memory.memory", ("shape", "wide", "runs", "wide_runs", "memory_kinds")),

@@ -47,6 +47,10 @@ class Sizes:
     far_positions: int = 2_000
     records: tuple[tuple[int, int], ...] = ((1, 6), (4, 16), (8, 32), (16, 64), (36, 96), (88, 128))
     """Head and bytes of the hidden tail, from thin to thick; 8 and 32 are the default."""
+    test_positions: int | None = None
+    """Of the default record at most so many; None: all of the test windows."""
+    table_positions: int | None = None
+    """Of all other records at most so many."""
     asking_windows: int = 16
     asking_rounds: int = 5
     random_kills: int = 100
@@ -70,7 +74,8 @@ PRESETS = {
         asking_rounds=2, random_kills=1, commit_kills=2, quality_seeds=2, quality_steps=3, quality_rows=2,
     ),
     "time": Sizes(
-        wide_runs=1, memory_kinds=("labels", "hidden", "live"), asking_windows=4, random_kills=12, commit_kills=30,
+        test_positions=5_200, table_positions=2_000, records=((1, 6), (8, 32), (16, 64), (88, 128)),
+        wide_runs=1, memory_kinds=("labels", "hidden"), asking_windows=4, random_kills=12, commit_kills=30,
         quality_seeds=2, quality_steps=60, quality_rows=1, quality_arms=4,
         language_overrides=("seeds=1", "training.epochs=1"), sst2_overrides=("seeds=2", "questions.rows=4000"),
     ),

@@ -79,8 +79,10 @@ class Bench:
     def _step(self, batches: WindowBatches, loss_of: Callable[[Batch], torch.Tensor]) -> Step:
         def step() -> None:
             self._step_number += 1
+            self.optimiser.zero_grad(
+                set_to_none=True
+            )  # before the forward pass, so that old gradients take no room then
             loss = loss_of(batches(self._step_number % self.number))
-            self.optimiser.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             self.optimiser.step()
 

@@ -24,6 +24,11 @@ from tiny_language import causal, document, write_model, write_sentences, write_
 
 SOFT = {"kind": "soft_target", "temperature": 1}
 GPT2 = {"model_type": "gpt2", "n_embd": 16, "n_layer": 1, "n_head": 2, "n_positions": 64}
+TEXT = {
+    "kind": "dataset",
+    "source": {"train": "train.txt", "validation": "valid.txt", "test": "test.txt"},
+    "window": 32,
+}
 ROWS = {"kind": "dataset", "source": "sentences.csv"}
 
 
@@ -49,15 +54,12 @@ def here(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def recipe(**sections: Any) -> dict[str, Any]:
     """The causal recipe with paths from the folder itself."""
-    source = {"train": "train.txt", "validation": "valid.txt", "test": "test.txt"}
-    questions = {"kind": "dataset", "source": source, "window": 32}
     teacher = {"kind": "transformers", "model": "llama", "task": "causal"}
-    return causal(Path(), **{"questions": questions, "teacher": teacher, **sections})
+    return causal(Path(), **{"questions": TEXT, "teacher": teacher, **sections})
 
 
 def questions(**knobs: Any) -> dict[str, Any]:
-    found: dict[str, Any] = recipe()["questions"]
-    return {"questions": {**found, **knobs}}
+    return {"questions": {**TEXT, **knobs}}
 
 
 def fresh(**config: Any) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tests.models.tiny_models import write_gguf
 from transformers import AutoModelForCausalLM, AutoModelForMaskedLM
 
 import stillroom
@@ -226,7 +228,11 @@ def test_a_low_rank_student_is_merged_into_a_plain_model(home: Path) -> None:
 
 
 def test_a_fresh_student_reads_the_teachers_tokens(home: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    model = {"kind": "transformers", "task": "causal", "config": GPT2, "tokenizer": str(home / "llama")}
+    """A tokenizer may stand in a folder alone; its own ids of a text's end take the place of the architecture's."""
+    (home / "tokens").mkdir()
+    for file in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(home / "llama" / file, home / "tokens" / file)
+    model = {"kind": "transformers", "task": "causal", "config": GPT2, "tokenizer": str(home / "tokens")}
     tree = causal(home, name="fresh", student={"kind": "fresh", "model": model}, objectives=[SOFT, {"kind": "hidden"}])
     run = stillroom.distill(tree, home / "fresh", until="train")
     student, _ = pretrained.load(run.path / "student", "causal")
@@ -234,6 +240,16 @@ def test_a_fresh_student_reads_the_teachers_tokens(home: Path, capfd: pytest.Cap
     assert student.config.vocab_size == teacher.config.vocab_size
     assert student.config.eos_token_id == tokenizer.eos_token_id
     assert "Model config" not in capfd.readouterr().err
+
+
+def test_a_teacher_in_a_gguf_file(home: Path) -> None:
+    write_gguf(home / "tiny.gguf")
+    teacher = {"kind": "transformers", "model": str(home / "tiny.gguf"), "task": "causal"}
+    run = stillroom.distill(causal(home, name="gguf", teacher=teacher), home / "gguf", until="train")
+    ids = [[10, 20, 30, 40]]
+    torch.testing.assert_close(
+        logits_of(run.path / "student", ids), logits_of_ours(run.path, ids), rtol=1e-4, atol=1e-4
+    )
 
 
 # asking

@@ -73,10 +73,10 @@ class Finished:
 
     @property
     def student(self) -> Any:
-        """The first seed's student, ready to predict."""
-        from stillroom.models.classifier import Classifier
+        """The first seed's student, ready to predict, or to write."""
+        from stillroom.models.loading import load_model
 
-        return Classifier.load(self.path / "student")
+        return load_model(self.path / "student")
 
     def _repr_html_(self) -> str:
         from stillroom.report.notebook import table

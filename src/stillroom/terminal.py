@@ -98,7 +98,7 @@ def print_export(found: dict[str, Any]) -> None:
     for key, title, form in (
         ("bytes", "bytes", "{:,.0f}"),
         ("latency_ms_p50", "ms a row", "{:.2f}"),
-    ("latency_ms_per_token", "ms a token", "{:.2f}"),
+        ("latency_ms_per_token", "ms a token", "{:.2f}"),
         ("accuracy", "accuracy", "{:.4f}"),
         ("agreement", "like PyTorch", "{:.4f}"),
         ("largest_difference", "largest difference", "{:.2g}"),

@@ -114,9 +114,7 @@ def test_nothing_is_cut_in_silence() -> None:
     longest = max(map(len, whole))
     assert tokenizers.encode(tokenizer, SENTENCES, longest) == whole
     assert tokenizers.encode(tokenizer, SENTENCES[:1], special=False)[0] == whole[0][1:-1]
-    with pytest.raises(
-        DataError, match=rf"a text of {longest} tokens.* looks at {longest - 2}: 2 too many .text \d: '"
-    ):
+    with pytest.raises(DataError, match=rf"a text of \d+ tokens.* looks at {longest - 2}: \d too many .text \d: '"):
         tokenizers.encode(tokenizer, SENTENCES, longest - 2)
 
 

@@ -195,13 +195,30 @@ def scored_positions(run: Run) -> int:
 
 def kept_bytes(run: Run, positions: int) -> int:
     """What so many positions' answers take on disk, with the basis, and the hidden layer where an objective looks at it."""
-    from stillroom.transfer_set.basis import MOST_COMPONENTS
+    from stillroom.transfer_set.basis import most_components
     from stillroom.transfer_set.sparse_logits import Layout
 
     knobs, tokens = run.recipe.transfer_set, len(tokenizer(run))
     layout = Layout.of(tokens, knobs.head, knobs.tail, knobs.tail_bytes)
-    basis = 2 * tokens * min(MOST_COMPONENTS, 8 * knobs.tail_bytes) if knobs.tail == "hidden" else 0
-    return positions * layout.record_bytes + basis
+    basis = 2 * tokens * most_components(knobs.tail_bytes) if knobs.tail == "hidden" else 0
+    hidden = 2 * _hidden_width(run) if needs_hidden(run) else 0
+    return positions * (layout.record_bytes + hidden) + basis
+
+
+def _hidden_width(run: Run) -> int:
+    """Of the teacher's last hidden layer; its architecture alone is built."""
+    import torch
+
+    from stillroom.models.transformers import Transformers
+
+    teacher, ground = run.recipe.teacher, run.ground(untaught=True)
+    design = ground.design
+    if not isinstance(design, Transformers):
+        weights = teacher.weights_at(run.dir.path, run.folders)
+        design = Transformers.model_validate({"task": teacher.solves(), "from": str(weights)})
+    with torch.device("meta"):
+        model, _ = design.model_and_tokenizer(0, ground)
+    return int(model.get_output_embeddings().weight.shape[1])
 
 
 def needs_hidden(run: Run) -> bool:

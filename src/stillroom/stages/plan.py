@@ -86,13 +86,6 @@ def _asked(run: Run) -> tuple[int, int]:
     return asked, asked * (2 * len(splits.classes) + 24) * stores
 
 
-def _scored(run: Run) -> int:
-    """Positions of a language model that are asked, all views together."""
-    from stillroom.stages.language import scored_positions
-
-    return scored_positions(run)
-
-
 def _teachers(run: Run, members: Sequence[Teacher]) -> tuple[int, float, float]:
     """How many are trained, the seconds that takes, and the seconds in which all of them answer a row."""
     known = len(run.splits.train) + len(run.splits.omitted)
