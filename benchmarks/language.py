@@ -61,7 +61,7 @@ class Block:
     """Named where the block may have nothing to read yet, or takes hours."""
 
 
-HOURS = "it takes hours of one core, and was left out here"
+HOURS = "it was left out or is not finished here, for it takes long on one core"
 FIDELITY = (
     "teacher",
     "calibration_windows",

@@ -32,7 +32,7 @@ class Transformers(Model):
     config: dict[str, Any] | None = None
     """A new network: model_type and whatever that type's configuration takes."""
     tokenizer: str | None = None
-    """A reference to a tokenizer; none: the one beside the weights."""
+    """Of a new network: a reference to its tokenizer. Weights come with their own."""
     length: int | None = Field(default=None, ge=2)
     """Most tokens a text may have; none: what the model can look at."""
 
@@ -40,6 +40,8 @@ class Transformers(Model):
     def _one_origin(self) -> Transformers:
         if (self.source is None) == (self.config is None):
             raise ValueError("wants either from: (weights) or config: (a new network)")
+        if self.source is not None and self.tokenizer is not None:
+            raise ValueError("weights come with their own tokenizer; tokenizer: is for a new network")
         if self.config is not None and (self.tokenizer is None or "model_type" not in self.config):
             raise ValueError("a new network wants config.model_type and a tokenizer")
         return self

@@ -108,13 +108,14 @@ def _ask_language(run: Run, teacher: AskedTeacher, licences: dict[str, str], wor
 
     assert isinstance(teacher, AskedLanguageModel), "kinds that solve a language task build one"
     asked = len(run.splits.train) * (0 if run.recipe.transfer_set.live else len(views_of(run.recipe)))
+    positions = scored_positions(run)
     with run.show.stage(words, asked, "windows") as done:
         started = time.monotonic()
 
         def count(rows: int) -> None:
             nonlocal started
             seconds, started = time.monotonic() - started, time.monotonic()
-            tokens = rows * scored_positions(run) // max(1, asked)
+            tokens = rows * positions // max(1, asked)
             run.dir.event("asked", calls=rows, tokens=tokens, seconds=round(seconds, 3), teacher=teacher.fingerprint)
             done(rows)
             run.clock.check()

@@ -90,10 +90,12 @@ def ask_language(run: Run, asked: AskedLanguageModel, licences: dict[str, str], 
     views = [] if recipe.transfer_set.live else views_of(recipe)
     with store.hold():
         recorder = recorder_of(run, asked, store) if views else _recorder_of_nothing(asked)
+    # What records are decoded with belongs to them: with another basis they would be read as something else.
+    basis = {} if recorder.fitted is None else {"basis": recorder.fitted.fingerprint}
     return ask_all(
         store, recorder, run.splits.train, kind=recipe.teacher.kind, licences=licences, views=views,
         seen=run.seen_as(recipe.questions.augment), progress=count, shard_rows=recorder.shard_rows,
-        layout=recorder.layout.to_json(),
+        layout=recorder.layout.to_json() | basis,
     )  # fmt: skip
 
 
@@ -121,7 +123,7 @@ def recorder_of(run: Run, asked: AskedLanguageModel, store: Store) -> Recorder:
     tried = Tried(_fidelity_path(run), {"train": train, "validation": run.splits.validation})
     while True:
         layout = Layout.of(asked.model.vocabulary, knobs.head, knobs.tail, tail_bytes)
-        recorder = Recorder(asked, layout, None, with_hidden)
+        recorder = Recorder(asked, layout, None, with_hidden, run.recipe.questions.model_dump(mode="json")["augment"])
         basis = store.root / recorder.fingerprint[:16] / BASIS
         if knobs.tail == "hidden" and basis.is_file():
             recorder.fitted = FittedBasis.load(basis)
@@ -215,7 +217,7 @@ def _hidden_width(run: Run) -> int:
     design = ground.design
     if not isinstance(design, Transformers):
         weights = teacher.weights_at(run.dir.path, run.folders)
-        design = Transformers.model_validate({"task": teacher.solves(), "from": str(weights)})
+        design = Transformers.model_validate({"task": teacher.solves(), "from": str(weights and weights.absolute())})
     with torch.device("meta"):
         model, _ = design.model_and_tokenizer(0, ground)
     return int(model.get_output_embeddings().weight.shape[1])

@@ -91,7 +91,8 @@ class Run:
         one = len(teacher.each()) == 1
         weights = place(self.dir.path / self.teacher_home, self.folders) if one else None
         design = teacher.model if isinstance(teacher, Trained) else None
-        return Ground(self.folders, teacher.solves(), weights, design, self._texts)
+        # Absolute, since it is read as a reference, and those start from the recipe's folder.
+        return Ground(self.folders, teacher.solves(), weights and weights.absolute(), design, self._texts)
 
     def seen_as(self, augment: Sequence[View]) -> Callable[[Questions, int], Questions]:
         """Shows questions as a view has them."""

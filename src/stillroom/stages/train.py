@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stillroom.kinds import AskedTeacher, Objective, parse
+from stillroom.kinds import AskedTeacher, Ground, Objective, Student, parse
 from stillroom.recipe import TransferSet
 from stillroom.rows import UNLABELLED, joined
 from stillroom.rundir import fingerprint, read_json, write_json
@@ -141,6 +141,7 @@ def train_one(
         knobs.model_dump(mode="json", exclude={"checkpoint_seconds"}), learned.fingerprint,
         recipe.questions.model_dump(mode="json", include={"augment", "views"}),
         [part.fingerprint() for part in (splits.train, splits.validation, splits.omitted)], splits.classes, seed, recipe.dtype,
+        _begun_from(recipe.student, ground), None if kept.header.layout is None or role.labels_alone else kept.header.layout,
         None if role.labels_alone else [asked.fingerprint, recipe.transfer_set.model_dump(mode="json", exclude={"store"})],
         None if prior is None else [prior.share_C.tolist(), prior.moved],
     )  # fmt: skip
@@ -150,10 +151,26 @@ def train_one(
         lesson = Lesson(
             recipe.student.architecture(), first_weights, objectives, knobs, source, splits.classes,
             splits.validation, seed, steps, role.run.device, recipe.dtype, prior,
+            compared=name.startswith("tuning/"),
         )  # fmt: skip
         with working(role.run, name, made_from, words, steps) as (work, hooks):
             history = fit(lesson, folder, work, hooks)
         role.run.dir.event("trained", name=name, seconds=round(history.seconds, 3))
+
+
+def _begun_from(student: Student, ground: Ground) -> list[Any]:
+    """What a student's first weights are read from, so that other weights at the same place are another beginning."""
+    from stillroom.models.references import resolve
+
+    source = getattr(student, "source", None)
+    if source is None:
+        return []
+    path = ground.teacher if source == "teacher" else resolve(source, ground.folders)
+    if path is None:
+        return [None if ground.design is None else ground.design.model_dump(mode="json")]
+    from stillroom.models.pretrained import fingerprint_of
+
+    return [fingerprint_of(path)]
 
 
 def _source(

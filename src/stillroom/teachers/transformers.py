@@ -71,7 +71,7 @@ class Transformers(Teacher):
                 where=f"teacher.model, {path}",
                 cure="Use a teacher and data with the same classes",
             )
-        if not numbered:
+        if sorted(names) == sorted(told):  # else they are numbered, and in the order of the classes
             text.order_classes(model, [names.index(name) for name in told])
         knobs = Architecture.model_validate({"from": self.model, "length": self.length})
         inputs = text.inputs_for(None, tokenizer, self.length, text.context_of(path))

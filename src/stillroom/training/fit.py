@@ -57,6 +57,8 @@ class Lesson:
     dtype: str = "auto"
     prior: Prior | None = None
     """Afterwards the class biases are moved until the mean prediction matches it."""
+    compared: bool = False
+    """It is trained to be compared on validation rows with others, as temperatures are tried: all of them count."""
 
 
 def steps_in(knobs: Training, rows: int) -> int:
@@ -151,7 +153,7 @@ def _validator(lesson: Lesson, classifier: Classifier) -> Callable[[torch.nn.Mod
     if not len(rows):
         return None
     if isinstance(classifier.inputs, Texts):
-        if lesson.knobs.patience is None and len(rows) > LOOKED_TEXTS:
+        if lesson.knobs.patience is None and not lesson.compared and len(rows) > LOOKED_TEXTS:
             # Nothing depends on it but a curve, and a look at all texts takes as long as a tenth of the training.
             rows = rows.take(np.linspace(0, len(rows) - 1, LOOKED_TEXTS).astype(np.int64))
         length_N = (classifier.inputs.encode(rows.raw) >= 0).sum(1)

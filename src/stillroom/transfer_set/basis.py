@@ -7,6 +7,7 @@ bits by reverse water-filling. Fitted once on a sample of the run's own question
 
 from __future__ import annotations
 
+import hashlib
 import heapq
 import json
 from dataclasses import dataclass, fields, replace
@@ -101,9 +102,18 @@ class FittedBasis:
 
     def save(self, path: Path) -> None:
         """One safetensors file, written in one step; equal bases give equal bytes."""
+        write_file(path, self._bytes())
+
+    def _bytes(self) -> bytes:
         facts = {"format": FORMAT, "bits": self.bits_M, "soft_cap": self.soft_cap}
         copies = {name: tensor.cpu().contiguous() for name, tensor in self._tensors().items()}
-        write_file(path, save(copies, {"facts": json.dumps(facts)}))
+        written: bytes = save(copies, {"facts": json.dumps(facts)})
+        return written
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """A digest of what `save` writes."""
+        return hashlib.sha256(self._bytes()).hexdigest()
 
     @classmethod
     def load(cls, path: Path) -> FittedBasis:

@@ -7,11 +7,13 @@ basis.safetensors. Fidelity is measured before the asking, so that too thin a re
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from stillroom.errors import CorruptFile
 from stillroom.questions.dice import GOLDEN, mix, seeds
 from stillroom.rows import Array, PositionAnswers, Questions
 from stillroom.rundir import fingerprint
@@ -35,11 +37,13 @@ class Recorder:
     shard_rows = 64
 
     def __init__(
-        self, teacher: AskedLanguageModel, layout: Layout, fitted: FittedBasis | None, with_hidden: bool
-    ) -> None:
+        self, teacher: AskedLanguageModel, layout: Layout, fitted: FittedBasis | None, with_hidden: bool,
+        augment: Sequence[Any] = (),
+    ) -> None:  # fmt: skip
         self.teacher, self.layout, self.fitted = teacher, layout, fitted
         self.hidden_width = teacher.hidden_width if with_hidden else None
-        self.fingerprint = fingerprint(teacher.fingerprint, layout.to_json(), self.hidden_width)
+        # The views are part of it: answers in view 1 of another masking are answers to other questions.
+        self.fingerprint = fingerprint(teacher.fingerprint, layout.to_json(), self.hidden_width, list(augment))
         self.gives = teacher.gives
 
     def answer(self, questions: Questions, view: int = 0) -> PositionAnswers:
@@ -106,4 +110,11 @@ def measured(recorder: Recorder, questions: Questions, positions: int = FIDELITY
 def opened(folder: Path, layout: dict[str, Any]) -> tuple[Layout, FittedBasis | None]:
     """What the records in a teacher's folder are decoded with."""
     path = folder / BASIS
-    return Layout.from_json(layout), FittedBasis.load(path) if path.is_file() else None
+    fitted = FittedBasis.load(path) if path.is_file() else None
+    if layout.get("basis") != (None if fitted is None else fitted.fingerprint):
+        raise CorruptFile(
+            "these answers were kept with another basis than the one beside them",
+            where=str(path),
+            cure="Put the right file back, or remove the folder to ask again",
+        )
+    return Layout.from_json(layout), fitted

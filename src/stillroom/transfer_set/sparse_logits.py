@@ -31,6 +31,8 @@ from stillroom.transfer_set.rounding import TOKENS, rounded
 
 Tail = Literal["hidden", "sample", "bucket"]
 FACT_BITS = 16
+BESIDE = ("record_bytes", "basis")
+"""What a header says beside the layout itself: the length of a record, and which basis it is decoded with."""
 FLOOR = 18.0
 """Log-probabilities of a head below minus this are kept as this: together they weigh less than 1e-7."""
 BEND = 1.5
@@ -106,7 +108,7 @@ class Layout(Knobs):
     def from_json(cls, found: Any) -> Layout:
         """What `to_json` gave. Raises CorruptFile for what this version cannot read."""
         try:
-            return cls.model_validate({name: value for name, value in dict(found).items() if name != "record_bytes"})
+            return cls.model_validate({name: value for name, value in dict(found).items() if name not in BESIDE})
         except (ValidationError, TypeError, ValueError) as error:
             raise CorruptFile(
                 "this layout of answers cannot be read by this version",
