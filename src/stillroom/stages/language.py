@@ -281,6 +281,7 @@ def sit_language(
 
 def _kept_facts(run: Run, asked: AskedLanguageModel, kept: Kept) -> dict[str, Any]:
     """What the scorecard says of the transfer set, with its fidelity on test text measured now."""
+    from stillroom.stages.opening import views_of
     from stillroom.transfer_set.recording import Recorder, measured, opened
 
     if run.recipe.transfer_set.live:
@@ -291,13 +292,16 @@ def _kept_facts(run: Run, asked: AskedLanguageModel, kept: Kept) -> dict[str, An
     measured_before = read_json(_fidelity_path(run))
     known = measured_before["tried"][measured_before["kept"]]
     by_source = {**known, "test": measured(recorder, run.splits.test)}
-    records = layout.record_bytes * kept.positions
+    # This run's own: a shared store may hold more. Beside the records stand the basis, the header, and each shard's keys.
+    windows, positions = len(run.splits.train) * len(views_of(run.recipe)), scored_positions(run)
+    record_bytes = layout.record_bytes + 2 * (kept.header.hidden_width or 0)
+    shared = kept.size_bytes - record_bytes * kept.positions
     return {
-        "rows": len(kept),
-        "positions": kept.positions,
-        "bytes": kept.size_bytes,
+        "rows": windows,
+        "positions": positions,
+        "bytes": record_bytes * positions + shared,
         "bytes_per_token": layout.record_bytes,
-        "shared_bytes": kept.size_bytes - records - 2 * kept.positions * (kept.header.hidden_width or 0),
+        "shared_bytes": shared,
         "dense_bytes_per_token": 2 * layout.vocabulary,
         "tail": layout.tail,
         "layout": layout.to_json(),

@@ -71,7 +71,24 @@ def check_language(run: Run, main: Run, at: str) -> None:
     first = _network(run, _of(recipe.teacher.each()[0], run))
     if run is not main:
         _same_tokens(_network(main, _of(main.recipe.teacher.each()[0], main)), first, f"{at}teacher", widths=True)
-    _same_tokens(first, _network(run, recipe.student), f"{at}student", widths=_needs_distributions(recipe.objectives))
+    student = _network(run, recipe.student)
+    _same_tokens(first, student, f"{at}student", widths=_needs_distributions(recipe.objectives))
+    _check_context(run, student, f"{at}student")
+
+
+def _check_context(run: Run, student: Any, where: str) -> None:
+    """A student must be able to look at a whole window; the teacher's context was looked at when they were made."""
+    from stillroom.models.language import context_of
+
+    raw = run.splits.train.raw
+    assert isinstance(raw, dict), "windows are named arrays"
+    window, context = raw["ids"].shape[1], context_of(student.model)
+    if window > context:
+        raise ModelError(
+            f"the windows have {window:,} tokens, and the student looks at {context:,} at most",
+            where=where,
+            cure=f"Set questions.window: {context} or less, or a student with more positions",
+        )
 
 
 def _check_tail(knobs: TransferSet, objectives: Sequence[Objective], at: str) -> None:

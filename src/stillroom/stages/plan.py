@@ -42,6 +42,9 @@ def plan(recipe: Recipe, folder: Path) -> dict[str, Any]:
         tries = sum(one.heat() == "auto" for one in role.objectives) * len(TEMPERATURES)
         seconds += cost.step_s * _steps(arm.training, len(splits.train)) * (recipe.seeds + tries)
         seconds += cost.row_s * (len(splits.test) + len(splits.validation)) * recipe.seeds
+        if arm.transfer_set.live and not role.labels_alone:
+            answered = min(arm.training.batch_size, len(splits.train)) * arm.training.accumulate
+            seconds += teacher_row_s * answered * _steps(arm.training, len(splits.train)) * recipe.seeds
         student_bytes += WEIGHT_BYTES * cost.parameters * (recipe.seeds + tries)
         trained += recipe.seeds + tries
     seconds += teacher_row_s * (asked + recipe.is_language * (len(splits.test) + len(splits.validation)))
