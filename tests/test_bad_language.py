@@ -410,3 +410,16 @@ def test_labels_beside_running_text(here: Path) -> None:
     source = {**write_text(here), "test": "labelled.csv"}
     told = "test is not of the same form as train: columns text and no label (labelled.csv)"
     refused(recipe(questions={"kind": "dataset", "source": source}), told, kind=DataError)
+
+
+def test_a_student_that_cannot_look_at_a_whole_window(here: Path) -> None:
+    line = refused(recipe(**fresh(n_positions=16)), "32 tokens", "looks at 16", "student", kind=ModelError)
+    assert "questions.window: 16" in line
+
+
+def test_a_basis_that_is_not_the_answers(here: Path) -> None:
+    stillroom.distill(recipe(), "run", until="ask")
+    (found,) = Path("run/transfer_set").glob("*/basis.safetensors")
+    found.unlink()
+    with pytest.raises(StillroomError, match=r"basis|another teacher"):
+        stillroom.distill(recipe(questions={**TEXT, "window": 24}), "run")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -161,3 +162,30 @@ def test_adapted_and_pretrained_students(home: Path) -> None:
     base, student = (pretrained.load(folder, "classification")[0] for folder in (home / "bert", run.path / "student"))
     name = "bert.embeddings.word_embeddings.weight"
     assert torch.equal(base.get_parameter(name), student.get_parameter(name))
+
+
+def test_a_recipe_in_a_folder_runs_from_beside_it(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its paths start at its own folder and the run's at the working directory; the student is cut from the run's teacher."""
+    tree = recipe(home, name="beside")
+    tree["teacher"]["epochs"] = tree["training"]["epochs"] = 1
+    (tmp_path / "recipes").mkdir()
+    (tmp_path / "recipes" / "beside.json").write_text(json.dumps(tree))
+    monkeypatch.chdir(tmp_path)
+    stillroom.distill("recipes/beside.json", until="train")
+    assert (tmp_path / "runs" / "beside" / "student" / "manifest.json").is_file()
+
+
+def test_other_weights_at_the_same_place_are_another_beginning(home: Path, tmp_path: Path) -> None:
+    write_model(tmp_path / "base", "bert", layers=2)
+    begun = {"kind": "shrink", "from": str(tmp_path / "base"), "layers": 1}
+    tree = recipe(home, name="begun", student=begun, training={"epochs": 1, "batch_size": 16})
+    stillroom.distill(tree, tmp_path / "run", until="train")
+    before = (tmp_path / "run" / "control" / "model.safetensors").read_bytes()
+    torch.manual_seed(5)
+    model, tokenizer = pretrained.load(tmp_path / "base", "base")
+    with torch.no_grad():
+        for weights in model.parameters():
+            weights.add_(torch.randn_like(weights) * 0.1)
+    pretrained.save(model, tokenizer, tmp_path / "base")
+    stillroom.distill(tree, tmp_path / "run", until="train")
+    assert (tmp_path / "run" / "control" / "model.safetensors").read_bytes() != before
