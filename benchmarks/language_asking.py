@@ -45,7 +45,7 @@ def asking(sizes: Sizes, base: Path, data: Path) -> Row:
         with tempfile.TemporaryDirectory(prefix="stillroom-asking-") as folder:
             ask(
                 Store(Path(folder)), recorder, questions, kind="transformers", licences={}, views=(0,),
-                seen=lambda rows, view: rows, layout=layout.to_json(), shard_rows=recorder.shard_rows,
+                seen=lambda rows, view: rows, layout=recorder.written, shard_rows=recorder.shard_rows,
             )  # fmt: skip
 
     seconds = rounds({"bare": forward, "asking": keep}, sizes.asking_rounds)

@@ -118,7 +118,7 @@ class Bench:
         recorder = self.recorder(tail)
         kept = ask(
             Store(self.folder / tail), recorder, self.questions, kind="bench", licences={}, views=(0,),
-            seen=lambda rows, view: rows, layout=recorder.layout.to_json(),
+            seen=lambda rows, view: rows, layout=recorder.written,
         )  # fmt: skip
         if recorder.fitted is not None:
             recorder.fitted.save(kept.folder / BASIS)
@@ -186,7 +186,7 @@ class Bench:
             with tempfile.TemporaryDirectory(dir=self.folder) as new:
                 ask(
                     Store(Path(new)), recorder, kept, kind="bench", licences={}, views=(0,),
-                    seen=lambda rows, view: rows, layout=recorder.layout.to_json(),
+                    seen=lambda rows, view: rows, layout=recorder.written,
                 )  # fmt: skip
 
         return one

@@ -90,12 +90,10 @@ def ask_language(run: Run, asked: AskedLanguageModel, licences: dict[str, str], 
     views = [] if recipe.transfer_set.live else views_of(recipe)
     with store.hold():
         recorder = recorder_of(run, asked, store) if views else _recorder_of_nothing(asked)
-    # What records are decoded with belongs to them: with another basis they would be read as something else.
-    basis = {} if recorder.fitted is None else {"basis": recorder.fitted.fingerprint}
     return ask_all(
         store, recorder, run.splits.train, kind=recipe.teacher.kind, licences=licences, views=views,
         seen=run.seen_as(recipe.questions.augment), progress=count, shard_rows=recorder.shard_rows,
-        layout=recorder.layout.to_json() | basis,
+        layout=recorder.written,
     )  # fmt: skip
 
 

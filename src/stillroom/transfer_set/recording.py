@@ -46,6 +46,11 @@ class Recorder:
         self.fingerprint = fingerprint(teacher.fingerprint, layout.to_json(), self.hidden_width, list(augment))
         self.gives = teacher.gives
 
+    @property
+    def written(self) -> dict[str, Any]:
+        """The layout for a header, with the basis that records are decoded with: another would read something else."""
+        return self.layout.to_json() | ({} if self.fitted is None else {"basis": self.fitted.fingerprint})
+
     def answer(self, questions: Questions, view: int = 0) -> PositionAnswers:
         """Packed records of every scored position. Raises NotFinite."""
         records, counts, hidden = [], [], []
