@@ -19,7 +19,7 @@ extras := $(subst $(space),$(comma),$(strip $(EXTRAS)))
 CHOSEN := $(if $(extras),.venv/.installed-with-$(subst $(comma),-,$(extras)),$(CORE))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo install test check docs bench bench-speed bench-hinton bench-language clean
+.PHONY: help demo install test check docs bench bench-speed bench-hinton bench-language bench-asking bench-reasoning clean
 .DELETE_ON_ERROR:
 
 help:
@@ -31,6 +31,8 @@ help:
 	@echo "make bench-speed     time an epoch and a step beside other tools"
 	@echo "make bench-hinton    the MNIST figures of Hinton, Vinyals and Dean (2015); hours, resumable"
 	@echo "make bench-language  soft targets of language models: cost, fidelity, quality; hours, resumable"
+	@echo "make bench-reasoning students of a teacher's reasoning, beside its answers, filler, unverified traces; hours, resumable"
+	@echo "make bench-asking    a teacher paid by the call: rate, processor time, kills, budgets; hours, resumable"
 	@echo "make bench           all benchmarks"
 	@echo "make clean           remove caches and build leftovers; runs/ and .venv/ stay"
 
@@ -84,7 +86,7 @@ check: $(DEV)
 docs: $(DEV)
 	@$(BIN)/python docs/regenerate.py
 
-bench: bench-speed bench-hinton bench-language
+bench: bench-speed bench-hinton bench-language bench-asking bench-reasoning
 
 bench-speed: export OMP_NUM_THREADS := 1
 bench-speed: $(DEV)
@@ -96,6 +98,14 @@ bench-hinton: $(DEV)
 bench-language: export OMP_NUM_THREADS := 1
 bench-language: $(DEV)
 	@$(BIN)/python -m benchmarks.language $(ARGS)
+
+bench-asking: export OMP_NUM_THREADS := 1
+bench-asking: $(DEV)
+	@$(BIN)/python -m benchmarks.asking $(ARGS)
+
+bench-reasoning: export OMP_NUM_THREADS := 1
+bench-reasoning: $(DEV)
+	@$(BIN)/python -m benchmarks.reasoning $(ARGS)
 
 clean:
 	@rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis src/*.egg-info

@@ -94,6 +94,10 @@ BLOCKS = {
         "recipes/distilbert_sst2.yaml", "language_runs.distilbert", ("sst2_overrides",), takes=("base", "data"),
         bars=("distil-keeps", "distil-keeps-bound", "distil-beats-control", "distil-smaller", "distil-faster"),
     ),
+    "ablations": Block(
+        "recipes/distilbert_sst2.yaml without its parts", "language_runs.ablations", ("sst2_overrides", "ablations"),
+        takes=("base",),
+    ),
     "tiny": Block("recipes/tiny_sst2.yaml", "language_runs.tiny", ("sst2_overrides",), takes=("base", "data"),
         bars=("tiny-keeps",),
     ),

@@ -104,7 +104,7 @@ def train_one(train: States, vocabulary: int, loss: Loss, seed: int, sizes: Size
         chosen, order = order[: sizes.quality_rows], order[sizes.quality_rows :]
         tokens, target_P, scored_BT = _batch(train, chosen)
         teacher_PG = torch.from_numpy(np.array(train.hidden_NTG[chosen])[scored_BT])
-        _, hidden_PH, head = network(tokens)
+        _, hidden_PH, head, _ = network(tokens)
         found = loss(hidden_PH, head, Given(chosen, scored_BT.sum(1), teacher_PG, target_P)) / len(target_P)
         optimiser.zero_grad(set_to_none=True)
         found.backward()  # type: ignore[no-untyped-call]
@@ -126,7 +126,7 @@ def held_out(network: LanguageNetwork, test: States) -> list[float]:
     with torch.inference_mode():
         for place in range(len(test.ids_NT)):
             tokens, target_P, _ = _batch(test, np.array([place]))
-            _, hidden_PH, head = network(tokens)
+            _, hidden_PH, head, _ = network(tokens)
             found.append(float(fused_cross_entropy(hidden_PH, head, target_P)))
     return found
 

@@ -6,6 +6,7 @@ is, whoever ran it; any other is run by `stillroom.distill` with the preset's ov
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -25,22 +26,39 @@ CHANCE = 0.5
 TIMED_ROWS = 64
 CHUNK = 64
 Answer = Callable[[Raw], Any]
+Sections = Callable[[list[dict[str, Any]]], dict[str, Any]]
+ABLATIONS: dict[str, tuple[str, Sections, float]] = {
+    "no_soft": ("without soft targets", lambda all_: {"objectives": without("soft_target", all_)}, -2.96),
+    "no_hidden": ("without hidden layers", lambda all_: {"objectives": without("hidden", all_)}, -1.46),
+    "random_start": ("from random weights", lambda all_: {"student": {"weights": "random"}}, -3.69),
+}
+"""Arm -> how it is called, what differs given the recipe's objectives, and what DistilBERT lost in GLUE points (Sanh and others
+2019, table 4)."""
 
 
-def finished(name: str, overrides: tuple[str, ...], sizes: Sizes, base: Path) -> tuple[Path, dict[str, Any]]:
-    """The run of a shipped recipe, and its scorecard. Raises NotMade where there is neither run nor recipe."""
+def without(kind: str, objectives: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The objectives of all other kinds."""
+    return [one for one in objectives if one["kind"] != kind]
+
+
+def finished(
+    name: str, overrides: tuple[str, ...], sizes: Sizes, base: Path, arms: Mapping[str, Any] | None = None
+) -> tuple[Path, dict[str, Any]]:
+    """The run of a shipped recipe, with these arms in it, and its scorecard. Raises NotMade where neither is there."""
     import stillroom
     from stillroom.progress import for_terminal
     from stillroom.recipe import Recipe
     from stillroom.rundir import read_json
 
     run = (base if sizes.teacher == TINY else base.parent) / name
-    if not (run / "scorecard.json").is_file():
+    card = run / "scorecard.json"
+    if not card.is_file() or not set(arms or {}) <= set(read_json(card)["models"]):
         file = RECIPES / f"{name}.yaml"
         if not file.is_file():
             raise NotMade(f"there is no recipes/{file.name} yet, and no run in {run.parent.name}/{name}")
-        stillroom.distill(Recipe.load(file, overrides), run, show=for_terminal(), folder=RECIPES)
-    return run, read_json(run / "scorecard.json")
+        further = [f"arms.{arm}={json.dumps(sections)}" for arm, sections in (arms or {}).items()]
+        stillroom.distill(Recipe.load(file, (*overrides, *further)), run, show=for_terminal(), folder=RECIPES)
+    return run, read_json(card)
 
 
 def language(sizes: Sizes, base: Path, data: Path) -> Row:
@@ -78,6 +96,31 @@ def distilbert(sizes: Sizes, base: Path, data: Path) -> Row:
     return Row(
         bars, {"distilbert": _models("recipes/distilbert_sst2.yaml", card, "accuracy"), "distilbert_speed": speed}
     )
+
+
+def ablations(sizes: Sizes, base: Path) -> Row:
+    """What each part of DistilBERT's way is worth: the same student without it, from the same kept answers."""
+    from stillroom.recipe import Recipe
+
+    if not sizes.ablations:
+        raise NotMade("this preset trains no student without a part of the recipe")
+    name = "distilbert_sst2"
+    objectives = Recipe.load(RECIPES / f"{name}.yaml").to_tree()["objectives"]
+    arms = {arm: sections(objectives) for arm, (_, sections, _) in ABLATIONS.items()}
+    _, card = finished(name, sizes.sst2_overrides, sizes, base, arms)
+    rows = [["the whole recipe", *_accuracy(card["models"]["student"]), "", "", ""]]
+    for arm, (words, _, published) in ABLATIONS.items():
+        apart = card["differences"][f"{arm}-student"]["accuracy"]
+        ends = " to ".join(shown(100 * end) for end in apart["ci95"]) if "ci95" in apart else ""
+        rows.append([words, *_accuracy(card["models"][arm]), shown(100 * apart["mean"]), ends, published])
+    columns = ["", "accuracy", "95 % interval", "points", "95 % interval", "DistilBERT, GLUE points"]
+    table = Table(f"recipes/{name}.yaml without its parts", columns, rows, _seeds(card))
+    return Row({}, {"ablations": table})
+
+
+def _accuracy(model: Mapping[str, Any]) -> list[str]:
+    one = model["accuracy"]
+    return [shown(one["mean"]), " to ".join(map(shown, one["ci95"])) if "ci95" in one else ""]
 
 
 def tiny(sizes: Sizes, base: Path, data: Path) -> Row:

@@ -64,6 +64,8 @@ class Sizes:
     language_overrides: tuple[str, ...] = ()
     sst2_overrides: tuple[str, ...] = ()
     """`section.key=value`, for the shipped recipes."""
+    ablations: bool = False
+    """recipes/distilbert_sst2.yaml is also run without its soft targets, without hidden layers, and from random weights."""
 
 
 SMALL = Shape(vocabulary=200, width=16, layers=1, teacher_width=24, teacher_layers=1, rows=2, tokens=16)
@@ -79,5 +81,5 @@ PRESETS = {
         quality_seeds=2, quality_steps=60, quality_rows=1, quality_arms=4,
         language_overrides=("seeds=1", "training.epochs=1"), sst2_overrides=("seeds=2", "questions.rows=4000"),
     ),
-    "full": Sizes(calibration_windows=1_000),
+    "full": Sizes(calibration_windows=1_000, ablations=True),
 }  # fmt: skip

@@ -92,7 +92,7 @@ class Bench:
         """Next-token loss on text, without the logits."""
 
         def loss(batch: Batch) -> torch.Tensor:
-            _, hidden_PH, head = self.student(batch.input)
+            _, hidden_PH, head, _ = self.student(batch.input)
             assert batch.label_B is not None
             return fused_cross_entropy(hidden_PH, head, batch.label_B) / len(batch.label_B)
 
@@ -155,7 +155,7 @@ class Bench:
         judge = loss_class(weight_hard_loss=0.0, weight_soft_loss=1.0, beta=0.0, compiled=compiled)
 
         def loss(batch: Batch) -> torch.Tensor:
-            _, hidden_PH, head = self.student(batch.input)
+            _, hidden_PH, head, _ = self.student(batch.input)
             assert batch.teacher is not None
             assert batch.teacher.head is not None
             teacher_PG, weight_VG = batch.teacher.hidden_BH, batch.teacher.head.weight_VH
@@ -168,7 +168,7 @@ class Bench:
         """Our live loss and Liger's on one batch: the largest relative difference, which must be rounding."""
         batch = self.batches(live=self.asked)(0)
         with torch.no_grad():
-            _, hidden_PH, head = self.student(batch.input)
+            _, hidden_PH, head, _ = self.student(batch.input)
         assert batch.teacher is not None
         assert batch.teacher.head is not None
         assert batch.teacher.hidden_BH is not None

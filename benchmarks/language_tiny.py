@@ -61,7 +61,7 @@ def folder(path: Path, steps: int = 20) -> Path:
     scored_BT[:, -1] = False
     optimiser = torch.optim.AdamW(model.network.parameters(), 1e-2)
     for _ in range(steps):
-        _, hidden_PH, head = model.network(Tokens(ids_BT, scored_BT))
+        _, hidden_PH, head, _ = model.network(Tokens(ids_BT, scored_BT))
         loss = fused_cross_entropy(hidden_PH, head, ids_BT[:, 1:].reshape(-1)) / hidden_PH.shape[0]
         optimiser.zero_grad(set_to_none=True)
         loss.backward()

@@ -81,7 +81,7 @@ class Double:
                 scored_BT = torch.zeros(1, len(ids), dtype=torch.bool)
                 scored_BT[0, -1] = True
                 with torch.inference_mode():
-                    _, hidden_PH, head = self.network(Tokens(torch.tensor([ids]), scored_BT))
+                    _, hidden_PH, head, _ = self.network(Tokens(torch.tensor([ids]), scored_BT))
                     ids.append(int((hidden_PH @ head.weight_VH.T + head.bias_V)[0, : self.tokenizer.ids].argmax()))
             found.append(Written(ids[-max_new_tokens:], self.tokenizer.decode(ids[-max_new_tokens:])))
         return found
@@ -144,7 +144,7 @@ def log_p(network: Tiny, questions: Questions, vocabulary: int) -> Array:
         count = int((ids_T >= 0).sum())
         ids_BT = torch.from_numpy(ids_T[None, :count].astype(np.int64))
         with torch.inference_mode():
-            _, hidden_PH, head = exact(Tokens(ids_BT, torch.from_numpy(target_T[None, :count] >= 0)))
+            _, hidden_PH, head, _ = exact(Tokens(ids_BT, torch.from_numpy(target_T[None, :count] >= 0)))
             logits_PV = hidden_PH @ head.weight_VH.T + head.bias_V
             if head.soft_cap is not None:
                 logits_PV = head.soft_cap * torch.tanh(logits_PV / head.soft_cap)

@@ -269,9 +269,11 @@ def with_value(place: int, **values: Any) -> list[dict[str, Any]]:
         ([{**row, "label": ""} for row in rows_of()], "there is no label (data.csv)"),
         (
             [{**row, "label": place * 0.37} for place, row in enumerate(rows_of())],
-            "a quantity, not classes (regression)",
+            "a quantity, not classes (regression) (data.csv). Name a label column with classes, or group the numbers; "
+            "regression comes later.",
         ),
         ([{**row, "label": f"id {place}"} for place, row in enumerate(rows_of())], "name rows, not classes"),
+        ([{**row, "label": 7 * place} for place, row in enumerate(rows_of())], "classes; regression comes later."),
         ([{"label": row["label"]} for row in rows_of()], "there is no column but the label"),
     ],
 )

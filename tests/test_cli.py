@@ -73,6 +73,12 @@ def test_a_starter_is_short_and_passes_check(kind: str, here: Path, finished: Pa
         model = write_model(here / "model", layers=2)
         overrides = [f"questions.source={source}", "questions.window=24", "questions.skip=4", "student.layers=1"]
         overrides.append(f"teacher.model={model}")
+    if kind == "reasoning":
+        from tests.tiny_language import write_model
+
+        rows = [json.dumps({"question": f"What is {n}+1?", "answer": str(n + 1)}) for n in range(20)]
+        (here / "problems.jsonl").write_text("\n".join(rows))
+        overrides = [f"student.from={write_model(here / 'model')}"]
     assert "nothing was spent" in done("check", here / "my.yaml", *overrides).out
     assert done("new", kind).out.replace("recipe.yaml", str(here / "my.yaml")) == (here / "my.yaml").read_text()
 

@@ -14,13 +14,16 @@ The map; imports only point down:
     __main__  cli                              the command line
     demo  exporting  finished                  the demo; what one does with finished runs
     flow                                       THE page: the whole program, one call a stage. Read it first
+    loopback/                                  a teacher on this machine, asked as one over the network
     stages/                                    what each line of flow does
     report/  export/                           a page; a student for other programs
+    cascade                                    the student where it is sure, else the teacher
     evaluation/  training/                     every figure; the loop
     objectives/  students/  transfer_set/      what is learned, by whom, from which kept answers
     questions/  teachers/  models/             what is asked, of whom; architectures
     catalogue  starters  recipe                kinds as data; recipes to start from; what a recipe holds
-    inputs  recipe_file                        rows made ready for a model; a recipe as it is written
+    reasoning_knobs                            how a teacher's reasoning is sampled, kept and taught
+    inputs  recipe_file  ledger                rows made ready for a model; a recipe as it is written; what a paid teacher costs
     column_kinds  columns  tables  budget      columns of a table, read from files; hard stops
     kinds  rows  rundir  progress  terminal    extension points; what travels; folders that survive a kill; what one sees
     knob_errors                                what is wrong with a recipe's knob, in words, with its line

@@ -1,16 +1,23 @@
-"""The hard stops of a recipe: how long a run may work, all its attempts together. Knows no stage."""
+"""The hard stops of a recipe: how long a run may work, all its attempts together, and what it may spend. Knows no stage.
+
+Money is whole nano-USD: nothing drifts, and no budget is passed by rounding.
+"""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from pathlib import Path
 
 from stillroom.errors import BudgetReached
 from stillroom.rundir import read_json, write_json
 
 WRITE_SECONDS = 10.0
+NANO = 10**9
+MILLION = 10**6
 
 
 class Clock:
@@ -50,3 +57,79 @@ class Clock:
         if time.monotonic() - self._written > WRITE_SECONDS:
             self._written = time.monotonic()
             write_json(self._file, {"seconds": self.spent_s})
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Of one request: nano-USD and tokens, whole numbers."""
+
+    nano_usd: int = 0
+    tokens_in: int = 0
+    tokens_out: int = 0
+
+    @property
+    def usd(self) -> float:
+        """In USD, for people."""
+        return self.nano_usd / NANO
+
+    @property
+    def tokens(self) -> int:
+        """Read and written together."""
+        return self.tokens_in + self.tokens_out
+
+
+@dataclass(frozen=True)
+class Rates:
+    """What tokens cost: nano-USD a million tokens read, and a million written."""
+
+    nano_usd_in: int = 0
+    nano_usd_out: int = 0
+
+    @classmethod
+    def of(cls, usd_in: float, usd_out: float, share: float = 1.0) -> Rates:
+        """From USD a million tokens, as price lists give them; `share` of it, where a slower mode is cheaper. Rounds up."""
+        return cls(*(_nano(Decimal(str(usd)) * Decimal(str(share)), ROUND_CEILING) for usd in (usd_in, usd_out)))
+
+    def cost(self, tokens_in: int, tokens_out: int) -> Cost:
+        """Of so many tokens, rounded up to a whole nano-USD."""
+        nano_usd = -(-(tokens_in * self.nano_usd_in + tokens_out * self.nano_usd_out) // MILLION)
+        return Cost(nano_usd, tokens_in, tokens_out)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The hard stops of a run that asks a paid teacher; None: no such stop."""
+
+    usd: float | None = None
+    tokens: int | None = None
+    calls: int | None = None
+
+    @property
+    def nano_usd(self) -> int | None:
+        """The limit in USD as whole nano-USD, rounded down."""
+        return None if self.usd is None else _nano(Decimal(str(self.usd)), ROUND_FLOOR)
+
+
+@dataclass(frozen=True)
+class Spent:
+    """Of a run: requests that were, or may have been, billed; the seconds that the answered ones took, added up."""
+
+    calls: int = 0
+    tokens_in: int = 0
+    tokens_out: int = 0
+    nano_usd: int = 0
+    seconds: float = 0.0
+
+    @property
+    def usd(self) -> float:
+        """In USD."""
+        return self.nano_usd / NANO
+
+    @property
+    def tokens(self) -> int:
+        """Read and written together."""
+        return self.tokens_in + self.tokens_out
+
+
+def _nano(usd: Decimal, rounding: str) -> int:
+    return int((usd * NANO).to_integral_value(rounding))

@@ -16,7 +16,7 @@ from stillroom.errors import RecipeError, did_you_mean
 from stillroom.kinds import Knobs, find, table
 from stillroom.recipe import METRICS
 
-GROUPS = ("questions", "view", "teacher", "model", "student", "objective")
+GROUPS = ("questions", "view", "teacher", "model", "student", "objective", "strategy", "verifier")
 PLAIN: dict[Any, str] = {
     bool: "true or false", int: "whole number", float: "number", str: "text", Path: "path", Any: "value"
 }  # fmt: skip
@@ -38,7 +38,7 @@ def catalogue(kind: str | None = None) -> dict[str, Any]:
     chosen = {group: {kind: kinds[kind]} for group, kinds in found.items() if kind in kinds}
     if not chosen:
         names = [name for kinds in found.values() for name in kinds]
-        raise RecipeError(f"there is no kind {kind!r}", where="command line", cure=did_you_mean(kind, [*found, *names]))
+        raise RecipeError(f"there is no kind {kind!r}", where="command line", cure=did_you_mean(kind, {*found, *names}))
     return chosen
 
 

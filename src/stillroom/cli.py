@@ -104,7 +104,7 @@ def demo(folder: Path, as_json: bool) -> None:
 
 
 @stillroom.command()
-@click.argument("kind", type=click.Choice(["ensemble", "compress", "language"]))
+@click.argument("kind", type=click.Choice(["ensemble", "compress", "language", "label", "socratic", "reasoning"]))
 @click.option("--out", type=click.Path(path_type=Path), help="Write the recipe here instead of printing it.")
 def new(kind: str, out: Path | None) -> None:
     """A starter recipe of at most 15 lines."""
@@ -124,14 +124,17 @@ def new(kind: str, out: Path | None) -> None:
 @stillroom.command()
 @RECIPE
 @OVERRIDES
+@click.option(
+    "--pilot", type=click.IntRange(3), default=None, help="Make so many calls to a paid teacher, and tell from them."
+)
 @JSON
-def check(recipe: Path, overrides: tuple[str, ...], as_json: bool) -> None:
-    """Validate a recipe, look at its data and models, print the plan. Spends nothing."""
+def check(recipe: Path, overrides: tuple[str, ...], pilot: int | None, as_json: bool) -> None:
+    """Validate a recipe, look at its data and models, print the plan. Spends nothing but a --pilot."""
     from stillroom.flow import plan
     from stillroom.recipe import Recipe
     from stillroom.rundir import paths_start
 
-    found = plan(Recipe.load(recipe, overrides), paths_start(recipe))
+    found = plan(Recipe.load(recipe, overrides), paths_start(recipe), pilot or 0)
     if as_json:
         click.echo(json.dumps(found, indent=1, ensure_ascii=False))
     else:
@@ -278,6 +281,24 @@ def export_answers(run: Path, form: str, out: Path) -> None:
 
     count = answers_for(run, form, out)
     click.echo(f"wrote {count:,} answers to {out}", err=True)
+
+
+@stillroom.command()
+@click.argument("spec", type=click.Path(path_type=Path))
+@OVERRIDES
+@click.option("--host", default="127.0.0.1", show_default=True)
+@click.option("--port", type=int, default=8011, show_default=True, help="0: any that is free.")
+def loopback(spec: Path, overrides: tuple[str, ...], host: str, port: int) -> None:
+    """A teacher on this machine that is asked like one over the network, for trying recipes; recipes/loopback has some."""
+    from stillroom.loopback.serving import folders_of, serve
+    from stillroom.loopback.spec import Spec
+    from stillroom.rundir import paths_start
+
+    loaded = Spec.load(spec, overrides)
+    key = " with the key of api_key" if loaded.api_key else " with any key, or none"
+    told = f"{loaded.model} answers at {{}}{key}; Ctrl-C ends it"
+    desk = serve(loaded, folders_of(paths_start(spec)), host, port, lambda url: click.echo(told.format(url), err=True))
+    click.echo(json.dumps(desk.bill.to_json(), indent=1))
 
 
 @stillroom.command()

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from io import StringIO
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,10 +15,14 @@ from stillroom.errors import CorruptFile, DataError, InputError, ModelError, Not
 from stillroom.evaluation.intervals import mcnemar
 from stillroom.evaluation.predictions import read_test
 from stillroom.questions.sources import read_rows
-from stillroom.rows import Questions, Raw, take_rows
+from stillroom.questions.views import view_number
+from stillroom.rows import PLAIN_VIEW, Questions, Raw, take_rows
 from stillroom.rundir import path_errors, read_json, write_file
 from stillroom.stages.ask import answers_of
-from stillroom.stages.opening import load, look_in
+from stillroom.stages.opening import load, look_in, views_of
+
+if TYPE_CHECKING:
+    from stillroom.transfer_set.store import Kept
 
 NEW_TOKENS = 32
 """What a language model writes after a prompt."""
@@ -222,7 +226,10 @@ def side_by_side(runs: Sequence[Path]) -> dict[str, Any]:
 
 
 def answers_for(run: Path, form: str, out: Path) -> int:
-    """Write a run's kept answers for another tool: key, split, label, top answer, probabilities. Returns their number."""
+    """Write a run's kept answers for another tool: key, split, view, label, top answer, probabilities.
+
+    Views are told by their numbers; 0 is the row as it is. Returns how many rows were written.
+    """
     recipe, folder = load(recipe_file(run))
     if recipe.is_language:
         raise NotYet(
@@ -235,26 +242,31 @@ def answers_for(run: Path, form: str, out: Path) -> int:
     parts = {"train": splits.train, "validation": splits.validation, "test": splits.test}
     # Chat messages are for fine-tuning and name no split, so only what may be trained on goes out.
     for name, questions in parts.items() if form != "openai" else (("train", splits.train),):
-        view = 1 if name == "train" and recipe.questions.augment else 0
-        if len(kept.missing(questions.key_N, view)):
-            continue  # a live teacher's training answers are not kept; recorded ones may cover those alone
-        share_NC = np.exp(kept.reader(questions.key_N, view).all().astype(np.float64))
-        share_NC /= share_NC.sum(1, keepdims=True)
-        for place in range(len(questions)):
-            label = int(questions.label_N[place])
-            row = {
-                "key": questions.key_N[place].tobytes().hex(),
-                "split": name,
-                "label": None if label < 0 else splits.classes[label],
-                "answer": splits.classes[int(share_NC[place].argmax())],
-            }
-            row |= {
-                f"p_{one}": float(f"{share:.6g}") for one, share in zip(splits.classes, share_NC[place], strict=True)
-            }
-            rows.append(row if form != "openai" else _chat(questions.raw, place, row))
+        for view in views_of(recipe) if name == "train" else [PLAIN_VIEW]:
+            # A live teacher's training answers are not kept; recorded ones may cover those alone.
+            if not len(kept.missing(questions.key_N, view)):
+                told = _answers_in(kept, questions, view, name, splits.classes)
+                rows += told if form != "openai" else [_chat(questions.raw, *one) for one in enumerate(told)]
     with path_errors(out):
         write_file(out, _encoded(rows, form))
     return len(rows)
+
+
+def _answers_in(kept: Kept, questions: Questions, view: int, split: str, classes: list[Any]) -> list[dict[str, Any]]:
+    """What is kept of these questions in one view, a mapping a row."""
+    share_NC = np.exp(kept.reader(questions.key_N, view).all().astype(np.float64))
+    share_NC /= share_NC.sum(1, keepdims=True)
+    rows = []
+    for key, code, share_C in zip(questions.key_N, questions.label_N.tolist(), share_NC, strict=True):
+        row = {
+            "key": key.tobytes().hex(),
+            "split": split,
+            "view": view_number(view),
+            "label": None if code < 0 else classes[code],
+            "answer": classes[int(share_C.argmax())],
+        }
+        rows.append(row | {f"p_{one}": float(f"{share:.6g}") for one, share in zip(classes, share_C, strict=True)})
+    return rows
 
 
 def _chat(raw: Raw, place: int, row: dict[str, Any]) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from stillroom.stages.evaluate import evaluate
 from stillroom.stages.opening import load, opened, table_recipe
 from stillroom.stages.plan import plan
 from stillroom.stages.report import report
+from stillroom.stages.rounds import choose_questions
 from stillroom.stages.teach import teach
 from stillroom.stages.train import train
 
@@ -49,6 +50,9 @@ def distill(
     with opened(loaded, path, folder or base, show) as at_work:
         asked = teach(at_work)  # what must be trained first is trained; now the teacher can be asked
         if last >= 1:
+            choose_questions(
+                at_work, asked
+            )  # in rounds, where the recipe says so: of all questions, those worth asking
             kept = ask(at_work, asked)  # every question once; the answers are the transfer set
         if last >= 2:
             train(at_work, asked, kept)  # student, control, hard_teacher and arms, over seeds

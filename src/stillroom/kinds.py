@@ -11,23 +11,26 @@ A kind is a frozen pydantic model whose fields are its knobs. It is given nothin
     model       inputs(raw, ground), network(inputs, classes, ground) -> a torch Module whose forward gives rows.Output
     student     the same two, with a student's first weights
     objective   build(setting)                -> a Loss, which gives a sum; only the loop divides
+    strategy    choose(pool, count, seed)     -> which of the pool's questions to ask next
+    verifier    verify(answer, gold)          -> a Verdict: accepted, rejected or unsure, and why
     view        apply(raw, keys, view)        -> the same rows, augmented
 """
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol, TypeAlias, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsAny, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, SerializeAsAny, ValidationError
 from pydantic_core import PydanticCustomError
 
 from stillroom.errors import RecipeError, did_you_mean
+from stillroom.knob_errors import Knobs as Knobs
 from stillroom.knob_errors import Located, first_error, place_of
 
 if TYPE_CHECKING:
@@ -35,7 +38,7 @@ if TYPE_CHECKING:
 
     from stillroom.inputs import Inputs
     from stillroom.models.device import Device
-    from stillroom.rows import Answers, Array, Batch, Output, Questions, Raw, Splits
+    from stillroom.rows import Answers, Array, Batch, Output, Pool, Questions, Raw, Shown, Splits, Verdict
 
 TABLE: dict[str, dict[str, str]] = {
     "questions": {
@@ -54,6 +57,7 @@ TABLE: dict[str, dict[str, str]] = {
         "ensemble": "stillroom.teachers.ensemble:Ensemble",
         "python": "stillroom.teachers.python:Python",
         "transformers": "stillroom.teachers.transformers:Transformers",
+        "openai_api": "stillroom.teachers.openai_api:OpenAIApi",
     },
     "model": {
         "mlp": "stillroom.models.mlp:Mlp",
@@ -72,29 +76,27 @@ TABLE: dict[str, dict[str, str]] = {
         "hidden": "stillroom.objectives.hidden:Hidden",
         "trace": "stillroom.objectives.trace:Trace",
     },
+    "strategy": {
+        "random": "stillroom.questions.choosing:Random",
+        "entropy": "stillroom.questions.choosing:Entropy",
+        "margin": "stillroom.questions.choosing:Margin",
+        "committee": "stillroom.questions.choosing:Committee",
+        "diverse": "stillroom.questions.choosing:Diverse",
+        "margin_diverse": "stillroom.questions.choosing:MarginDiverse",
+        "teacher_written": "stillroom.questions.teacher_written:TeacherWritten",
+        "reword": "stillroom.questions.reword:Reword",
+    },
+    "verifier": {
+        "exact": "stillroom.transfer_set.verify:Exact",
+        "numeric": "stillroom.transfer_set.verify:Numeric",
+        "math": "stillroom.transfer_set.verify_maths:Maths",
+        "majority": "stillroom.transfer_set.verify_majority:Majority",
+    },
 }
 
 
-Task: TypeAlias = Literal["classification", "causal", "masked"]
-
-
-class Knobs(BaseModel):
-    """A part of a recipe: frozen, and a knob it does not have is an error."""
-
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", protected_namespaces=(), allow_inf_nan=False, use_attribute_docstrings=True
-    )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _no_truth_as_a_number(cls, value: Any) -> Any:
-        """Python counts true as 1; a recipe that says it means something else."""
-        given = value if isinstance(value, Mapping) else {}
-        for name, field in cls.model_fields.items():
-            if isinstance(given.get(name), bool) and field.annotation in (int, float, int | None, float | None):
-                told = f"should be a number, not {str(given[name]).lower()}"
-                raise PydanticCustomError("truth", "{told}", {"told": told, "below": name})
-        return value
+NetworkTask: TypeAlias = Literal["classification", "causal", "masked"]
+Task: TypeAlias = NetworkTask | Literal["reasoning"]
 
 
 class Part(Knobs):
@@ -125,7 +127,7 @@ class QuestionSource(Part):
         tuple[AnyView, ...], BeforeValidator(lambda it: it if isinstance(it, list | tuple) else (it,))
     ] = ()
     """Augmentations of the questions, in order; teacher and student see the same augmented row."""
-    views: int = Field(default=1, ge=1)
+    views: int = Field(default=1, ge=1, le=100_000)
     """Augmented views kept of each question; epochs go round them. A live teacher sees a new view each epoch."""
 
     def build(self, folders: list[Path]) -> Splits:
@@ -139,7 +141,6 @@ class AskedTeacher(Protocol):
     @property
     def fingerprint(self) -> str:
         """A digest of what decides its answers; equal fingerprints, equal answers."""
-        ...
 
     classes: list[Any]
     hidden_width: int | None
@@ -150,7 +151,6 @@ class AskedTeacher(Protocol):
 
     def answer(self, questions: Questions, view: int = 0) -> Answers:
         """Log-probabilities [N, C] in the order of `classes`, of rows already shown as `view`; the same rows, the same."""
-        ...
 
 
 class Teacher(Part):
@@ -159,6 +159,8 @@ class Teacher(Part):
     gives: ClassVar[frozenset[str]] = frozenset({"answers", "probabilities"})
     trains: ClassVar[bool] = False
     """True where `flow` must train it before it can be built."""
+    costs: ClassVar[bool] = False
+    """True where it is paid by the call, so that its calls go through a ledger."""
     licence: str | None = None
     """Of the data or the teacher, as you know it; what is not said is printed as unknown."""
 
@@ -199,7 +201,7 @@ class Ground:
     """What a network stands on before its first weights: where references are looked for, and the run it is for."""
 
     folders: list[Path]
-    task: Task = "classification"
+    task: NetworkTask = "classification"
     teacher: Path | None = None
     """The weights of the run's teacher; None where it has none that stand in a folder."""
     design: Model | None = None
@@ -211,7 +213,7 @@ class Ground:
 class Model(Part):
     """An architecture."""
 
-    def solves(self) -> Task:
+    def solves(self) -> NetworkTask:
         """What its networks are for."""
         return "classification"
 
@@ -267,6 +269,8 @@ class Setting:
     teacher_hidden: int | None
     log_probabilities_NC: Array | None
     """The teacher's answers on the training questions, for objectives that need their mean."""
+    shown: Shown | None = None
+    """The layers beside the last whose hidden states outputs and batches hold; None where nobody asks for any."""
 
 
 class Loss(Protocol):
@@ -274,15 +278,12 @@ class Loss(Protocol):
 
     def count(self, batch: Batch) -> float:
         """The weight of the rows in this batch that the objective looks at; needs no forward pass."""
-        ...
 
     def sum(self, output: Output, batch: Batch) -> torch.Tensor:
         """The loss summed over those rows, a scalar with gradient."""
-        ...
 
     def parameters(self) -> list[torch.nn.Parameter]:
         """Weights of its own that are trained beside the student's, such as a projection."""
-        ...
 
 
 class Objective(Part):
@@ -305,6 +306,36 @@ class Objective(Part):
         return None
 
 
+class Strategy(Part):
+    """How the next questions to ask are found among those that were not asked yet; a pure function of what it is given."""
+
+    wants: ClassVar[frozenset[str]] = frozenset()
+    """What it looks at: probabilities and features of a student's, or of a committee of several."""
+
+    def choose(self, pool: Pool, count: int, seed: int) -> Array:
+        """Positions in the pool of `count` questions, int64 [count], each once; all of them where there are no more."""
+        raise NotImplementedError
+
+
+class Verifier(Part):
+    """Whether an answer is right. What could not be found out, such as after a timeout, is unsure and never rejected."""
+
+    needs_gold: ClassVar[bool] = True
+    """False where answers to one question are judged by each other."""
+
+    def verify(self, answer: str, gold: str | None) -> Verdict:
+        """Accepted, rejected or unsure, and why; `gold` is the right answer where one is known."""
+        raise NotImplementedError
+
+    def judge(self, answers: Sequence[str | None], gold: str | None) -> list[Verdict]:
+        """All answers to one question, in order; None stands for a sample that says no answer."""
+        return [self.verify(answer or "", gold) for answer in answers]
+
+    def check_gold(self, gold: str) -> Verdict:
+        """Whether a gold answer can be read and equals itself; anything but accepted is a bad gold."""
+        return self.verify(gold, gold)
+
+
 BASES: dict[str, type[Part]] = {
     "questions": QuestionSource,
     "view": View,
@@ -312,6 +343,8 @@ BASES: dict[str, type[Part]] = {
     "model": Model,
     "student": Student,
     "objective": Objective,
+    "strategy": Strategy,
+    "verifier": Verifier,
 }
 
 P = TypeVar("P", bound=Part)
@@ -357,3 +390,11 @@ AnyTeacher = Annotated[SerializeAsAny[Teacher], BeforeValidator(lambda value: pa
 AnyModel = Annotated[SerializeAsAny[Model], BeforeValidator(lambda value: parse("model", value))]
 AnyStudent = Annotated[SerializeAsAny[Student], BeforeValidator(lambda value: parse("student", value))]
 AnyObjective = Annotated[SerializeAsAny[Objective], BeforeValidator(lambda value: parse("objective", value))]
+AnyStrategy = Annotated[
+    SerializeAsAny[Strategy],
+    BeforeValidator(lambda value: parse("strategy", {"kind": value} if isinstance(value, str) else value)),
+]
+AnyVerifier = Annotated[
+    SerializeAsAny[Verifier],
+    BeforeValidator(lambda value: parse("verifier", {"kind": value} if isinstance(value, str) else value)),
+]

@@ -1,4 +1,4 @@
-"""What is wrong with a knob, in plain words, and where it stands in the recipe, with its line.
+"""What holds knobs, and what is wrong with one of them: in plain words, and where it stands in the recipe, with its line.
 
 Pydantic finds the errors; this file tells the first of them to a person. It knows no kind and no section.
 """
@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
 
 from stillroom.errors import RecipeError, StillroomError, did_you_mean
 
@@ -35,6 +36,25 @@ PLAIN = {
     "literal_error": "should be {expected}",
 }
 """Type of a pydantic error -> what to say; its limits are filled in."""
+
+
+class Knobs(BaseModel):
+    """A part of a recipe: frozen, and a knob it does not have is an error."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", protected_namespaces=(), allow_inf_nan=False, use_attribute_docstrings=True
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_truth_as_a_number(cls, value: Any) -> Any:
+        """Python counts true as 1; a recipe that says it means something else."""
+        given = value if isinstance(value, Mapping) else {}
+        for name, field in cls.model_fields.items():
+            if isinstance(given.get(name), bool) and field.annotation in (int, float, int | None, float | None):
+                told = f"should be a number, not {str(given[name]).lower()}"
+                raise PydanticCustomError("truth", "{told}", {"told": told, "below": name})
+        return value
 
 
 class Located(dict[str, Any]):

@@ -7,12 +7,19 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol
 
 LINE_SECONDS = 5.0
-Done = Callable[[int], None]
+
+
+class Done(Protocol):
+    """What a piece of work is told while it is done."""
+
+    def __call__(self, more: int, before: bool = False) -> None:
+        """So much more is done; `before`: by an earlier attempt, so it counts for how far, and not for how fast."""
+        ...
 
 
 class Show(Protocol):
@@ -28,7 +35,7 @@ class Silent:
 
     @contextmanager
     def stage(self, words: str, total: int, unit: str) -> Iterator[Done]:
-        yield lambda done: None
+        yield lambda more, before=False: None
 
 
 class Lines:
@@ -37,24 +44,29 @@ class Lines:
     @contextmanager
     def stage(self, words: str, total: int, unit: str) -> Iterator[Done]:
         opened = time.monotonic()
-        started, said, count = 0.0, 0.0, 0
+        started, said, first, count, known = 0.0, 0.0, 0, 0, 0
 
-        def done(more: int) -> None:
-            nonlocal started, said, count
+        def done(more: int, before: bool = False) -> None:
+            nonlocal started, said, first, count, known
+            if before:
+                known += more
+                return
             now = time.monotonic()
             if not count:  # the first piece includes loading and warming up, so the rate is taken from its end
-                started = said = now
+                started, said, first = now, now, more
             count += more
             if now - said >= LINE_SECONDS:
                 said = now
-                rate = (count - more) / (now - started)
-                left = max(0, total - count) / rate if rate else 0
-                sys.stderr.write(f"{words}: {count:,} of {total:,} {unit}, {rate:,.0f}/s, {left:,.0f} s left\n")
+                rate = (count - first) / (now - started)
+                left = max(0, total - known - count) / rate if rate else 0
+                at = f"{known + count:,} of {total:,} {unit}"
+                sys.stderr.write(f"{words}: {at}, {rate:,.0f}/s, {left:,.0f} s left\n")
                 sys.stderr.flush()
 
         yield done
         if count:
-            sys.stderr.write(f"{words}: {count:,} {unit} in {time.monotonic() - opened:.1f} s\n")
+            earlier = f", {known:,} already done" if known else ""
+            sys.stderr.write(f"{words}: {count:,} {unit} in {time.monotonic() - opened:.1f} s{earlier}\n")
         else:
             sys.stderr.write(f"{words}: done before\n")
 
@@ -79,12 +91,17 @@ class Bars:
     @contextmanager
     def stage(self, words: str, total: int, unit: str) -> Iterator[Done]:
         started = time.monotonic()
-        count = 0
+        count = known = 0
         with self._progress:
             task = self._progress.add_task(words, total=total, unit=unit, rate="")
 
-            def done(more: int) -> None:
-                nonlocal count
+            def done(more: int, before: bool = False) -> None:
+                nonlocal count, known
+                if before:
+                    known += more
+                    # Not `update`, which would take it for the fastest piece of work there ever was.
+                    self._progress.reset(task, completed=known + count)
+                    return
                 count += more
                 rate = count / max(1e-9, time.monotonic() - started)
                 self._progress.update(task, advance=more, rate=f"{rate:,.0f}/s")

@@ -6,21 +6,25 @@ look like is `flow.plan()`'s to find out.
 
 from __future__ import annotations
 
+from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
-from stillroom.errors import NotYet, RecipeError
+from stillroom.errors import RecipeError
 from stillroom.kinds import (
     AnyObjective,
     AnyQuestions,
+    AnyStrategy,
     AnyStudent,
     AnyTeacher,
+    AnyVerifier,
     Knobs,
     parse,
 )
 from stillroom.knob_errors import Located, first_error, place_of
+from stillroom.reasoning_knobs import Traces
 from stillroom.recipe_file import apply_override, locate, read_tree
 
 METRICS = ("accuracy", "agreement", "calibration", "speed", "size", "cost")
@@ -79,6 +83,9 @@ class TransferSet(Knobs):
     """For the tail of one position, hidden or sample."""
     fidelity: Fidelity | None = None
     """What must be kept of a language model's answers, or more is spent."""
+    verify: AnyVerifier | None = None
+    """How the answer of a teacher that reasons is checked, by its kind alone or with knobs; none: numeric where every gold
+    answer is a number, else exact."""
 
 
 class Fidelity(Knobs):
@@ -114,9 +121,69 @@ class Budget(Knobs):
     minutes: float | None = Field(default=None, gt=0)
     """Of work, all attempts of the run together."""
     usd: float | None = Field(default=None, ge=0)
-    """Of machine time at evaluation.price."""
+    """What a teacher that is paid by the call may charge; of any other, machine time at evaluation.price."""
     teacher_tokens: int | None = Field(default=None, ge=0)
     """Of teachers that count tokens; classifiers use none."""
+    calls: int | None = Field(default=None, ge=0)
+    """Of a teacher that is paid by the call."""
+
+
+class Stop(Knobs):
+    """When rounds end before the last budget."""
+
+    target: float | None = Field(default=None, gt=0, le=1)
+    """Accuracy on the audit slice that is enough."""
+    plateau: float | None = Field(default=None, ge=0)
+    """End when a round raises accuracy on the audit slice by less than this."""
+
+
+class Rounds(Knobs):
+    """Ask, train, look, ask again: which questions a teacher is asked that can only be asked."""
+
+    strategy: AnyStrategy
+    """How the next questions are found, by its kind alone or as a mapping with knobs."""
+    start: int = Field(default=32, ge=1)
+    """Questions drawn at random for the first round."""
+    budgets: tuple[Annotated[int, Field(ge=1)], ...] = Field(min_length=1)
+    """Calls in all by the end of each round, start and audit slice included; rising."""
+    audit: float = Field(default=0.1, ge=0, lt=1)
+    """Share of every budget that is spent on random questions, which are never learned from and judge the rounds."""
+    stop: Stop = Stop()
+    """When to end before the last budget."""
+    compare: tuple[AnyStrategy, ...] = ()
+    """Further strategies to draw beside it, such as random; their calls are charged too."""
+
+    @field_validator("budgets")
+    @classmethod
+    def _rising(cls, budgets: tuple[int, ...]) -> tuple[int, ...]:
+        if list(budgets) != sorted(set(budgets)):
+            raise ValueError("should rise from each round to the next")
+        return budgets
+
+
+class Cascade(Knobs):
+    """The student answers where it is sure enough, and the teacher elsewhere."""
+
+    risk: float = Field(gt=0, lt=1)
+    """Largest share of answers that may differ from the teacher's; the threshold is set for it on held-out answers."""
+
+
+class AcceptedTerms(Knobs):
+    """Who agreed to a teacher's terms, for terms that are known to forbid or to bind distillation."""
+
+    who: str = Field(min_length=1)
+    """A person or a firm."""
+    when: str = Field(pattern=r"^\d{4}-\d{2}-\d{2}$")
+    """The day, as YYYY-MM-DD."""
+    url: str = Field(min_length=1)
+    """Where the terms stand."""
+    version: str = Field(min_length=1)
+    """Of the terms, as they call it."""
+
+    @field_validator("when", "version", mode="before")
+    @classmethod
+    def _as_written(cls, value: Any) -> Any:  # YAML reads 2026-01-31 as a day, and 2025 as a number
+        return str(value) if isinstance(value, date | int) and not isinstance(value, bool) else value
 
 
 LONGEST_NAME = 200
@@ -135,6 +202,8 @@ class Recipe(Knobs):
 
     name: Annotated[str, AfterValidator(_a_name)]
     """Of the run and, by default, of its folder."""
+    notes: tuple[str, ...] = ()
+    """What a reader should know: printed by `check`, and in the report."""
     seeds: int = Field(default=5, ge=1)
     """How many students are trained: initialisation and order of rows; never the split or the labelled rows."""
     questions: AnyQuestions
@@ -149,10 +218,18 @@ class Recipe(Knobs):
     """How it is trained."""
     transfer_set: TransferSet = TransferSet()
     """How the answers are kept."""
+    traces: Traces = Traces()
+    """Of a teacher that reasons: how its reasoning is sampled, and what of it is taught."""
     evaluation: Evaluation = Evaluation()
     """What is measured."""
     budget: Budget = Budget()
     """Where to stop."""
+    rounds: Rounds | None = None
+    """Ask in rounds, each time what the student doubts most; none: every question is asked."""
+    cascade: Cascade | None = None
+    """Keep beside the student when it should leave a question to the teacher."""
+    accept_terms: AcceptedTerms | None = None
+    """That somebody agreed to the teacher's terms."""
     arms: dict[str, dict[str, Any]] = Field(default_factory=dict)
     """Further students for comparison: any section of the recipe, by name."""
     device: str = "auto"
@@ -169,8 +246,11 @@ class Recipe(Knobs):
 
     @field_validator("objectives", mode="before")
     @classmethod
-    def _default_objectives(cls, value: Any) -> Any:
+    def _default_objectives(cls, value: Any, info: ValidationInfo) -> Any:
         if isinstance(value, list | tuple) and not value:
+            teacher = info.data.get("teacher")
+            if teacher is not None and teacher.solves() == "reasoning":
+                return (parse("objective", {"kind": "trace"}),)
             return (parse("objective", {"kind": "soft_target", "temperature": 4}),)
         return value
 
@@ -178,7 +258,7 @@ class Recipe(Knobs):
     @classmethod
     def _arms(cls, arms: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
         for name, sections in arms.items():
-            if name in ("teacher", "student", "control", "hard_teacher"):
+            if name in ("teacher", "student", "control", "hard_teacher", "before"):
                 raise ValueError(f"the arm {name!r} would hide the model of that name")
             _a_name(name)
             shared = next((key for key in ("name", "seeds", "evaluation", "budget", "arms") if key in sections), None)
@@ -228,6 +308,8 @@ class Recipe(Knobs):
         `gives` is what a teacher gives that has been looked at, where that is less than its kind can give.
         """
         gives = self.teacher.gives if gives is None else gives & self.teacher.gives
+        if self.is_reasoning:
+            gives = frozenset({"text"})
         needs = frozenset[str]().union(*(objective.required() for objective in self.objectives))
         missing = sorted(needs - gives)
         if missing:
@@ -251,7 +333,8 @@ class Recipe(Knobs):
                 where="transfer_set.wrong_classes",
                 cure="Set transfer_set.live: false",
             )
-        if self.budget.usd is not None and self.evaluation.price is None:
+        paid = any(teacher.costs for teacher in self.teacher.each())
+        if self.budget.usd is not None and self.evaluation.price is None and not paid:
             raise RecipeError(
                 "a budget in USD needs a price",
                 where="budget.usd",
@@ -263,18 +346,24 @@ class Recipe(Knobs):
 
     @property
     def is_language(self) -> bool:
-        """True where the teacher is a language model."""
-        return self.teacher.solves() != "classification"
+        """True where the teacher is a language model whose probabilities are kept."""
+        return self.teacher.solves() in ("causal", "masked")
+
+    @property
+    def is_reasoning(self) -> bool:
+        """True where the teacher's own text is what is learned."""
+        return self.teacher.solves() == "reasoning"
 
     def _check_language(self) -> None:
         """What a language model cannot do, whatever the data."""
-        if self.student.architecture().solves() != self.teacher.solves() and self.student.kind == "fresh":
+        task = "causal" if self.is_reasoning else self.teacher.solves()
+        if self.student.architecture().solves() != task and self.student.kind == "fresh":
             raise RecipeError(
                 f"the student is for {self.student.architecture().solves()} and the teacher for {self.teacher.solves()}",
                 where="student.model.task",
-                cure=f"Set task: {self.teacher.solves()}",
+                cure=f"Set task: {task}",
             )
-        if not self.is_language:
+        if not self.is_language and not self.is_reasoning:
             return
         soft = [one for one in self.objectives if one.heat() is not None]
         if any(one.heat() == "auto" for one in soft):
@@ -282,13 +371,6 @@ class Recipe(Knobs):
                 "a temperature is not yet chosen by itself for language models",
                 where="objectives",
                 cure="Set temperature: 1, or 2 as DistilBERT did",
-            )
-        members = self.teacher.each()
-        if len(members) > 1:
-            raise NotYet(
-                "an ensemble of language models",
-                where="teacher",
-                cure="Use one of them; answers of several are merged by transfer_set.merging in Python",
             )
         for knob, is_set in {
             "objectives: standardise": any(getattr(one, "standardise", False) for one in soft),

@@ -54,17 +54,59 @@ class Head(NamedTuple):
     bias_V: torch.Tensor | None = None
     soft_cap: float | None = None
 
+    @property
+    def vocabulary(self) -> int:
+        """V."""
+        return len(self.weight_VH)
+
+
+Mean: TypeAlias = Literal["arithmetic", "geometric"]
+"""Of probabilities, or of log-probabilities."""
+
+
+class MixedHead(NamedTuple):
+    """The output layers of several models over one vocabulary as one: their hidden states stand side by side [.., H + H + ..].
+
+    What it says is the mean of the models' distributions, a geometric one renormalised.
+    """
+
+    heads: tuple[Head, ...]
+    share_K: tuple[float, ...]
+    """Of each model; together 1."""
+    mean: Mean
+
+    @property
+    def vocabulary(self) -> int:
+        """V."""
+        return self.heads[0].vocabulary
+
+    @property
+    def widths(self) -> list[int]:
+        """H of each model."""
+        return [head.weight_VH.shape[1] for head in self.heads]
+
 
 class Output(NamedTuple):
     """What a model's forward pass gives.
 
     A classifier: logits [B, C] and its last hidden layer [B, H]. A language model: no logits, which are never whole in
-    memory, but the last hidden layer of the P scored positions [P, H] and the output layer.
+    memory, but the last hidden layer of the P scored positions [P, H] and the output layer. An ensemble's is mixed.
     """
 
     logits_BC: torch.Tensor | None
     hidden_BH: torch.Tensor | None = None
-    head: Head | None = None
+    head: Head | MixedHead | None = None
+    layers: tuple[torch.Tensor, ...] = ()
+    """Hidden states [B, H] or [P, H] after the layers that were asked for, in their order."""
+
+
+class Shown(NamedTuple):
+    """Which layers, counted from 0, are shown beside the last hidden layer, and the width of each."""
+
+    student: tuple[int, ...]
+    student_width: int
+    teacher: tuple[int, ...]
+    teacher_width: int
 
 
 class Basis(NamedTuple):
@@ -223,11 +265,15 @@ class Splits:
     """What a reader of the report must know about how the rows were split."""
     slice_N: Array | None = None
     """The slice that each test row belongs to, [N] objects as a column gives them; None where no column does."""
+    gold: dict[bytes, str] | None = None
+    """Of problems: the right answer as text, by the question's key; a question without one is not in it."""
 
     def fingerprint(self) -> str:
-        """A digest of every split and of the classes."""
+        """A digest of every split, and of the classes or the gold answers."""
         parts = [self.train, self.validation, self.test, self.omitted]
         text = "".join(part.fingerprint() for part in parts) + repr(self.classes)
+        if self.gold is not None:
+            text += repr(sorted(self.gold.items()))
         return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -237,6 +283,39 @@ class Answers:
 
     log_probabilities_NC: Array
     hidden_NH: Array | None = None
+
+    answered_N: Array | None = None
+    """False where a teacher that can only be asked refused, or could not be read; None: all were answered."""
+
+    def given(self) -> Answers:
+        """Those that were answered, alone."""
+        if self.answered_N is None:
+            return self
+        hidden_NH = None if self.hidden_NH is None else self.hidden_NH[self.answered_N]
+        return Answers(self.log_probabilities_NC[self.answered_N], hidden_NH)
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Questions that were not asked yet, as students see them: probabilities [S, N, C] of a committee of S students, the
+    last hidden layer of its first [N, H], and that of the questions asked before [M, H]. None where nobody looks."""
+
+    count: int
+    probabilities_SNC: Array | None = None
+    features_NH: Array | None = None
+    asked_features_MH: Array | None = None
+
+
+class Verdict(NamedTuple):
+    """What a verifier says of one answer, and why."""
+
+    outcome: Literal["accepted", "rejected", "unsure"]
+    reason: str = ""
+
+    @property
+    def accepted(self) -> bool:
+        """Only such answers are learned from."""
+        return self.outcome == "accepted"
 
 
 @dataclass(frozen=True)
@@ -262,6 +341,7 @@ class Batch:
     weight_B: torch.Tensor | None = None
     log_probabilities_BC: torch.Tensor | None = None
     hidden_BH: torch.Tensor | None = None
+    """The teacher's last hidden layer and, side by side with it, the further ones that are shown (see Shown)."""
     mixed_label_B: torch.Tensor | None = None
     """Mixup: the label of the row mixed in, with share 1 - `mix`."""
     mix: float = 1.0

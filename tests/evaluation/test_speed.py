@@ -87,6 +87,16 @@ def test_a_slow_model_is_called_little_and_has_no_tail_to_report() -> None:
     assert figures["rows_per_s"]["mean"] == pytest.approx(512)
 
 
+def test_a_tail_is_measured_even_where_the_time_is_short() -> None:
+    """Twenty calls a round at least, in fewer rounds; a row that takes long has no tail rather than a long evaluation."""
+    world = World()
+    models = {"quick": world.model("quick", 2e-3, 1e-5), "slow": world.model("slow", 0.1, 1e-3)}
+    found = time_together(models, RAW, seconds=1, clock=world.clock)
+    assert found["quick"].figures()["latency_ms_p95"]["mean"] == pytest.approx(2.01)
+    assert found["slow"].figures()["latency_ms_p95"]["mean"] == pytest.approx(101)
+    assert world.now < 15
+
+
 def test_batches_hold_exactly_as_many_rows_as_they_say() -> None:
     world = World()
     raw = {"text": np.array(["a", "b", "c"], object), "number": np.arange(3)}

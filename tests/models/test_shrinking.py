@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+import stillroom
 from stillroom.errors import ModelError
 
 pytest.importorskip("transformers", reason="the tests of language models need the transformers package")
@@ -16,7 +17,8 @@ import transformers
 from tests.models.tiny_models import CAUSAL, MASKED, SENTENCES, batch, matching, tiny
 
 from stillroom.models import pretrained
-from stillroom.models.shrinking import evenly_spaced, keep_layers, layer_count
+from stillroom.models.shrinking import begun_anew, evenly_spaced, keep_layers, layer_count
+from tiny_language import write_model, write_sentences
 
 
 def test_evenly_spaced_gives_what_distilbert_keeps() -> None:
@@ -126,3 +128,42 @@ def test_what_is_no_stack_of_like_layers_is_refused() -> None:
     )
     with pytest.raises(ModelError, match="not alike"):
         keep_layers(counting, [0])
+
+
+@pytest.mark.parametrize("name", ["bert", "gpt2"])
+def test_begun_anew_is_the_same_architecture_with_weights_of_the_seed(name: str) -> None:
+    model = keep_layers(tiny(name, matching(name)), [0, 2])
+    torch.manual_seed(3)
+    first = begun_anew(model)
+    torch.manual_seed(3)
+    second = begun_anew(model)
+    assert first.config.to_dict() == model.config.to_dict()
+    assert {key: value.shape for key, value in first.state_dict().items()} == {
+        key: value.shape for key, value in model.state_dict().items()
+    }
+    matrices = [key for key, value in model.state_dict().items() if value.ndim == 2]
+    assert all(not torch.equal(first.state_dict()[key], model.state_dict()[key]) for key in matrices)
+    assert all(torch.equal(value, second.state_dict()[key]) for key, value in first.state_dict().items())
+
+
+def test_a_student_from_random_weights(tmp_path: Path) -> None:
+    write_sentences(tmp_path)
+    write_model(tmp_path / "bert", "bert", layers=2)
+    weights = {}
+    for start in ("kept", "random"):
+        tree = {
+            "name": start, "seeds": 1, "questions": {"kind": "dataset", "source": str(tmp_path / "sentences.csv")},
+            "teacher": {"kind": "trained", "model": {"kind": "transformers", "from": str(tmp_path / "bert")}, "epochs": 1},
+            "student": {"kind": "shrink", "layers": [0], "vocabulary": "cut", "weights": start},
+            "objectives": [{"kind": "hard_label"}], "training": {"epochs": 1, "learning_rate": 1e-9},
+        }  # fmt: skip
+        run = stillroom.distill(tree, tmp_path / start, until="train")
+        model, _ = pretrained.load(run.path / "student", "classification")
+        weights[start] = model.bert.encoder.layer[0].output.dense.weight
+    theirs = (
+        pretrained.load(tmp_path / "kept" / "teacher", "classification")[0].bert.encoder.layer[0].output.dense.weight
+    )
+    torch.testing.assert_close(weights["kept"], theirs, atol=1e-5, rtol=1e-4)
+    assert (weights["random"] - theirs).abs().max() > 0.1
+    told = stillroom.Recipe.load(tmp_path / "kept" / "recipe.yaml").student.model_dump(mode="json")
+    assert "weights" not in told

@@ -29,6 +29,15 @@ EXAMPLES: dict[tuple[str, str], dict[str, Any]] = {
     ("teacher", "trained"): TRAINED,
     ("teacher", "saved"): {"kind": "saved", "model": "runs/other/student"},
     ("teacher", "recorded"): {"kind": "recorded", "source": "answers.csv"},
+    ("teacher", "openai_api"): {
+        "kind": "openai_api",
+        "model": "some-model",
+        "base_url": "http://localhost:8000/v1",
+        "labels": {"yes": "the text agrees", "no": ""},
+        "examples": [{"text": "Indeed.", "label": "yes"}],
+        "price": {"input": 0.15, "output": 0.6},
+        "limits": {"requests_per_minute": 600},
+    },
     ("teacher", "ensemble"): {
         "kind": "ensemble",
         "members": [TRAINED, {"kind": "saved", "model": "a"}],
@@ -62,7 +71,10 @@ def recipe_with(group: str, part: dict[str, Any]) -> tuple[dict[str, Any], list[
         "view": ["questions", "augment", 0],
         "model": ["student", "model"],
         "objective": ["objectives", 0],
+        "strategy": ["rounds", "strategy"],
+        "verifier": ["transfer_set", "verify"],
     }.get(group, [group])
+    tree |= {"strategy": {"rounds": {"budgets": [64]}}, "verifier": {"transfer_set": {}}}.get(group, {})
     if group == "view":
         tree["questions"]["augment"] = [part]
     else:

@@ -106,8 +106,13 @@ def test_a_stopped_and_resumed_training_equals_an_unstopped_one_bit_for_bit(
     with pytest.raises(Stop):
         stopped.train()
     torch.manual_seed(999)  # a new process has another random state
-    resumed = trainer(tmp_path / "stopped", settings, 30, validate=_validation_loss)
+    told: list[tuple[str, int]] = []
+    resumed = trainer(
+        tmp_path / "stopped", settings, 30, validate=_validation_loss, resumed=lambda steps: told.append(("found", steps)),
+        stepped=lambda steps: told.append(("done", steps)),
+    )  # fmt: skip
     history = resumed.train()
+    assert told == [("found", stop_at), *[("done", 1)] * (straight.history.steps - stop_at)]
     for name, tensor in weights(straight).items():
         assert torch.equal(tensor, weights(resumed)[name]), name
     assert history.curve == straight.history.curve

@@ -87,7 +87,7 @@ def test_the_merged_layout_has_a_longer_head_and_a_sample() -> None:
     layout = merged_layout(Layout.of(49_152))
     assert (layout.head, layout.tail, layout.samples) == (16, "sample", 16)
     bucket = merged_layout(Layout.of(49_152, 8, "bucket"))
-    assert (bucket.head, bucket.samples) == (16, 1)
+    assert (bucket.head, bucket.tail, bucket.samples) == (16, "bucket", 0)
 
 
 @pytest.mark.parametrize(("count", "weights"), [(2, [1.0]), (2, [1.0, 0.0]), (2, [1.0, float("nan")]), (0, None)])

@@ -157,6 +157,46 @@ def test_a_reader_leaves_alone_what_another_process_is_writing(tmp_path: Path) -
     assert not staged.exists(), "who holds the store clears up what a killed process left"
 
 
+class Wide(Rule):
+    """One whose hidden layer makes each shard large enough to be mapped, not read."""
+
+    fingerprint, hidden_width = "wide" * 16, 40_000
+
+    def answer(self, questions: Questions, view: int = 0) -> Answers:
+        said = Rule.answer(self, questions, view)
+        assert said.hidden_NH is not None
+        return Answers(said.log_probabilities_NC, np.tile(said.hidden_NH[:, :1], (1, 40_000)))
+
+
+@pytest.mark.parametrize("teacher", [Rule(), Wide()], ids=["small files", "mapped files"])
+def test_many_shards_need_no_open_file_each(tmp_path: Path, teacher: Rule) -> None:
+    """A process may have 1,024 open at many a place, and a store thousands of shards."""
+    questions = some(60, 12)
+    kept = ask_all(tmp_path, teacher, questions, shard_rows=1)
+    before = len(os.listdir("/proc/self/fd"))
+    again = open_kept(kept.folder)
+    assert len(os.listdir("/proc/self/fd")) == before
+    assert len(again) == len(kept) == 60
+    order = np.random.default_rng().permutation(60)
+    for one in (kept, again):
+        said = one.reader(questions.key_N[order]).all()
+        np.testing.assert_allclose(said, Rule().answer(questions).log_probabilities_NC[order], rtol=1e-3, atol=1e-3)
+
+
+def test_a_store_that_grows_while_it_is_read(tmp_path: Path) -> None:
+    """Shards are sorted in when somebody looks: after each, or after many."""
+    questions, rng = some(90, 13), np.random.default_rng()
+    kept = ask_all(tmp_path, Rule(), questions.take(np.arange(10)))
+    for start in range(10, 90, 10):
+        new = questions.take(np.arange(start, start + 10))
+        kept.append(new.key_N, 0, Rule().answer(new))
+        assert len(kept) == start + 10
+        if rng.random() < 0.5:
+            assert kept.answered(questions.key_N).tolist() == [True] * (start + 10) + [False] * (80 - start)
+    expected = Rule().answer(questions).log_probabilities_NC
+    np.testing.assert_allclose(kept.reader(questions.key_N).all(), expected, rtol=1e-3, atol=1e-3)
+
+
 def test_another_teachers_folder_is_refused(tmp_path: Path) -> None:
     ask_all(tmp_path, Rule(), some(3, 8))
     other = Rule()

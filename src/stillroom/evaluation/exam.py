@@ -19,13 +19,17 @@ from stillroom.evaluation.dark_knowledge import ensemble_similarity, group_simil
 from stillroom.evaluation.scores import Said, score
 from stillroom.evaluation.speed import measure_together
 from stillroom.kinds import AskedTeacher
-from stillroom.models.classifier import WEIGHTS, Classifier, description
+from stillroom.models.classifier import Classifier, description
 from stillroom.models.device import Device
+from stillroom.models.references import weight_files
 from stillroom.recipe import Evaluation
 from stillroom.rows import Answers, Array, Questions, Raw, Splits, row_count
 from stillroom.rundir import write_json
+from stillroom.teachers.ensemble import members_of
 
 CALIBRATION = ("ece", "ece_scaled")
+BILLED = ("latency_ms_p50", "latency_ms_p95", "usd_per_million_rows")
+"""What the calls to a paid teacher tell of its speed and cost."""
 AGREEMENT = ("agreement", "kl_to_teacher", "error_agreement")
 SPEED_SECONDS = 0.5
 """Timing takes so long for each model; the teacher and one seed of each role take turns."""
@@ -41,7 +45,7 @@ class Exam:
     """Role -> the folder of each seed's model."""
     teacher: AskedTeacher
     teacher_folders: list[Path]
-    """Folders of its members, for their size; empty where it is no model of ours."""
+    """Where the weights of all its members stand, for their size; empty where one has none."""
     teacher_test: Answers | None
     """None where the teacher has no answers for the test rows."""
     teacher_validation: Answers | None
@@ -53,6 +57,8 @@ class Exam:
     independent: AskedTeacher | None = None
     transfer_set: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
+    asking: dict[str, Any] = field(default_factory=dict)
+    """Of a teacher that is paid by the call: what its calls took and cost, out of the ledger; it is not asked again."""
 
 
 def sit(exam: Exam, folder: Path) -> tuple[dict[str, Any], predicted.Predictions]:
@@ -104,6 +110,8 @@ def sit(exam: Exam, folder: Path) -> tuple[dict[str, Any], predicted.Predictions
         "transfer_set": exam.transfer_set,
         "versions": exam.versions,
     }
+    if exam.asking:
+        scorecard["asking"] = exam.asking
     if splits.slice_N is not None:
         scorecard["slices"] = _slices(found, exam, splits.slice_N)
     if exam.unseen:
@@ -168,11 +176,15 @@ def _add_independent(models: dict[str, dict[str, Any]], found: predicted.Predict
 
 
 def _add_sizes(models: dict[str, dict[str, Any]], exam: Exam) -> None:
+    """Of each role's first seed, and of the teacher's members together, as far as their weights stand somewhere."""
+    counted = {name: int(description(folders[0])["parameters"]) for name, folders in exam.models.items()}
+    members = [member for member in members_of(exam.teacher) if isinstance(member, Classifier)]
+    counted["teacher"] = sum(member.parameters for member in members)
     for name, folders in [*exam.models.items(), ("teacher", exam.teacher_folders)]:
         if name in models and folders:
-            counted = folders if name == "teacher" else folders[:1]
-            models[name]["parameters"] = sum(int(description(folder)["parameters"]) for folder in counted)
-            models[name]["size_bytes"] = sum((folder / WEIGHTS).stat().st_size for folder in counted)
+            files = [path for folder in folders[: None if name == "teacher" else 1] for path in weight_files(folder)]
+            models[name]["parameters"] = counted[name]
+            models[name]["size_bytes"] = sum(path.stat().st_size for path in files)
 
 
 def answers_raw(teacher: AskedTeacher) -> Callable[[Raw], Any]:
@@ -189,7 +201,9 @@ def answers_raw(teacher: AskedTeacher) -> Callable[[Raw], Any]:
 def _add_speed(models: dict[str, dict[str, Any]], exam: Exam) -> None:
     """Speed of the teacher and of each role's first seed, in turns; a recorded teacher has none."""
     timed: dict[str, Callable[[Raw], Any]] = {}
-    if "teacher" in models and not exam.teacher.by_key:
+    if "teacher" in models and exam.asking:
+        models["teacher"] |= {name: _once(exam.asking[name]) for name in BILLED if name in exam.asking}
+    elif "teacher" in models and not exam.teacher.by_key:
         timed["teacher"] = answers_raw(exam.teacher)
     for name, folders in exam.models.items():
         timed[name] = Classifier.load(folders[0], exam.device).log_probabilities
@@ -199,6 +213,11 @@ def _add_speed(models: dict[str, dict[str, Any]], exam: Exam) -> None:
             models[name]["usd_per_million_rows"] = usd_per_million_rows(
                 figures["rows_per_s"], exam.knobs.price.usd_per_hour
             )
+
+
+def _once(value: float) -> dict[str, Any]:
+    """A figure that was measured once."""
+    return {"mean": value, "per_seed": [value]}
 
 
 def _cost(models: dict[str, dict[str, Any]], exam: Exam) -> dict[str, Any]:

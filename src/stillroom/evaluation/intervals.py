@@ -84,6 +84,18 @@ def _over_seeds(values: list[dict[str, Array]], draws: int, seed: int) -> dict[s
     return mean
 
 
+def row_means(values: Mapping[str, Array], *, draws: int = 10_000, seed: int = 0) -> dict[str, Array]:
+    """The mean over rows and seeds in each draw [draws], of figures that are a mean over rows: name -> values [S, N]."""
+    found: dict[str, list[dict[str, Array]]] = {}
+    for name, value_SN in values.items():
+        per_seed = [{name: np.empty(draws)} for _ in value_SN]
+        for start, weight_BN in _row_weights(value_SN.shape[1], draws, seed):
+            for place, mean_B in enumerate((weight_BN @ value_SN.T.astype(np.float32) / value_SN.shape[1]).T):
+                per_seed[place][name][start : start + len(weight_BN)] = mean_B
+        found[name] = per_seed
+    return {name: _over_seeds(per_seed, draws, seed)[name] for name, per_seed in found.items()}
+
+
 def interval(value_B: Array) -> list[float] | None:
     """The 2.5th and 97.5th percentile of the draws that are defined; None where none is."""
     defined_B = value_B[np.isfinite(value_B)]

@@ -169,7 +169,7 @@ def samples(speakers: Mapping[str, Speaker], windows: Windows) -> list[dict[str,
     said = {
         name: speaker.generate(prompts, max_new_tokens=room, temperature=0.0, seed=0) for name, speaker in shown.items()
     }
-    decode = shown[TEACHER].tokenizer.decode
+    decode = next(iter(shown.values())).tokenizer.decode
     return [
         {
             "prompt": decode(prompt, skip_special_tokens=True),

@@ -7,7 +7,7 @@ split is read here and nowhere else. Knows no recipe: flow hands over folders, w
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -23,13 +23,13 @@ from stillroom.evaluation.language_scores import Spoken, Text, score_language
 from stillroom.evaluation.language_speed import measure_language
 from stillroom.evaluation.scores import CONTROL, HARD_TEACHER, STUDENT
 from stillroom.models.device import Device
+from stillroom.models.references import weight_files
 from stillroom.recipe import Evaluation
 from stillroom.rows import Array, Splits
 
 AGREEMENT = ("agreement", "kl_to_teacher")
 SPEED_SECONDS = 15.0
 """Timing takes about so long for each model; the teacher and one seed of each role take turns."""
-WEIGHTS = (".safetensors", ".gguf")
 PREDICTIONS = "predictions"
 
 
@@ -47,7 +47,8 @@ class LanguageExam:
     """Of windows; for masked models with the evaluation's masks in place."""
     models: Mapping[str, list[Path]]
     """Role -> the folder of each seed's model."""
-    teacher: Speaker
+    teacher: Speaker | None
+    """None where its recorded words are all that is known of it."""
     teacher_folders: list[Path]
     """Where its weights stand, for their size; empty where it is no model of ours."""
     knobs: Evaluation
@@ -73,7 +74,7 @@ class LanguageExam:
     @property
     def windows(self) -> int:
         """How many windows all models read together: the length of the work."""
-        seeds = 1 + sum(len(folders) for folders in self.models.values())
+        seeds = (self.teacher is not None) + sum(len(folders) for folders in self.models.values())
         return seeds * sum(int(np.count_nonzero(part.count_N)) for part in self.parts.values())
 
     def loaded(self, folder: Path) -> Speaker:
@@ -95,15 +96,16 @@ def sit_language(exam: LanguageExam, folder: Path) -> tuple[dict[str, Any], dict
     test = exam.parts["test"]
     sample_Q = np.fromfile(kept / "test.sample.i32", np.int32)
     text = Text.of(test.target_P, test.window_P, test.document_N, sample_Q, exam.bytes_N)
-    seeds = {TEACHER: 1, **{name: len(folders) for name, folders in exam.models.items()}}
-    said = {name: read(kept, name, count) for name, count in seeds.items()}
+    said = {name: read(kept, name, count, compared=exam.teacher is not None) for name, count in _seeds(exam).items()}
     scores = score_language(said, text)
     models = {name: dict(figures) for name, figures in scores.models.items()}
     if "agreement" not in exam.knobs.metrics:
         for figures in models.values():
             for name in AGREEMENT:
                 figures.pop(name, None)
-    speakers = {TEACHER: exam.teacher, **{name: exam.loaded(folders[0]) for name, folders in exam.models.items()}}
+    speakers = {name: exam.loaded(folders[0]) for name, folders in exam.models.items()}
+    if exam.teacher is not None:
+        speakers = {TEACHER: exam.teacher, **speakers}
     if "size" in exam.knobs.metrics:
         _add_sizes(models, speakers, exam)
     if "speed" in exam.knobs.metrics:
@@ -131,14 +133,22 @@ def _predict(exam: LanguageExam, folder: Path) -> Path:
     kept = folder / PREDICTIONS
     place = str(exam.teacher_folders[0]) if exam.teacher_folders else "teacher"
     writer = Writer(exam.work or kept, exam.parts, exam.device, exam.teacher, place, exam.done)
-    writer.write(TEACHER, 0, place, lambda: exam.teacher)
+    teacher = exam.teacher
+    if teacher is not None:
+        writer.write(TEACHER, 0, place, lambda: teacher)
     for name, folders in exam.models.items():
         for seed, one in enumerate(folders):
             writer.write(name, seed, str(one), lambda one=one: exam.loaded(one))  # type: ignore[misc]
-    writer.finish({TEACHER: 1, **{name: len(folders) for name, folders in exam.models.items()}})
+    writer.finish(_seeds(exam))
     if exam.work is not None:
         shutil.copytree(exam.work, kept, dirs_exist_ok=True, ignore=shutil.ignore_patterns("*.staged"))
     return kept
+
+
+def _seeds(exam: LanguageExam) -> dict[str, int]:
+    """Every model that is judged, and of how many seeds."""
+    students = {name: len(folders) for name, folders in exam.models.items()}
+    return students if exam.teacher is None else {TEACHER: 1, **students}
 
 
 def _rows(exam: LanguageExam, text: Text) -> dict[str, Any]:
@@ -161,19 +171,10 @@ def _rows(exam: LanguageExam, text: Text) -> dict[str, Any]:
 def _add_sizes(models: dict[str, dict[str, Any]], speakers: Mapping[str, Speaker], exam: LanguageExam) -> None:
     for name, speaker in speakers.items():
         models[name]["parameters"] = speaker.parameters
-        weights = _weights(exam.teacher_folders if name == TEACHER else exam.models[name][:1])
+        places = exam.teacher_folders if name == TEACHER else exam.models[name][:1]
+        weights = [path for place in places for path in weight_files(place)]
         if weights:
             models[name]["size_bytes"] = sum(path.stat().st_size for path in weights)
-
-
-def _weights(places: Iterable[Path]) -> list[Path]:
-    """The files of weights in these folders, which may be such files themselves."""
-    return [
-        path
-        for place in places
-        for path in (sorted(place.iterdir()) if place.is_dir() else [place])
-        if path.suffix in WEIGHTS and path.is_file()
-    ]
 
 
 def _add_speed(models: dict[str, dict[str, Any]], speakers: Mapping[str, Speaker], exam: LanguageExam) -> None:
@@ -219,19 +220,20 @@ def _details(
     exam: LanguageExam, said: Mapping[str, Spoken], text: Text, speakers: Mapping[str, Speaker], kept: Path
 ) -> dict[str, Any]:
     test = exam.parts["test"]
-    entropy_Q = np.fromfile(kept / f"{TEACHER}.0.test.entropy.f32", np.float32)
     validation = {name: read(kept, name, model.seeds, "validation") for name, model in said.items()}
     taught = {TEACHER: exam.teacher_folders} if exam.teacher_folders else {}
-    chosen = shown.chosen_positions(said, text, test, entropy_Q)
     first = {name: speakers[name] for name in (TEACHER, STUDENT, CONTROL, HARD_TEACHER) if name in speakers}
     found: dict[str, Any] = {
         "about": exam.about,
         **shown.histories({**exam.models, **taught}),
-        "examples": shown.examples(chosen, first, test, exam.architecture, exam.device),
         "nll_by_position": shown.nll_by_position(said, test, exam.architecture),
         "validation_nll": {name: float(model.nll_SP.mean(dtype=np.float64)) for name, model in validation.items()},
-        "entropy": shown.entropy_shown(entropy_Q),
     }
+    if TEACHER in said:
+        entropy_Q = np.fromfile(kept / f"{TEACHER}.0.test.entropy.f32", np.float32)
+        chosen = shown.chosen_positions(said, text, test, entropy_Q)
+        found["examples"] = shown.examples(chosen, first, test, exam.architecture, exam.device)
+        found["entropy"] = shown.entropy_shown(entropy_Q)
     if exam.architecture == "causal":
         found["samples"] = shown.samples(first, test)
     if "fidelity" in exam.transfer_set:

@@ -10,31 +10,29 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import signal
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+from stillroom.evaluation.processes import held_bytes, most_held_bytes, package_path
 from stillroom.models.device import Device
 
 LIMIT_S = 600
 MIB = 1 << 20
-STATUS = Path("/proc/self/status")
 
 
 def peak_memory_mib(
     folder: Path, architecture: str, device: Device, ids_T: list[int], limit_s: int = LIMIT_S
 ) -> float | None:
     """Growth in MiB while a process loads the model and answers one window; None where it fails or takes too long."""
-    paths = [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]
     command = [sys.executable, "-P", "-m", __name__, str(folder), architecture, device.name, device.dtype, str(limit_s)]
     try:
         told = subprocess.run(
             command,
             input=json.dumps(ids_T),
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))},
+            env={**os.environ, "PYTHONPATH": package_path()},
             capture_output=True,
             text=True,
             timeout=limit_s,
@@ -43,19 +41,6 @@ def peak_memory_mib(
         return float(json.loads(told.splitlines()[-1])["mib"])
     except (subprocess.SubprocessError, OSError, ValueError, LookupError):
         return None
-
-
-def _held_bytes(name: str) -> int:
-    """This process's memory, now (VmRSS) or at most (VmHWM).
-
-    Linux passes the most that the starting process ever held on to its child as ru_maxrss, so that a child of a large
-    one would seem never to grow; /proc counts anew. Elsewhere ru_maxrss is all there is.
-    """
-    if STATUS.is_file():
-        for line in STATUS.read_text().splitlines():
-            if line.startswith(name + ":"):
-                return int(line.split()[1]) * 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def _answer(folder: Path, architecture: Any, device: Device, ids_T: list[int]) -> float:
@@ -72,13 +57,13 @@ def _answer(folder: Path, architecture: Any, device: Device, ids_T: list[int]) -
     ids_1T = np.array([ids_T], np.int32)
     target_1T = np.roll(ids_1T, -1, 1)
     window = Windows.of(Questions.of({"ids": ids_1T, "target": target_1T}), "window")
-    before = _held_bytes("VmRSS")
+    before = held_bytes()
     model = LanguageModel.load(folder, architecture, device)
     heard = hear(model, window, np.zeros(1, np.int64), device, ids_of(model.tokenizer))
     losses(heard, torch.from_numpy(window.target_P.astype(np.int64)).to(device.name))
     if device.name.startswith("cuda"):
         return torch.cuda.max_memory_allocated(device.name) / MIB
-    return (_held_bytes("VmHWM") - before) / MIB
+    return (most_held_bytes() - before) / MIB
 
 
 def main(folder: str, architecture: str, device: str, dtype: str, limit_s: str) -> None:

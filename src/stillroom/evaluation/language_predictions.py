@@ -25,9 +25,11 @@ from torch.nn.functional import linear
 
 from stillroom.errors import DataError, NotFinite, WrongAnswer
 from stillroom.evaluation.language_scores import Spoken
+from stillroom.evaluation.processes import give_back
+from stillroom.models.blending import mixed_logits
 from stillroom.models.classifier import autocast, evaluating, to_device
 from stillroom.models.device import Device
-from stillroom.rows import Array, Head, Questions, Tokens
+from stillroom.rows import Array, Head, MixedHead, Questions, Tokens
 from stillroom.rundir import write_file, write_json
 
 FORWARD_TOKENS = 8_192
@@ -142,7 +144,7 @@ class Heard(NamedTuple):
     """Hidden states of scored positions [P, H] and the output layer, both float32."""
 
     hidden_PH: torch.Tensor
-    head: Head
+    head: Head | MixedHead
 
 
 def hear(model: Speaker, windows: Windows, chosen: Array, device: Device, vocabulary: int) -> Heard:
@@ -153,20 +155,20 @@ def hear(model: Speaker, windows: Windows, chosen: Array, device: Device, vocabu
     with evaluating(model.network):
         with autocast(device):
             output = model.network(tokens)
-        weight_VH, bias_V, soft_cap = output.head
-        bias_V = None if bias_V is None else bias_V[:vocabulary].float()
-        return Heard(output.hidden_BH.float(), Head(weight_VH[:vocabulary].float(), bias_V, soft_cap))
+        return Heard(output.hidden_BH.float(), _cut(output.head, vocabulary))
 
 
-def logits_of(hidden_CH: torch.Tensor, head: Head) -> torch.Tensor:
+def logits_of(hidden_CH: torch.Tensor, head: Head | MixedHead) -> torch.Tensor:
     """Logits [C, V], float32, of a chunk."""
+    if isinstance(head, MixedHead):
+        return mixed_logits(hidden_CH, head, logits_of)
     logits_CV = linear(hidden_CH, head.weight_VH, head.bias_V)
     return logits_CV if head.soft_cap is None else logits_CV.div_(head.soft_cap).tanh_().mul_(head.soft_cap)
 
 
-def chunks(count: int, head: Head) -> Iterator[slice]:
+def chunks(count: int, head: Head | MixedHead) -> Iterator[slice]:
     """Slices of so many positions that their logits fit into CHUNK_CELLS."""
-    size = max(1, CHUNK_CELLS // len(head.weight_VH))
+    size = max(1, CHUNK_CELLS // head.vocabulary)
     yield from (slice(start, start + size) for start in range(0, count, size))
 
 
@@ -185,7 +187,7 @@ def losses(heard: Heard, target_P: torch.Tensor) -> tuple[Array, Array]:
 @torch.inference_mode()
 def divergence(teacher: Heard, model: Heard) -> Array:
     """KL(teacher, model) in nats over the common ids, float32 [P]."""
-    found, common = [], min(len(teacher.head.weight_VH), len(model.head.weight_VH))
+    found, common = [], min(teacher.head.vocabulary, model.head.vocabulary)
     one, other = _cut(teacher.head, common), _cut(model.head, common)
     for chunk in chunks(len(model.hidden_PH), other):
         log_p_CV = logits_of(teacher.hidden_PH[chunk], one).log_softmax(1)
@@ -206,9 +208,16 @@ def entropy(heard: Heard) -> Array:
     return torch.cat(found).cpu().numpy()
 
 
-def _cut(head: Head, vocabulary: int) -> Head:
-    bias_V = None if head.bias_V is None else head.bias_V[:vocabulary]
-    return Head(head.weight_VH[:vocabulary], bias_V, head.soft_cap)
+def _cut(head: Head | MixedHead, vocabulary: int) -> Head | MixedHead:
+    """So many ids of an output layer, float32; each of several models is then judged over these ids alone."""
+    if isinstance(head, MixedHead):
+        return head._replace(heads=tuple(_cut_one(one, vocabulary) for one in head.heads))
+    return _cut_one(head, vocabulary)
+
+
+def _cut_one(head: Head, vocabulary: int) -> Head:
+    bias_V = None if head.bias_V is None else head.bias_V[:vocabulary].float()
+    return Head(head.weight_VH[:vocabulary].float(), bias_V, head.soft_cap)
 
 
 def ids_of(tokenizer: Any) -> int:
@@ -224,38 +233,49 @@ class Writer:
     splits: Mapping[str, Windows]
     """Validation and test."""
     device: Device
-    teacher: Speaker
+    teacher: Speaker | None
+    """None: nothing is compared with it."""
     teacher_folder: str
     done: Callable[[int], None]
     """Told how many windows were just read."""
 
     def __post_init__(self) -> None:
-        self.vocabulary = ids_of(self.teacher.tokenizer)
+        self.vocabulary = 0 if self.teacher is None else ids_of(self.teacher.tokenizer)
         self.sample_Q = self.splits["test"].sample()
         self._heard: Heard | None = None
 
     def names(self, model: str, seed: int) -> list[str]:
         """Every file of one model."""
-        more = "test.entropy.f32" if model == TEACHER else "test.kl.f32"
         kinds = [f"{split}.{kind}" for split in self.splits for kind in ("nll.f32", "top.i32")]
-        return [f"{model}.{seed}.{kind}" for kind in [*kinds, more]]
+        if self.teacher is not None:
+            kinds.append("test.entropy.f32" if model == TEACHER else "test.kl.f32")
+        return [f"{model}.{seed}.{kind}" for kind in kinds]
 
     def write(self, model: str, seed: int, where: str, load: Callable[[], Speaker]) -> None:
         """Ask the model and write what it says. Raises NotFinite, with the model's folder, for NaN or infinity."""
         if all((self.folder / name).is_file() for name in self.names(model, seed)):
             return
+        give_back()
         speaker = load()
+        # Without a teacher, the ids that text can hold are the first model's; all models of a run read the same tokens.
+        self.vocabulary = self.vocabulary or ids_of(speaker.tokenizer)
         for split, windows in self.splits.items():
-            found = self._predict(speaker, windows, where, split == "test" and model != TEACHER)
+            found = self._predict(speaker, windows, where, split == "test" and self._compared(model))
             if split == "test" and model == TEACHER:
                 found["entropy.f32"] = entropy(self.taught())
             for kind, value_P in found.items():
                 _finite(value_P, where)
                 write_file(self.folder / f"{model}.{seed}.{split}.{kind}", value_P.tobytes())
+        del speaker
+        give_back()
+
+    def _compared(self, model: str) -> bool:
+        return self.teacher is not None and model != TEACHER
 
     def taught(self) -> Heard:
         """The teacher's hidden states of the sampled positions, and its head."""
         if self._heard is None:
+            assert self.teacher is not None, "only where there is one is anything compared with it"
             windows = self.splits["test"]
             asked = list(windows.batches(self.sample_Q))
             parts = [hear(self.teacher, windows, chosen, self.device, self.vocabulary) for chosen in asked]
@@ -314,13 +334,14 @@ def _finite(value_P: Array, where: str) -> None:
         raise NotFinite("a prediction is not finite", where=where, cure="Train again with a smaller learning rate")
 
 
-def read(folder: Path, model: str, seeds: int, split: str = "test") -> Spoken:
-    """What the seeds of one model said, from the files; without a divergence on validation and for the teacher."""
+def read(folder: Path, model: str, seeds: int, split: str = "test", compared: bool = True) -> Spoken:
+    """What the seeds of one model said, from the files; without a divergence on validation and for the teacher, and for
+    nobody where no teacher was there to compare with."""
 
     def all_of(kind: str, dtype: type) -> Array:
         return np.stack([np.fromfile(folder / f"{model}.{seed}.{split}.{kind}", dtype) for seed in range(seeds)])
 
-    compared = split == "test" and model != TEACHER
+    compared = compared and split == "test" and model != TEACHER
     return Spoken(
         all_of("nll.f32", np.float32), all_of("top.i32", np.int32), all_of("kl.f32", np.float32) if compared else None
     )

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from stillroom.errors import NotFinite
+from stillroom.evaluation.processes import give_back
 from stillroom.evaluation.scores import Said
 from stillroom.models.classifier import Classifier
 from stillroom.models.device import Device
@@ -44,6 +45,8 @@ def predict(models: Mapping[str, list[Path]], splits: Splits, device: Device) ->
             test.append(_finite(classifier.log_probabilities(splits.test.raw), folder))
             validation.append(_finite(classifier.log_probabilities(splits.validation.raw), folder))
             biases.append(classifier.class_bias_C.cpu().numpy())
+            del classifier
+            give_back()
         found.said[name] = Said(np.stack(test), np.stack(validation))
         if np.any(biases):
             found.bias_SC[name] = np.stack(biases)

@@ -24,7 +24,9 @@ from stillroom.rows import Array, Raw, row_count, take_rows
 Answer: TypeAlias = Callable[[Raw], Any]
 FIELDS = ("latency_ms_p50", "latency_ms_p95", "latency_ms_p50_batch32", "rows_per_s")
 CALLS_FOR_P95 = 20
-"""With fewer calls in a round the 95th percentile would be the slowest call by another name, and is left out."""
+"""With fewer calls in a round the 95th percentile would be the slowest call by another name."""
+LONGEST_FOR_P95_S = 0.25
+"""A row that takes longer is not asked for so often, and its 95th percentile is left out."""
 MOST_CALLS = 256
 DRAWS = 10_000
 
@@ -59,8 +61,9 @@ def time_together(
     """Time models in turns on rows of `raw`, in batches of 1, 32 and `big_batch` rows; few rows are repeated.
 
     A model is a callable or several, one for each seed. `seconds` is for everything: a share of it goes to each batch
-    size of each callable in each round. Each is called at least once, so slow models get fewer rounds, and one round of
-    very slow ones may take longer. Raises DataError without rows.
+    size of each callable in each round. Each is called at least once, and with single rows at least CALLS_FOR_P95 times
+    where that is quick, so slow models get fewer rounds, and one round of very slow ones may take longer. Raises DataError
+    without rows.
     """
     if not row_count(raw):
         raise DataError("there are no rows to time a model on", where="questions.split", cure="Give a test split")
@@ -68,19 +71,25 @@ def time_together(
     turns = [(name, place) for name, answers in callables.items() for place in range(len(answers))]
     batches = {size: _batches(raw, size) for size in (1, 32, big_batch)}
     began = clock()
+    least = dict.fromkeys(((turn, size) for turn in turns for size in batches), 1)
     for size, cut in batches.items():
         for name, place in turns:
             # The first call loads and compiles, and is no part of an answer; cheap ones go on until caches are warm.
             share_s = seconds / 10 / len(turns) / len(batches)
-            _block(callables[name][place], cut, share_s, clock, least=1 if size > 1 else 3)
-    once_s = _one_round_s(callables, turns, batches, clock)
+            spent_s = _block(callables[name][place], cut, share_s, clock, least=1 if size > 1 else 3)
+            if size == 1 and min(spent_s) <= LONGEST_FOR_P95_S:
+                least[(name, place), size] = CALLS_FOR_P95
+    once_s = _one_round_s(callables, turns, batches, clock, least)
     rounds = int(np.clip((seconds - (clock() - began)) / max(once_s, 1e-9), 1, rounds))
     share_s = max(0.0, seconds - (clock() - began)) / rounds / max(1, len(turns) * len(batches))
     measured: dict[tuple[str, int], list[dict[str, float]]] = {turn: [] for turn in turns}
     for number in range(rounds):
         first = number % max(1, len(turns))
         for name, place in turns[first:] + turns[:first]:
-            spent = {size: _block(callables[name][place], cut, share_s, clock) for size, cut in batches.items()}
+            spent = {
+                size: _block(callables[name][place], cut, share_s, clock, least[(name, place), size])
+                for size, cut in batches.items()
+            }
             measured[name, place].append(_fields(spent, big_batch))
     return {
         name: _timing([measured[name, place] for place in range(len(answers))]) for name, answers in callables.items()
@@ -97,7 +106,7 @@ def measure_together(
 ) -> dict[str, dict[str, dict[str, Any]]]:
     """model -> field -> {"mean", "ci95", "per_seed"} for the fields of a scorecard. See `time_together`.
 
-    latency_ms_p50, latency_ms_p95    of single rows; the latter needs 20 calls in each round
+    latency_ms_p50, latency_ms_p95    of single rows; the latter is absent where a row takes more than a quarter second
     latency_ms_p50_batch32            of 32 rows at once, for all 32
     rows_per_s                        with `big_batch` rows at once
     """
@@ -131,9 +140,7 @@ def _batches(raw: Raw, size: int) -> list[Raw]:
     return [take_rows(raw, np.arange(start * size, (start + 1) * size) % rows) for start in range(count)]
 
 
-def _block(
-    answer: Answer, batches: list[Raw], seconds: float, clock: Callable[[], float], least: int = 1
-) -> list[float]:
+def _block(answer: Answer, batches: list[Raw], seconds: float, clock: Callable[[], float], least: int) -> list[float]:
     """Seconds of each call: at least `least` of them, then as many as the time has room for, at most MOST_CALLS."""
     spent: list[float] = []
     began = clock()
@@ -150,10 +157,13 @@ def _one_round_s(
     turns: list[tuple[str, int]],
     batches: Mapping[int, list[Raw]],
     clock: Callable[[], float],
+    least: Mapping[tuple[tuple[str, int], int], int],
 ) -> float:
-    """How long the shortest possible round takes: each callable once with each batch size."""
+    """How long the shortest possible round takes: each callable as often as it must with each batch size."""
     return sum(
-        sum(_block(callables[name][place], cut, 0.0, clock)) for name, place in turns for cut in batches.values()
+        sum(_block(callables[name][place], cut, 0.0, clock, least[(name, place), size]))
+        for name, place in turns
+        for size, cut in batches.items()
     )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,19 @@ def evaluating(network: torch.nn.Module) -> Iterator[None]:
         network.train(was_training)
 
 
+@contextmanager
+def showing(network: torch.nn.Module, layers: tuple[int, ...]) -> Iterator[None]:
+    """The network shows the hidden states after these layers while the block runs; most show none, and save the work."""
+    before = getattr(network, "shows", ())
+    if layers != before:
+        network.shows = layers  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        if layers != before:
+            network.shows = before  # type: ignore[assignment]
+
+
 def to_device(encoded: Array, device: Device) -> torch.Tensor:
     """Encoded rows as a tensor where the network is."""
     return torch.from_numpy(encoded).to(device.name)
@@ -78,6 +92,18 @@ class Classifier:
         """Added to every logit vector: the label-free correction for classes the student never saw."""
         self.fingerprint = ""
         self.hidden_width: int | None = getattr(network, "hidden_width", None)
+        self.layers: tuple[int, ...] = ()
+
+    def with_layers(self, layers: tuple[int, ...]) -> Classifier:
+        """The same teacher, whose hidden layer has those after these layers beside it; kept apart from one without."""
+        if not layers:
+            return self
+        found = copy(self)
+        found.layers = layers
+        assert isinstance(self.hidden_width, int), "who has layers has a last one"
+        found.hidden_width = self.hidden_width + len(layers) * int(getattr(self.network, "depth")[1])  # noqa: B009
+        found.fingerprint = fingerprint(self.fingerprint, "layers", list(layers))
+        return found
 
     @property
     def parameters(self) -> int:
@@ -157,7 +183,7 @@ class Classifier:
         ids_NT = to_device(self.inputs.encode(raw), self.device)
         length_N = (ids_NT >= 0).sum(1)
         order_N = length_N.argsort(stable=True)
-        logits, hidden, start = [], [], 0
+        logits, hidden, layers, start = [], [], list[tuple[torch.Tensor, ...]](), 0
         with evaluating(self.network), autocast(self.device):
             while start < len(order_N):
                 rows = max(1, FORWARD_TOKENS // max(1, int(length_N[order_N[start]])))
@@ -165,9 +191,11 @@ class Classifier:
                 output = self.network(ids_NT[order_N[start : start + rows]])
                 logits.append(output.logits_BC.float())
                 hidden.append(output.hidden_BH.float())
+                layers.append(output.layers)
                 start += rows
         back_N = order_N.argsort()
-        return Output(torch.cat(logits)[back_N] + self.class_bias_C, torch.cat(hidden)[back_N])
+        further = tuple(torch.cat([one.float() for one in layer])[back_N] for layer in zip(*layers, strict=True))
+        return Output(torch.cat(logits)[back_N] + self.class_bias_C, torch.cat(hidden)[back_N], layers=further)
 
     def log_probabilities(self, raw: Raw) -> Array:
         """Log-probabilities [N, C] float32 of raw rows."""
@@ -179,9 +207,10 @@ class Classifier:
         return output.logits_BC.log_softmax(1).cpu().numpy()
 
     def answer(self, questions: Questions, view: int = 0) -> Answers:
-        """As a teacher: log-probabilities and hidden layer (see kinds.AskedTeacher)."""
-        output = self.forward(questions.raw)
-        hidden_NH = None if output.hidden_BH is None else output.hidden_BH.cpu().numpy()
+        """As a teacher: log-probabilities and hidden layer, further ones beside it (see kinds.AskedTeacher)."""
+        with showing(self.network, self.layers):
+            output = self.forward(questions.raw)
+        hidden_NH = None if output.hidden_BH is None else torch.cat([output.hidden_BH, *output.layers], 1).cpu().numpy()
         return Answers(self._log_softmax(output), hidden_NH)
 
     def predict(self, rows: Any) -> Prediction:

@@ -4,21 +4,24 @@ and the output layer out. Logits are never whole in memory: objectives make them
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+import numpy as np
 import torch
 import transformers
 from torch import nn
 
 from stillroom.errors import DataError, ModelError
 from stillroom.models import pretrained
+from stillroom.models.blending import mixed_logits
 from stillroom.models.classifier import autocast, evaluating
 from stillroom.models.device import Device
 from stillroom.models.tokenizers import encode
-from stillroom.rows import PADDING, Head, Output, Tokens
+from stillroom.rows import PADDING, Head, MixedHead, Output, Tokens
 from stillroom.rundir import MANIFEST, read_json, verify, write_json
 
 Kind = Literal["causal", "masked"]
@@ -49,6 +52,8 @@ class LanguageNetwork(nn.Module):
         self.soft_cap: float | None = getattr(config, "final_logit_softcapping", None)
         self.fill: int = config.pad_token_id if isinstance(config.pad_token_id, int) else 0
         self.scale = 1.0
+        self.shows: tuple[int, ...] = ()
+        """Layers, counted from 0, whose hidden states are shown too."""
         if plain.get_output_embeddings() is None:
             raise ModelError(
                 f"a {type(plain).__name__} gives no logits over a vocabulary",
@@ -74,7 +79,16 @@ class LanguageNetwork(nn.Module):
         """How many logits a position has, ids that are no token included."""
         return int(self.model.get_output_embeddings().weight.shape[0])
 
+    @property
+    def depth(self) -> tuple[int, int]:
+        """How many layers the body has, and their width."""
+        config = self.model.config.get_text_config()
+        return int(config.num_hidden_layers), int(config.hidden_size)
+
     def forward(self, tokens: Tokens) -> Output:
+        if self.shows:
+            output, layers = self.with_layers(tokens)
+            return output._replace(layers=tuple(layers[layer + 1] for layer in self.shows))
         return self._output(self._body(tokens.ids_BT)[0][tokens.scored_BT])
 
     def with_layers(self, tokens: Tokens) -> tuple[Output, list[torch.Tensor]]:
@@ -89,6 +103,16 @@ class LanguageNetwork(nn.Module):
     def layers(self, tokens: Tokens) -> list[torch.Tensor]:
         """The hidden states [P, H] of the embeddings and after each layer (L + 1 of them)."""
         return self.with_layers(tokens)[1]
+
+    def last(self, ids_T: list[int], cache: Any = None) -> tuple[Output, Any]:
+        """The output after the last of these ids [1, H], and what the model keeps of them: given back with one more id it
+        saves the work. A causal model's; None comes back from one that keeps nothing of that kind."""
+        body = self.model.base_model
+        # Its name has changed; a model that knows neither is given all ids each time.
+        name = "cache" if "cache" in inspect.signature(body.forward).parameters else "past_key_values"
+        new = torch.tensor([ids_T if cache is None else ids_T[-1:]], device=self.head.weight_VH.device)
+        found = body(input_ids=new, use_cache=True, **({} if cache is None else {name: cache}))
+        return self._output(found[0][:, -1]), getattr(found, name, None)
 
     def _output(self, hidden_PH: torch.Tensor) -> Output:
         hidden_PH = transformed(self.model, hidden_PH)
@@ -159,8 +183,10 @@ def _same(found_PV: torch.Tensor, wanted_PV: torch.Tensor) -> bool:
     return same_shape and bool((found_PV - wanted_PV).abs().max() <= PROBE_ERROR * wanted_PV.abs().max() + 1e-6)
 
 
-def logits(hidden_PH: torch.Tensor, head: Head) -> torch.Tensor:
+def logits(hidden_PH: torch.Tensor, head: Head | MixedHead) -> torch.Tensor:
     """All logits [P, V] in float32: for a few positions only, as they are large."""
+    if isinstance(head, MixedHead):
+        return mixed_logits(hidden_PH, head, logits)
     bias_V = None if head.bias_V is None else head.bias_V.float()
     with torch.autocast(hidden_PH.device.type, enabled=False):
         logits_PV = nn.functional.linear(hidden_PH.float(), head.weight_VH.float(), bias_V)
@@ -235,30 +261,35 @@ class LanguageModel:
         temperature: float = 0.0,
         seed: int = 0,
         batch: int = GENERATION_ROWS,
+        seeds: Sequence[int] | None = None,
     ) -> list[Generated]:
         """What the model writes after each prompt (a text, or ids): the likeliest token at temperature 0, else drawn from
-        its whole distribution by seed. Raises DataError where a prompt and its answer would not fit the context.
+        its whole distribution by seed; with `seeds` each by its own, whatever is written beside it. Raises DataError where
+        a prompt and its answer would not fit the context.
         """
         if self.kind != "causal":
             raise ModelError("a masked model does not write", where="generate", cure="Use a causal language model")
-        given = [self._ids(prompt) for prompt in prompts]
-        self._refuse_long(given, max_new_tokens)
+        given = [self.ids_of(prompt) for prompt in prompts]
+        self.refuse_long(given, max_new_tokens)
         order = sorted(range(len(given)), key=lambda place: (len(given[place]), place))
         written: dict[int, Generated] = {}
         with torch.random.fork_rng([self.device.name] if self.device.name.startswith("cuda") else []):
             torch.manual_seed(seed)
             for start in range(0, len(order), batch):
                 places = order[start : start + batch]
-                rows = self._continue([given[place] for place in places], max_new_tokens, temperature)
+                own = None if seeds is None else [seeds[place] for place in places]
+                rows = self._continue([given[place] for place in places], max_new_tokens, temperature, own)
                 written.update(zip(places, rows, strict=True))
         return [written[place] for place in range(len(given))]
 
-    def _ids(self, prompt: str | list[int]) -> list[int]:
+    def ids_of(self, prompt: str | list[int]) -> list[int]:
+        """The tokens to go on from."""
         ids = encode(self.tokenizer, [prompt])[0] if isinstance(prompt, str) else list(prompt)
         start = self.tokenizer.bos_token_id
         return ids or [start if start is not None else self.network.fill]
 
-    def _refuse_long(self, given: list[list[int]], max_new_tokens: int) -> None:
+    def refuse_long(self, given: list[list[int]], max_new_tokens: int) -> None:
+        """Raise DataError where a prompt and its answer would not fit the context."""
         for place, ids in enumerate(given):
             if len(ids) + max_new_tokens > self.context:
                 raise DataError(
@@ -267,7 +298,9 @@ class LanguageModel:
                     cure="Shorten it, or ask for fewer tokens",
                 )
 
-    def _continue(self, rows: list[list[int]], max_new_tokens: int, temperature: float) -> list[Generated]:
+    def _continue(
+        self, rows: list[list[int]], max_new_tokens: int, temperature: float, seeds: list[int] | None = None
+    ) -> list[Generated]:
         """One batch. Padded at the left, so that all rows go on from their last token."""
         model, width = self.network.model, max(map(len, rows))
         ids_BT = torch.full((len(rows), width), self.network.fill)
@@ -275,21 +308,23 @@ class LanguageModel:
         for row, ids in enumerate(rows):
             ids_BT[row, width - len(ids) :] = torch.tensor(ids)
             there_BT[row, width - len(ids) :] = 1
-        ends = self._ends()
+        ends = self.ends()
         sampling = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0} if temperature > 0 else {}
+        drawn = [_Drawn(seeds, temperature)] if seeds is not None and temperature > 0 else []
         asked = transformers.GenerationConfig(  # type: ignore[no-untyped-call]
             max_new_tokens=max_new_tokens,
             pad_token_id=self.network.fill,
             eos_token_id=sorted(ends) or None,
-            **sampling,
+            **({} if drawn else sampling),
         )
         with evaluating(self.network), autocast(self.device), pretrained.quiet(), _own_settings(model):
             written_BT = model.generate(
-                ids_BT.to(self.device.name), attention_mask=there_BT.to(self.device.name), generation_config=asked
-            )
-        return [self._generated(ids, ends) for ids in written_BT[:, width:].tolist()]
+                ids_BT.to(self.device.name), attention_mask=there_BT.to(self.device.name), generation_config=asked,
+                logits_processor=drawn,
+            )  # fmt: skip
+        return [self.generated(ids, ends) for ids in written_BT[:, width:].tolist()]
 
-    def _ends(self) -> set[int]:
+    def ends(self) -> set[int]:
         """Ids that end an answer: the model's, and the tokenizer's."""
         found: set[int] = set()
         for holder in (self.network.model.generation_config, self.network.model.config, self.tokenizer):
@@ -297,10 +332,22 @@ class LanguageModel:
             found |= set(ends if isinstance(ends, list) else [] if ends is None else [ends])
         return found
 
-    def _generated(self, ids: list[int], ends: set[int]) -> Generated:
+    def generated(self, ids: list[int], ends: set[int]) -> Generated:
+        """What was written, up to the first token that ends an answer."""
         stop = next((place for place, index in enumerate(ids) if index in ends), None)
         kept = ids if stop is None else ids[: stop + 1]
         return Generated(kept, str(self.tokenizer.decode(kept, skip_special_tokens=True)), stop is not None)
+
+
+class _Drawn(transformers.LogitsProcessor):
+    """Draws each row's next token by that row's own seed: the largest logit after Gumbel noise (Gumbel 1954)."""
+
+    def __init__(self, seeds: Sequence[int], temperature: float) -> None:
+        self.dice, self.temperature = [np.random.default_rng(seed) for seed in seeds], temperature
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        noise = np.stack([dice.gumbel(size=scores.shape[1]) for dice in self.dice])
+        return scores.double() / self.temperature + torch.from_numpy(noise).to(scores.device)
 
 
 @contextmanager

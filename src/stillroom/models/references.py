@@ -38,6 +38,12 @@ def resolve(reference: str, folders: list[Path]) -> Path:
     return found
 
 
+def weight_files(place: Path) -> list[Path]:
+    """The files of weights at a place, which may be such a file itself: safetensors, or a GGUF."""
+    files = sorted(place.iterdir()) if place.is_dir() else [place]
+    return [path for path in files if path.suffix in (".safetensors", GGUF) and path.is_file()]
+
+
 def _is_model(path: Path) -> bool:
     return path.is_dir() or (path.is_file() and path.suffix == GGUF)
 

@@ -83,6 +83,16 @@ def keep_layers(model: Any, layers: Sequence[int]) -> Any:
     return shrunk.to(next(model.parameters()).dtype).train(model.training)
 
 
+def begun_anew(model: Any) -> Any:
+    """A new model of the same configuration with its architecture's own first weights; the caller has seeded torch."""
+    config = copy.deepcopy(model.config)
+    with quiet(), torch.device(next(model.parameters()).device):
+        made = type(model)(config)
+    if getattr(model, "generation_config", None) is not None:
+        made.generation_config = copy.deepcopy(model.generation_config)
+    return made.to(next(model.parameters()).dtype).train(model.training)
+
+
 def _stack(model: Any) -> tuple[str, nn.ModuleList]:
     """Name and list of the blocks: the list of modules as long as the configuration says, with the most weights."""
     expected = getattr(model.config.get_text_config(), "num_hidden_layers", None)

@@ -14,7 +14,7 @@ from torch import nn
 from stillroom.columns import TEXT_COLUMN
 from stillroom.errors import DataError, ModelError
 from stillroom.inputs import Texts
-from stillroom.kinds import Task
+from stillroom.kinds import NetworkTask
 from stillroom.models import lora, pretrained
 from stillroom.rows import Output, Raw
 
@@ -59,8 +59,8 @@ class TextNetwork(nn.Module):
     def __init__(self, model: Any, tokenizer: Any) -> None:
         super().__init__()
         self.model, self.tokenizer = model, tokenizer
-        if model.config.pad_token_id is None:  # decoders look for each row's last token by it; the mask does the rest
-            model.config.pad_token_id = tokenizer.pad_token_id or 0
+        if model.config.pad_token_id is None:
+            model.config.pad_token_id = _padding_of(tokenizer)
         classes = model.config.num_labels
         heads = [layer for layer in model.modules() if isinstance(layer, nn.Linear) and layer.out_features == classes]
         if not heads:
@@ -70,29 +70,57 @@ class TextNetwork(nn.Module):
                 cure="Use an architecture that transformers loads for sequence classification",
             )
         self.hidden_width = heads[-1].in_features
+        self.shows: tuple[int, ...] = ()
+        """Layers, counted from 0, whose hidden states are shown too: of the token that a text is answered from."""
         self._seen: torch.Tensor | None = None
         heads[-1].register_forward_pre_hook(self._look)
+
+    @property
+    def depth(self) -> tuple[int, int]:
+        """How many layers the body has, and their width."""
+        return depth_of(self.model)
 
     def _look(self, module: nn.Module, given: tuple[torch.Tensor, ...]) -> None:
         self._seen = given[0]
 
     def forward(self, ids_BT: torch.Tensor) -> Output:
         there_BT = ids_BT >= 0
-        length_B = there_BT.sum(1)
-        longest = int(length_B.max())
+        longest = int(there_BT.sum(1).max())
         ids_BT, there_BT = ids_BT[:, :longest].long(), there_BT[:, :longest]
-        logits_BC = self.model(
-            input_ids=ids_BT.where(there_BT, ids_BT.new_tensor(self.model.config.pad_token_id)),
-            attention_mask=there_BT.long(),
-        ).logits
+        ids_BT = ids_BT.where(there_BT, ids_BT.new_tensor(padding := self.model.config.pad_token_id))
+        more = {"output_hidden_states": True} if self.shows else {}
+        found = self.model(input_ids=ids_BT, attention_mask=there_BT.long(), **more)
         hidden, self._seen = self._seen, None
         assert hidden is not None
-        if hidden.ndim == 3:  # a decoder's head looks at every token; its answer is that at the last
-            hidden = hidden[torch.arange(len(hidden)), length_B - 1]
-        return Output(logits_BC, hidden)
+        row_B = torch.arange(len(ids_BT), device=ids_BT.device)
+        place_B = torch.zeros_like(row_B)
+        if hidden.ndim == 3:  # a decoder's head looks at every token; its answer is at the last that is no padding
+            place_B = ((ids_BT != padding) * torch.arange(longest, device=ids_BT.device)).argmax(1)
+            hidden = hidden[row_B, place_B]
+        layers = tuple(found.hidden_states[layer + 1][row_B, place_B] for layer in self.shows)
+        return Output(found.logits, hidden, layers=layers)
 
 
-def network_of(model: Any, tokenizer: Any, task: Task) -> nn.Module:
+def depth_of(model: Any) -> tuple[int, int]:
+    """How many layers a model's body has, and the width of what is between them."""
+    config = model.config.get_text_config()
+    return int(config.num_hidden_layers), int(config.hidden_size)
+
+
+def _padding_of(tokenizer: Any) -> int:
+    """A token that no text ends with: a decoder's head looks for the last token of each row that is another one."""
+    for name in ("pad_token_id", "eos_token_id", "unk_token_id", "bos_token_id"):
+        found = getattr(tokenizer, name)
+        if found is not None:
+            return int(found)
+    raise ModelError(
+        "this tokenizer has no padding token and no other special one, so where a text ends cannot be told",
+        where="tokenizer",
+        cure="Name a pad_token in its tokenizer_config.json",
+    )
+
+
+def network_of(model: Any, tokenizer: Any, task: NetworkTask) -> nn.Module:
     """The network that trains and answers: a classifier of texts, or a language model."""
     if task == "classification":
         return TextNetwork(model, tokenizer)
@@ -103,20 +131,20 @@ def network_of(model: Any, tokenizer: Any, task: Task) -> nn.Module:
     return network
 
 
-def adapted(model: Any, tokenizer: Any, task: Task) -> nn.Module:
+def adapted(model: Any, tokenizer: Any, task: NetworkTask) -> nn.Module:
     """The network of a model with low-rank adapters beside its layers; `merged` puts them into its weights."""
     network = network_of(model, tokenizer, task)
     vars(network)["adapters"] = (model,)  # no submodule: its weights would be counted twice
     return network
 
 
-def merged(network: nn.Module, task: Task) -> nn.Module:
+def merged(network: nn.Module, task: NetworkTask) -> nn.Module:
     """The network with its adapters in its weights; one without comes back as it is."""
     adapters = getattr(network, "adapters", None)
     return network if adapters is None else network_of(lora.merged(adapters[0]), network.tokenizer, task)
 
 
-def loaded(path: Path, task: Task, classes: int | None) -> tuple[Any, Any]:
+def loaded(path: Path, task: NetworkTask, classes: int | None) -> tuple[Any, Any]:
     """Model and tokenizer at a path. On the meta device just the architecture, for counting its weights."""
     if torch.get_default_device().type != "meta":
         return pretrained.load(path, task, classes=classes)
@@ -148,7 +176,7 @@ def name_classes(network: Any, classes: Sequence[Any]) -> None:
     model.config.label2id = {name: place for place, name in enumerate(told)}
 
 
-def fresh(config: dict[str, Any], tokenizer: Any, task: Task, classes: int) -> Any:
+def fresh(config: dict[str, Any], tokenizer: Any, task: NetworkTask, classes: int) -> Any:
     """A new model of this configuration; the vocabulary is the tokenizer's where it does not say. Raises ModelError."""
     # A type's own defaults are the ids of the tokenizer it was published with.
     ends = {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id")}
@@ -180,7 +208,7 @@ def _a_network() -> Iterator[None]:
         ) from error
 
 
-def _from_config(config: Any, task: Task, classes: int) -> Any:
+def _from_config(config: Any, task: NetworkTask, classes: int) -> Any:
     if task == "classification":
         config.num_labels = classes
     return pretrained.AUTO[task].from_config(config)

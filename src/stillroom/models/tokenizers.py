@@ -47,30 +47,36 @@ def _backend(tokenizer: Any) -> dict[str, Any]:
     return found
 
 
-def compare(teacher: Any, student: Any, teacher_width: int, student_width: int) -> int:
+def compare(
+    teacher: Any,
+    student: Any,
+    teacher_width: int,
+    student_width: int,
+    called: Sequence[str] = ("the teacher", "the student"),
+) -> int:
     """How many ids, from 0 on, the two models share. Raises ModelError where their tokenizers differ in anything.
 
     A width is the number of logits. Models of one family have one tokenizer and widths padded differently (151,936 and
     152,064); an id from the common number on is no token, so that its logit must count as -inf, never as 0.
     """
     theirs, ours = teacher.get_vocab(), student.get_vocab()
-    where = "the teacher's and the student's tokenizer"
-    cure = "Give the student the teacher's tokenizer, or choose a student of the same family"
+    where = f"{called[0]}'s and {called[1]}'s tokenizer"
+    cure = f"Give {called[1]} the tokenizer of {called[0]}, or choose models of the same family"
     piece = next((piece for piece in PROBE if _alone(teacher, piece) != _alone(student, piece)), None)
     if theirs != ours:
         differing = sorted(set(theirs.items()) ^ set(ours.items()), key=lambda entry: (entry[1], entry[0]))
         token = differing[0][0]
-        told = f"{token!r} is {theirs.get(token, 'absent')} for the teacher and {ours.get(token, 'absent')} for the student"
-        probed = f"; {_first_difference(teacher, student, piece)}" if piece else ""
+        told = f"{token!r} is {theirs.get(token, 'absent')} for {called[0]} and {ours.get(token, 'absent')} for {called[1]}"
+        probed = f"; {_first_difference(teacher, student, piece, called)}" if piece else ""
         count = len({entry[0] for entry in differing})
         raise ModelError(f"the vocabularies differ in {count:,} tokens, first {told}{probed}", where=where, cure=cure)
     if piece is None and fingerprint(teacher) != fingerprint(student):
-        _same_merges(teacher, student, where, cure)
+        _same_merges(teacher, student, where, cure, called)
         texts = [teacher.decode([index]) for index in sorted(theirs.values())]
         pairs = zip(texts, encode(teacher, texts, special=False), encode(student, texts, special=False), strict=True)
         piece = next((text for text, first, second in pairs if first != second), None)
     if piece is not None:
-        raise ModelError(_first_difference(teacher, student, piece), where=where, cure=cure)
+        raise ModelError(_first_difference(teacher, student, piece, called), where=where, cure=cure)
     needed, common = max(theirs.values()) + 1, min(teacher_width, student_width)
     if common < needed:
         raise ModelError(
@@ -81,7 +87,7 @@ def compare(teacher: Any, student: Any, teacher_width: int, student_width: int) 
     return common
 
 
-def _same_merges(teacher: Any, student: Any, where: str, cure: str) -> None:
+def _same_merges(teacher: Any, student: Any, where: str, cure: str, called: Sequence[str]) -> None:
     """Two byte-pair tokenizers that merge otherwise can agree on any probe, and differ on the next text."""
     theirs, ours = (_backend(tokenizer)["model"].get("merges") or [] for tokenizer in (teacher, student))
     theirs, ours = (
@@ -93,8 +99,8 @@ def _same_merges(teacher: Any, student: Any, where: str, cure: str) -> None:
         if first != second:
             told = [" + ".join(pair) if pair else "nothing" for pair in (first, second)]
             raise ModelError(
-                f"the tokenizers merge differently: rule {place + 1:,} is {told[0]} for the teacher and {told[1]} for "
-                "the student",
+                f"the tokenizers merge differently: rule {place + 1:,} is {told[0]} for {called[0]} and {told[1]} "
+                f"for {called[1]}",
                 where=where,
                 cure=cure,
             )
@@ -104,11 +110,11 @@ def _alone(tokenizer: Any, text: str) -> list[int]:
     return encode(tokenizer, [text], special=False)[0]
 
 
-def _first_difference(teacher: Any, student: Any, piece: str) -> str:
+def _first_difference(teacher: Any, student: Any, piece: str, called: Sequence[str]) -> str:
     theirs, ours = (tokenizer.convert_ids_to_tokens(_alone(tokenizer, piece)) for tokenizer in (teacher, student))
     at = next((i for i, (first, second) in enumerate(zip(theirs, ours, strict=False)) if first != second), 0)
     return (
-        f"the text {piece[:40]!r} is encoded differently: the teacher reads {theirs[at : at + 3]} where the student reads "
+        f"the text {piece[:40]!r} is encoded differently: {called[0]} reads {theirs[at : at + 3]} where {called[1]} reads "
         f"{ours[at : at + 3]}"
     )
 
@@ -224,13 +230,14 @@ def _named(messages: Sequence[dict[str, str]], place: int) -> str:
 def _score(tokenizer: Any, encoding: Any, scored: list[bool], prompt: int, content: tuple[int, int]) -> None:
     """Mark the tokens of one answer: those of its content, and the special token that ends it."""
     start, end = content
-    inside = [i for i in range(prompt, len(scored)) if encoding.offsets[i][1] > start and encoding.offsets[i][0] < end]
+    ids, offsets = encoding.ids, encoding.offsets  # each look at the encoding makes the whole list anew
+    inside = [i for i in range(prompt, len(scored)) if offsets[i][1] > start and offsets[i][0] < end]
     after = inside[-1] + 1 if inside else prompt
     if inside:
         scored[inside[0] : after] = [True] * (after - inside[0])
     special = {index for index, token in tokenizer.added_tokens_decoder.items() if token.special}
     for i in range(after, len(scored)):
-        if encoding.ids[i] in special:
+        if ids[i] in special:
             scored[after : i + 1] = [True] * (i + 1 - after)
-        if encoding.ids[i] in special or tokenizer.decode([encoding.ids[i]]).strip():
+        if ids[i] in special or tokenizer.decode([ids[i]]).strip():
             return

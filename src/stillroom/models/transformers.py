@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, model_validator
 
-from stillroom.kinds import Ground, Model, Task
+from stillroom.kinds import Ground, Model, NetworkTask
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -32,7 +32,7 @@ class Transformers(Model):
     config: dict[str, Any] | None = None
     """A new network: model_type and whatever that type's configuration takes."""
     tokenizer: str | None = None
-    """Of a new network: a reference to its tokenizer. Weights come with their own."""
+    """Of a new network: a reference to its tokenizer, or `characters`, one token a byte. Weights come with their own."""
     length: int | None = Field(default=None, ge=2)
     """Most tokens a text may have; none: what the model can look at."""
 
@@ -46,7 +46,7 @@ class Transformers(Model):
             raise ValueError("a new network wants config.model_type and a tokenizer")
         return self
 
-    def solves(self) -> Task:
+    def solves(self) -> NetworkTask:
         return self.task
 
     def kept(self) -> Model:
@@ -81,8 +81,11 @@ class Transformers(Model):
 
     def reads(self, ground: Ground) -> Any:
         """Its tokenizer."""
+        from stillroom.models import characters
         from stillroom.models.text import tokenizer_at
 
+        if self.tokenizer == characters.NAME:
+            return characters.characters()
         return tokenizer_at(self._path(self.tokenizer or self.source, ground))
 
     def context(self, ground: Ground) -> int:

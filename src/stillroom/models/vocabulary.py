@@ -41,13 +41,19 @@ def cut(
     Also kept: the ids in `keep`, special tokens, what word pieces are merged from, all bytes, and single characters (those
     in the texts and in ASCII, or all). Raises ModelError where a text would then be encoded otherwise.
     """
+    smaller, kept = cut_tokenizer(tokenizer, texts, special_ids(model, tokenizer) | set(keep), characters=characters)
+    return cut_model(model, kept), smaller, kept
+
+
+def cut_tokenizer(
+    tokenizer: Any, texts: Sequence[str], keep: Iterable[int], *, characters: Literal["seen", "all"] = "seen"
+) -> tuple[Any, list[int]]:
+    """A copy of the tokenizer with the tokens that `cut` keeps, and the old id of each new one. Raises ModelError."""
     rows = encode(tokenizer, texts)
     tree = json.loads(tokenizer.backend_tokenizer.to_str())
     tree.update(truncation=None, padding=None)
     used = {index for ids in rows for index in ids} | set(keep)
-    kept = sorted(
-        _needed(tree, used | _special_ids(model, tokenizer, tree), characters) & set(tokenizer.get_vocab().values())
-    )
+    kept = sorted(_needed(tree, used, characters) & set(tokenizer.get_vocab().values()))
     new = {old: place for place, old in enumerate(kept)}
     smaller = _rebuilt(tokenizer, _renumbered(tree, new))
     wanted = {token: new[index] for token, index in tokenizer.get_vocab().items() if index in new}
@@ -61,7 +67,7 @@ def cut(
             where=type(tokenizer).__name__,
             cure="Keep the whole vocabulary",
         )
-    return _cut_model(model, kept), smaller, kept
+    return smaller, kept
 
 
 def unknown_rate(tokenizer: Any, texts: Sequence[str]) -> float:
@@ -71,8 +77,9 @@ def unknown_rate(tokenizer: Any, texts: Sequence[str]) -> float:
     return sum(ids.count(unknown) for ids in rows) / total if total and unknown is not None else 0.0
 
 
-def _special_ids(model: Any, tokenizer: Any, tree: dict[str, Any]) -> set[int]:
+def special_ids(model: Any, tokenizer: Any) -> set[int]:
     """Special tokens, and whatever the tokenizer's own template and the model's settings name by id."""
+    tree = json.loads(tokenizer.backend_tokenizer.to_str())
     found = {token["id"] for token in tree["added_tokens"] if token["special"]} | set(tokenizer.all_special_ids)
     found |= {index for place, key in _processor_ids(tree["post_processor"]) for index in _listed(place[key])}
     for settings in _settings(model):
@@ -172,7 +179,7 @@ def _listed(value: int | list[int]) -> list[int]:
     return value if isinstance(value, list) else [value]
 
 
-def _cut_model(model: Any, kept: list[int]) -> Any:
+def cut_model(model: Any, kept: list[int]) -> Any:
     """The model with the kept rows of its embeddings, output layer and its bias, and every id in its settings renumbered."""
     smaller, count = copy.deepcopy(model), len(kept)
     embeddings, head = smaller.get_input_embeddings(), smaller.get_output_embeddings()

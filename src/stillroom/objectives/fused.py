@@ -16,8 +16,8 @@ from torch.autograd.function import once_differentiable
 from stillroom.errors import ModelError, RecipeError
 from stillroom.objectives.divergences import Divergence
 from stillroom.objectives.fused_forms import Bucket, Dense, Form, KeptTeacher, LiveTeacher, Points
-from stillroom.objectives.fused_products import Logits, product_dtype
-from stillroom.rows import Head, SparseTargets
+from stillroom.objectives.fused_products import Logits, MixedLogits, product_dtype
+from stillroom.rows import Head, MixedHead, SparseTargets
 
 CHUNK_BYTES = 32 << 20
 """Of logits made at once on a processor: fewer rows make slow products, more save 2 % and double the memory."""
@@ -90,22 +90,27 @@ def fused_dense(
     hidden_PH: torch.Tensor,
     head: Head,
     teacher_hidden_PG: torch.Tensor,
-    teacher_head: Head,
+    teacher_head: Head | MixedHead,
     *,
     temperature: float = 1.0,
     form: Divergence = "forward",
     weight_P: torch.Tensor | None = None,
     chunk: int | None = None,
 ) -> torch.Tensor:
-    """T^2 times the sum over rows of weight * divergence from a live teacher, nats; the teacher has no gradient.
+    """T^2 times the sum over rows of weight * divergence from a live teacher, or the mean of several, nats; it has no gradient.
 
     Raises ModelError where the two vocabularies differ in width.
     """
     _same_vocabulary(teacher_head, head)
 
     def made(dtype: torch.dtype, rows: int) -> Form:
-        product = product_dtype(teacher_hidden_PG, teacher_head.weight_VH)
-        logits = Logits(teacher_head, product, dtype, temperature, rows)
+        first = teacher_head.heads[0] if isinstance(teacher_head, MixedHead) else teacher_head
+        product = product_dtype(teacher_hidden_PG, first.weight_VH)
+        logits: Logits | MixedLogits
+        if isinstance(teacher_head, MixedHead):
+            logits = MixedLogits(teacher_head, product, dtype, temperature, rows)
+        else:
+            logits = Logits(teacher_head, product, dtype, temperature, rows)
         out_CV = hidden_PH.new_empty(rows, len(head.weight_VH), dtype=dtype)
         return Dense(LiveTeacher(teacher_hidden_PG, logits, out_CV), form)
 
@@ -131,10 +136,10 @@ def _refuse(tail: str, temperature: float, form: Divergence) -> None:
     )
 
 
-def _same_vocabulary(teacher: Head, student: Head) -> None:
-    if len(teacher.weight_VH) != len(student.weight_VH):
+def _same_vocabulary(teacher: Head | MixedHead, student: Head) -> None:
+    if teacher.vocabulary != student.vocabulary:
         raise ModelError(
-            f"The teacher's output layer has {len(teacher.weight_VH):,} tokens, the student's {len(student.weight_VH):,}",
+            f"The teacher's output layer has {teacher.vocabulary:,} tokens, the student's {student.vocabulary:,}",
             where="teacher, student",
             cure="Use a student with the teacher's tokenizer and vocabulary width",
         )

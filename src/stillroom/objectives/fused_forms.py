@@ -13,7 +13,7 @@ import torch
 from torch.nn import functional
 
 from stillroom.objectives.divergences import Divergence
-from stillroom.objectives.fused_products import NEVER, Logits
+from stillroom.objectives.fused_products import NEVER, Logits, MixedLogits
 from stillroom.rows import SparseTargets
 
 NO_MASS = -1e4
@@ -127,7 +127,7 @@ class Dense:
 class LiveTeacher:
     """Logits made from the teacher's last hidden state."""
 
-    def __init__(self, hidden_PG: torch.Tensor, logits: Logits, out_CV: torch.Tensor) -> None:
+    def __init__(self, hidden_PG: torch.Tensor, logits: Logits | MixedLogits, out_CV: torch.Tensor) -> None:
         self.hidden_PG, self.logits, self.out_CV = hidden_PG.detach(), logits, out_CV
         self.first = 0
 

@@ -1,4 +1,6 @@
-"""The three matrix products of an output layer, for the rows of a chunk, into buffers kept from chunk to chunk."""
+"""The three matrix products of an output layer, for the rows of a chunk, into buffers kept from chunk to chunk.
+
+Of several teachers' layers the first one alone: what they say together."""
 
 from __future__ import annotations
 
@@ -6,7 +8,8 @@ from collections.abc import Iterator
 
 import torch
 
-from stillroom.rows import Head
+from stillroom.models.blending import blended
+from stillroom.rows import Head, MixedHead
 
 NEVER = -1e30
 """Stands for a logit of minus infinity: its exponential is 0 beside any other, and 0 times it is 0 and not NaN."""
@@ -116,3 +119,26 @@ class Logits:
         for start in range(0, vocabulary, len(self.tile_vH)):
             columns = slice(start, min(start + len(self.tile_vH), vocabulary))
             yield columns, self.tile_vH[: columns.stop - start].copy_(self.weight_VH[columns])
+
+
+class MixedLogits:
+    """Several teachers' output layers at work: logits [C, V] / temperature of the mean of what they say. No way back."""
+
+    def __init__(
+        self, head: MixedHead, product: torch.dtype, exact: torch.dtype, temperature: float, rows: int
+    ) -> None:
+        """`rows` is the most there are in a chunk."""
+        self.head, self.scale = head, 1 / temperature
+        # The mean is of what each says at temperature 1; only then is it softened.
+        self.parts = [Logits(one, product, exact, 1.0, rows) for one in head.heads]
+        self.spare_CV = head.heads[0].weight_VH.new_empty(rows, head.vocabulary, dtype=exact)
+
+    def fill(self, hidden_CH: torch.Tensor, out_CV: torch.Tensor) -> None:
+        """Writes the logits divided by the temperature."""
+        total_CV: torch.Tensor | None = None
+        hidden = torch.split(hidden_CH, self.head.widths, 1)
+        for part, own_CH, share in zip(self.parts, hidden, self.head.share_K, strict=True):
+            made_CV = out_CV if total_CV is None else self.spare_CV[: len(out_CV)]
+            part.fill(own_CH, made_CV)
+            total_CV = blended(total_CV, made_CV, share, self.head.mean)
+        out_CV.mul_(self.scale)

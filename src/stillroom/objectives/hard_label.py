@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from pydantic import Field
 
 from stillroom.kinds import Loss, Objective, Setting
+from stillroom.rows import Head, MixedHead
 
 if TYPE_CHECKING:
     import torch
@@ -62,7 +63,7 @@ class HardLabelLoss:
     def sum(self, output: Output, batch: Batch) -> torch.Tensor:
         from torch.nn.functional import cross_entropy
 
-        if output.head is not None:
+        if isinstance(output.head, Head):
             from stillroom.objectives.fused import fused_cross_entropy
 
             assert output.hidden_BH is not None
@@ -91,9 +92,13 @@ def _top(teacher: Output) -> torch.Tensor:
     import torch
 
     assert teacher.hidden_BH is not None
+    found = []
+    if isinstance(teacher.head, MixedHead):
+        from stillroom.models.language import logits
+
+        return torch.cat([logits(one_pG, teacher.head).argmax(1) for one_pG in torch.split(teacher.hidden_BH, CHUNK)])
     assert teacher.head is not None
     weight_VH, bias_V, _ = teacher.head  # a cap changes no order
-    found = []
     for hidden_pG in torch.split(teacher.hidden_BH, CHUNK):
         logits_pV = hidden_pG @ weight_VH.T
         found.append((logits_pV if bias_V is None else logits_pV + bias_V).argmax(1))

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 from pydantic import Field
 
 from stillroom.kinds import Loss, Objective, Setting
+from stillroom.rows import Head
 
 if TYPE_CHECKING:
     import torch
 
-    from stillroom.rows import Batch, Head, Output
+    from stillroom.rows import Batch, Output
 
 
 class SoftTarget(Objective):
@@ -48,7 +49,7 @@ class SoftTargetLoss:
     def sum(self, output: Output, batch: Batch) -> torch.Tensor:
         from stillroom.objectives.divergences import divergence, standardise
 
-        if output.head is not None:
+        if isinstance(output.head, Head):
             return self._without_logits(output, output.head, batch)
         assert batch.log_probabilities_BC is not None
         assert output.logits_BC is not None

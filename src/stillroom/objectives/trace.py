@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from stillroom.kinds import Loss, Objective, Setting
+from stillroom.rows import Head
 
 if TYPE_CHECKING:
     import torch
@@ -36,7 +37,7 @@ class TraceLoss:
         from stillroom.objectives.fused import fused_cross_entropy
 
         assert output.hidden_BH is not None, "a classifier writes no text"
-        assert output.head is not None
+        assert isinstance(output.head, Head), "a student is one model"
         assert batch.label_B is not None
         return fused_cross_entropy(output.hidden_BH, output.head, batch.label_B, weight_P=batch.weight_B)
 

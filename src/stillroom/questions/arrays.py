@@ -7,7 +7,10 @@ from zipfile import BadZipFile
 
 import numpy as np
 
+from stillroom.columns import objects
 from stillroom.errors import DataError, NotYet, did_you_mean
+from stillroom.questions import intents
+from stillroom.questions.arithmetic import BUILTIN, Problem, builtin
 from stillroom.questions.part import Part, plain_labels
 from stillroom.rows import Array
 
@@ -75,13 +78,28 @@ def _part(arrays: dict[str, Array], x: str, y: str, path: Path) -> Part:
 
 
 def read_builtin(name: str) -> dict[str, Part]:
-    """Data that is there without a file: `digits`, 1,797 images of 8 x 8 with levels 0..16 brought to 0..255."""
+    """Data that is there without a file: `digits`, 1,797 images of 8 x 8 with levels 0..16 brought to 0..255; `intents`,
+    texts of twelve classes; or problems of arithmetic.py, whose labels are answers and no classes."""
+    if name in BUILTIN:
+        return {role: _problems(made, name) for role, made in builtin(name).items()}
+    if name == "intents":
+        texts, labels = intents.intents(intents.ROWS, 0)
+        return {"train": Part({"text": objects(texts)}, plain_labels(labels, name), f"builtin:{name}")}
     if name != "digits":
-        raise DataError(
-            f"there is no builtin data {name!r}", where="questions.source", cure=did_you_mean(name, ["digits"])
-        )
+        known = ["digits", "intents", *BUILTIN]
+        raise DataError(f"there is no builtin data {name!r}", where="questions.source", cure=did_you_mean(name, known))
     from sklearn.datasets import load_digits
 
     digits = load_digits()
     images = np.rint(digits.images * (255 / 16)).astype(np.uint8)
     return {"train": Part(images, plain_labels(digits.target.tolist(), name), "builtin:digits")}
+
+
+def _problems(made: list[Problem], name: str) -> Part:
+    columns = {
+        "question": objects([one.question for one in made]),
+        "length": objects([one.length for one in made]),
+    }
+    labels = plain_labels([one.answer for one in made], name)
+    place = f"builtin:{name}"
+    return Part({"question": columns["question"]}, labels, place, beside=columns, names=("question", "label", "length"))

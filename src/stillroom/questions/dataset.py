@@ -43,14 +43,15 @@ class Dataset(QuestionSource):
 
     kind: Literal["dataset"] = "dataset"
     source: str | dict[str, str]
-    """A path, `builtin:digits` or `hf:NAME`; or {train: .., validation: .., test: ..}."""
+    """A path, `builtin:digits`, `builtin:intents` or `hf:NAME`; or {train: .., validation: .., test: ..}. For reasoning
+    also builtin:sums, builtin:products and builtin:chains."""
     split: Split = Split()
     seed: int = 0
     """Of the split and of the labelled rows."""
     input: Annotated[tuple[str, ...] | None, BeforeValidator(_a_list)] = None
     """The input columns; none: all but the label."""
     label: str | None = None
-    """The label column; none: `label`."""
+    """The label column, for reasoning that of the gold answers; none: `label`."""
     rows: Count | dict[str, Count] | None = None
     """Use so many training rows, stratified; or {train: .., validation: .., test: ..}. Of running text: documents."""
     labelled: int | None = Field(default=None, ge=1)
@@ -124,7 +125,7 @@ class Dataset(QuestionSource):
         whole = _questions(parts, classes)
         notes: list[str] = []
         rows = self._split(whole, parts["train"], notes)
-        self._lessen(rows, notes)
+        lessened(self, rows, notes)
         omitted = self._omit(rows, classes, notes)
         omitted = self._unlabel(rows, omitted, notes)
         if alone:
@@ -134,7 +135,7 @@ class Dataset(QuestionSource):
                 raise DataError(
                     f"{role} holds no labelled row", where=f"questions.split.{role}", cure="Give it labelled rows"
                 )
-        _note_copies(rows, notes)
+        note_copies(rows, notes)
         weight_N = self._weigh(rows["train"].label_N, classes)
         rows["train"] = replace(rows["train"], weight_N=weight_N)
         if self.augment:
@@ -163,8 +164,8 @@ class Dataset(QuestionSource):
                 )
             whole[role] = _documents(part, role, notes)
         rows = self.split.off(whole, parts["train"], DEFAULT_SPLIT, self.seed, notes)
-        self._lessen(rows, notes)
-        _note_copies(rows, notes)
+        lessened(self, rows, notes)
+        note_copies(rows, notes)
         window = {name: np.zeros((1, 2), np.int32) for name in ("ids", "target")}
         # A mask learns of its tokens later; any other view is tried, so that what does not fit is told now.
         apply_views([view for view in self.augment if not isinstance(view, Mask)], window, rows["train"].key_N[:1], 1)
@@ -187,24 +188,6 @@ class Dataset(QuestionSource):
         if self.slice is None:
             return None
         return beside(parts.get("test", parts["train"]), self.slice, "questions.slice")[test.row_N]
-
-    def _lessen(self, rows: dict[str, Questions], notes: list[str]) -> None:
-        """Keep `rows` rows of train, or of each role that is named, stratified by label."""
-        for role, wanted in (self.rows if isinstance(self.rows, dict) else {"train": self.rows}).items():
-            if wanted is None:
-                continue
-            part = rows[role]
-            kinds = len(np.unique(part.label_N))
-            if not kinds <= wanted <= len(part):
-                problem = f"there are {len(part):,}" if wanted > len(part) else f"each of {kinds} classes needs one"
-                raise DataError(
-                    f"{wanted:,} rows of {role} are wanted, and {problem}",
-                    where="questions.rows",
-                    cure=f"Choose a number from {kinds} to {len(part)}",
-                )
-            kept = draw(part.label_N - UNLABELLED, part.key_N, wanted, 0, self.seed, "rows")
-            rows[role] = part.take(kept)
-            notes.append(f"{role}: {wanted:,} of {len(part):,} rows used, stratified, seed {self.seed}")
 
     def _split(self, whole: dict[str, Questions], source: Part, notes: list[str]) -> dict[str, Questions]:
         """Train, validation and test: those that files give, and the others drawn from the labelled rows of train."""
@@ -277,6 +260,25 @@ class Dataset(QuestionSource):
         return weights
 
 
+def lessened(knobs: Dataset, rows: dict[str, Questions], notes: list[str]) -> None:
+    """Keep `rows` rows of train, or of each role that is named, stratified by label."""
+    for role, wanted in (knobs.rows if isinstance(knobs.rows, dict) else {"train": knobs.rows}).items():
+        if wanted is None:
+            continue
+        part = rows[role]
+        kinds = len(np.unique(part.label_N))
+        if not kinds <= wanted <= len(part):
+            problem = f"there are {len(part):,}" if wanted > len(part) else f"each of {kinds} classes needs one"
+            raise DataError(
+                f"{wanted:,} rows of {role} are wanted, and {problem}",
+                where="questions.rows",
+                cure=f"Choose a number from {kinds} to {len(part)}",
+            )
+        kept = draw(part.label_N - UNLABELLED, part.key_N, wanted, 0, knobs.seed, "rows")
+        rows[role] = part.take(kept)
+        notes.append(f"{role}: {wanted:,} of {len(part):,} rows used, stratified, seed {knobs.seed}")
+
+
 def _questions(parts: dict[str, Part], classes: Sequence[Any]) -> dict[str, Questions]:
     """Each part's rows with plain inputs, keys and codes. Raises DataError for rows that do not fit those of train."""
     train: Raw | None = None
@@ -308,7 +310,7 @@ def _documents(part: Part, role: str, notes: list[str]) -> Questions:
     return Questions.of(part.raw).take(there)
 
 
-def _note_copies(rows: dict[str, Questions], notes: list[str]) -> None:
+def note_copies(rows: dict[str, Questions], notes: list[str]) -> None:
     """Say how many rows of validation and test stand in train too: a student may know them by heart."""
     known = {key.tobytes() for key in rows["train"].key_N}
     for role in ("validation", "test"):

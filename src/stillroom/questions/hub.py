@@ -14,7 +14,7 @@ import numpy as np
 from stillroom.errors import DataError
 from stillroom.questions.part import Part, plain_labels
 from stillroom.questions.pictures import picture_array, stack
-from stillroom.questions.tables import LABEL, Columns, choose_columns, part_of, running_column
+from stillroom.questions.tables import LABEL, Columns, choose_columns, part_of, running_columns
 from stillroom.rows import Array
 
 SPLITS = {"train": "train", "validation": "validation", "valid": "validation", "val": "validation", "test": "test"}
@@ -62,7 +62,7 @@ def _load(name: str, folder: Path | None) -> Any:
 def _part(table: Any, columns: Columns, place: str) -> Part:
     names = list(table.column_names)
     chosen = choose_columns(names, columns, place)
-    if running_column(names, columns) is not None:
+    if running_columns(names, columns) is not None:
         return part_of({name: _objects(list(table[name])) for name in chosen}, names, columns, place)
     label = LABEL if columns.label is None else columns.label
     labels = list(table[label])

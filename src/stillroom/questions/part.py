@@ -111,20 +111,22 @@ def classes_of(part: Part, more: Iterable[Any] = ()) -> list[Any]:
         raise NotYet(
             f"the labels hold {measured:,} distinct non-integer numbers: a quantity, not classes (regression)",
             where=part.place,
-            cure="Name a label column with classes, or group the numbers",
+            cure="Name a label column with classes, or group the numbers; regression comes later",
         )
     if len(distinct) > MOST_MEASURED and len(distinct) * 2 > len(given):
         raise DataError(
             f"{len(given):,} labels with {len(distinct):,} different values name rows, not classes",
             where=part.place,
-            cure="Name a label column with classes",
+            cure="Name a label column with classes" + ("; regression comes later" if _are_numbers(distinct) else ""),
         )
     if len(distinct) < 2:
         found = f"only one class, {next(iter(distinct))!r}" if distinct else "no label"
         raise DataError(f"there is {found}", where=part.place, cure="Give labelled rows of at least two classes")
-    if all(isinstance(label, bool | int | float) for label in distinct):
-        return sorted(distinct)
-    return sorted(distinct, key=str)
+    return sorted(distinct, key=None if _are_numbers(distinct) else str)
+
+
+def _are_numbers(labels: Iterable[Any]) -> bool:
+    return all(isinstance(label, bool | int | float) for label in labels)
 
 
 def codes_of(part: Part, classes: Sequence[Any]) -> Array:

@@ -24,6 +24,8 @@ TEXT = TEXT_COLUMN
 """The column of documents."""
 MESSAGES = "messages"
 """The column of conversations, each kept as JSON."""
+PAIR = ("question", "answer")
+"""Two columns that are a conversation of one question and one answer."""
 ROLES = ("system", "user", "assistant", "tool")
 PIECE_CHARACTERS = 4000
 """A text without headings is cut at the first blank line after so many characters."""
@@ -94,6 +96,15 @@ def running_rows(name: str, column: Array, place: str) -> dict[str, Array]:
     """A column of a table, `text` or `messages`, as documents or as conversations. Raises DataError naming the row."""
     read = _conversation if name == MESSAGES else _document
     return {name: objects([read(value, f"{place}, row {row}") for row, value in enumerate(column.tolist(), 1)])}
+
+
+def paired_rows(question_N: Array, answer_N: Array, place: str) -> dict[str, Array]:
+    """Questions and answers as conversations. Raises DataError naming the row."""
+    kept = []
+    for row, (question, answer) in enumerate(zip(question_N.tolist(), answer_N.tolist(), strict=True), 1):
+        talk = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+        kept.append(_conversation(talk, f"{place}, row {row}"))
+    return {MESSAGES: objects(kept)}
 
 
 def conversation(kept: str) -> list[dict[str, Any]]:

@@ -15,8 +15,8 @@ from stillroom.questions.arrays import ROLES, load_arrays, read_builtin, read_np
 from stillroom.questions.hub import read_hub
 from stillroom.questions.part import Part
 from stillroom.questions.pictures import open_picture, pictures_in, read_folder, stack
+from stillroom.questions.running import PAIR, TEXT, read_text
 from stillroom.questions.running import SUFFIX as TEXT_SUFFIX
-from stillroom.questions.running import TEXT, read_text
 from stillroom.questions.tables import Columns, read_table
 from stillroom.rows import Raw
 from stillroom.tables import SUFFIXES, read_columns
@@ -39,10 +39,11 @@ def read(source: str | Mapping[str, str], folders: Sequence[Path], columns: Colu
                     f"it holds {' and '.join(found)}, no {role}", where=source[role], cure="Give one part a file"
                 )
             parts[role] = found[role] if role in found else next(iter(found.values()))
-            raw = parts["train"].raw
+            raw, names = parts["train"].raw, parts["train"].names
             # The other files must have the columns of the training file; more are left unread.
             if isinstance(raw, dict) and columns.input is None:
-                columns = replace(columns, input=list(raw))
+                paired = parts["train"].running and names and not set(raw) <= set(names)
+                columns = replace(columns, input=PAIR if paired else list(raw))
     return parts
 
 

@@ -15,7 +15,7 @@ from stillroom.errors import DataError, did_you_mean
 from stillroom.kinds import Knobs
 from stillroom.questions.grouping import contained, containing_keys, value_keys
 from stillroom.questions.part import Part
-from stillroom.questions.running import TEXT
+from stillroom.questions.running import MESSAGES, TEXT
 from stillroom.questions.splitting import draw, draw_groups, wanted_rows
 from stillroom.rows import Array, Questions
 
@@ -171,7 +171,7 @@ def _sizes(train: Questions, source: Part) -> Array:
 def _noun(source: Part) -> str:
     if not source.running:
         return "rows"
-    return "documents" if TEXT in source.raw else "conversations"
+    return "documents" if TEXT in source.raw else "conversations" if MESSAGES in source.raw else "questions"
 
 
 def _check_classes(train: Questions, before_C: Array) -> None:

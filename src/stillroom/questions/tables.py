@@ -8,8 +8,8 @@ from pathlib import Path
 
 from stillroom.errors import DataError, did_you_mean
 from stillroom.questions.part import Part, no_labels, plain_labels
-from stillroom.questions.running import MESSAGES, TEXT, running_rows
-from stillroom.rows import Array
+from stillroom.questions.running import MESSAGES, PAIR, TEXT, paired_rows, running_rows
+from stillroom.rows import Array, row_count
 from stillroom.tables import UNTYPED, read_columns
 
 LABEL = "label"
@@ -44,34 +44,39 @@ def part_of(
 ) -> Part:
     """The columns that were read, by their purpose: inputs, labels, and what stands beside them.
 
-    `names` are all columns of the source. Without a label column, a column of texts or of conversations is running text.
+    `names` are all columns of the source. Without a label column, a column of texts or of conversations is running text, and
+    so are a question and an answer.
     """
     beside = {name: read[name] for name in columns.beside if name in read}
-    running = running_column(names, columns)
+    running = running_columns(names, columns)
     if running is not None:
-        raw = running_rows(running, read[running], place)
-        return Part(raw, no_labels(len(raw[running])), place, running=True, beside=beside, names=tuple(names))
+        first, last = read[running[0]], read[running[-1]]
+        raw = paired_rows(first, last, place) if running == PAIR else running_rows(running[0], first, place)
+        return Part(raw, no_labels(row_count(raw)), place, running=True, beside=beside, names=tuple(names))
     label = LABEL if columns.label is None else columns.label
     labels = plain_labels(read[label].tolist(), f"{place}, column {label}")
     inputs = {name: read[name] for name in _inputs(names, columns, label)}
     return Part(inputs, labels, place, untyped=untyped, beside=beside, names=tuple(names))
 
 
-def running_column(names: Sequence[str], columns: Columns) -> str | None:
-    """The column that makes these rows running text: `messages`, or `text` alone, and no label; None where it is none."""
+def running_columns(names: Sequence[str], columns: Columns) -> tuple[str, ...] | None:
+    """The columns that make these rows running text: `messages`, or `text` alone, or `question` and `answer` alone, and no
+    label; None where they are none."""
     if columns.label is not None or LABEL in names:
         return None
     inputs = [name for name in names if name not in columns.beside] if columns.input is None else list(columns.input)
     if inputs == [MESSAGES] or (columns.input is None and MESSAGES in inputs):
-        return MESSAGES
-    return TEXT if inputs == [TEXT] and TEXT in names else None
+        return (MESSAGES,)
+    if set(inputs) == set(PAIR) <= set(names):
+        return PAIR
+    return (TEXT,) if inputs == [TEXT] and TEXT in names else None
 
 
 def choose_columns(names: Sequence[str], columns: Columns, place: str) -> list[str]:
     """The columns to read: inputs, the label, then what stands beside. Raises DataError for one that is not there."""
-    running = running_column(names, columns)
+    running = running_columns(names, columns)
     if running is not None:
-        chosen = [running]
+        chosen = [*running]
     else:
         label = LABEL if columns.label is None else columns.label
         if label not in names:

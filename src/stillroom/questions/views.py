@@ -1,8 +1,8 @@
 """Views of a question: shifted, mirrored or noisy rows, or rows with hidden tokens. View 0 is the row as it was given.
 
-What happens to a row follows from its content key and the view's number alone (dice.py), so an answer stored for
-(key, view) is the answer to just the rows that a student will be shown, in whatever order and batch it meets them.
-This file knows rows; it does not know how many views a run makes, or who looks at them.
+What happens to a row follows from its content key, the list of views and the view's number alone (dice.py), so an answer
+stored for (key, view id) is the answer to just the rows that a student will be shown, in whatever order and batch it meets
+them. This file knows rows; it does not know how many views a run makes, or who looks at them.
 """
 
 from __future__ import annotations
@@ -19,9 +19,33 @@ from stillroom.errors import ModelError, RecipeError
 from stillroom.kinds import View
 from stillroom.questions.dice import GOLDEN, draws, mix, normals, seeds, whole_numbers
 from stillroom.rows import PADDING, PLAIN_VIEW, Array, Raw
+from stillroom.rundir import fingerprint
 
 CHUNK = 4096
 """Rows padded or made noisy at a time, so that a whole data set needs little room beside its copy."""
+NUMBER_BITS = 20
+"""Of a view id that hold its number; the other 43 hold what the views are, and the sign stays free."""
+DRAWN = 1
+"""How views roll their dice; a change of that makes other rows, so their answers must get other ids."""
+
+
+def view_id(views: Sequence[View], number: int) -> int:
+    """What the answers to view `number` > 0 of these views are kept under, at least 2**20 and less than 2**63.
+
+    Shifted by 2 and shifted by 4 are different questions, so the id is made of what the views are and of the number.
+    Without views, or for number 0, it is PLAIN_VIEW.
+    """
+    if not views or number == PLAIN_VIEW:
+        return PLAIN_VIEW
+    assert 0 < number < 1 << NUMBER_BITS, "questions.views is bounded below that"
+    chain = int(fingerprint("views", DRAWN, [view.model_dump(mode="json") for view in views])[:16], 16)
+    # No chain is 0, so an id is never taken for a plain number.
+    return (chain % ((1 << 63 - NUMBER_BITS) - 1) + 1) << NUMBER_BITS | number
+
+
+def view_number(view: int) -> int:
+    """The number in a view id; a plain number stays what it is."""
+    return view & (1 << NUMBER_BITS) - 1
 
 
 class Shift(View):

@@ -72,7 +72,7 @@ def windows(
                 where=f"questions.source, {role}",
                 cure="Give more text" + (", or a smaller skip" if skip else ""),
             )
-        found[role] = _questions({name: column[kept] for name, column in rows.items()}, part.row_N[document_N[kept]])
+        found[role] = questions_of({name: column[kept] for name, column in rows.items()}, part.row_N[document_N[kept]])
         if role == "test" and splits.slice_N is not None:
             slice_N = splits.slice_N[document_N[kept]]
         predicted = int((rows["target"] >= 0).sum())
@@ -306,7 +306,8 @@ def _masked(rows: dict[str, Array], mask: Mask | None) -> dict[str, Array]:
     return shown
 
 
-def _questions(raw: dict[str, Array], row_N: Array) -> Questions:
+def questions_of(raw: dict[str, Array], row_N: Array) -> Questions:
+    """Rows of tokens as questions, with keys made of what they hold and no label."""
     count = row_count(raw)
     return Questions(raw, _keys(raw), np.full(count, -1, np.int64), np.ones(count, np.float32), row_N)
 

@@ -133,7 +133,7 @@ def unsuited_temperature(scorecard: Tree, details: Tree) -> Finding | None:
     """The soft targets are nearly one class each, or nearly the same for all classes."""
     mean = n.number((details.get("entropy") or {}).get("mean_nats"))
     classes = _class_count(scorecard, details)
-    if mean is None or classes < 2:
+    if mean is None or classes < 2 or (details.get("about") or {}).get("soft") is False:
         return None
     share = mean / math.log(classes)
     if COLD <= share <= HOT:

@@ -120,7 +120,9 @@ def unknown_fidelity(scorecard: Tree, details: Tree) -> Finding | None:
     stored = scorecard.get("transfer_set") or {}
     kept, dense = n.number(stored.get("bytes_per_token")), n.number(stored.get("dense_bytes_per_token"))
     fidelity = stored.get("fidelity") or details.get("fidelity") or {}
-    if kept is None or dense is None or kept >= dense or n.stat(fidelity.get("kl")):
+    # The KL of a sample, which leaves tokens out, is infinite; its total variation is measured.
+    known = n.stat(fidelity.get("kl")) or n.stat(fidelity.get("total_variation"))
+    if kept is None or dense is None or kept >= dense or known:
         return None
     return Finding(
         "fidelity not measured",
@@ -180,7 +182,22 @@ def top_answer_enough(scorecard: Tree, details: Tree) -> Finding | None:
     )
 
 
+def no_other_words(scorecard: Tree, details: Tree) -> Finding | None:
+    """A student of a teacher's words, beside no other words, has no control but itself before its first step."""
+    models = scorecard.get("models", {})
+    if "control" in models or "before" not in models:
+        return no_control(scorecard, details)
+    return Finding(
+        "no control",
+        "note",
+        "The questions hold no other words than the teacher's, so there is no control: the student is compared with itself "
+        "before its first step.",
+        "Whether other words would have taught it as much, nothing here says.",
+        "For a control, give questions with answers of their own, such as people's.",
+    )
+
+
 LANGUAGE_RULES: tuple[Rule, ...] = (
     no_gap, weak_teacher, inert_soft_term, poor_fidelity, unknown_fidelity, undertrained, leaks, top_answer_enough,
-    gain_over_control, no_control,
+    gain_over_control, no_other_words,
 )  # fmt: skip

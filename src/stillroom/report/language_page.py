@@ -21,7 +21,7 @@ def contents(scorecard: Tree, given: Tree, ident: str) -> dict[str, Any]:
         "verdict": verdict(scorecard),
         "figures": figures(scorecard),
         "masked": masked(scorecard),
-        "table": sections.table(scorecard),
+        "table": sections.table(scorecard, details),
         "cast": [
             {"role": role, "swatch": svg.swatch(role), "meaning": role.meaning, "made_of": words_of(about.get(key))}
             for key, role in language_roles(scorecard.get("models", {})).items()

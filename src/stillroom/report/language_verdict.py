@@ -11,6 +11,7 @@ from stillroom.report.numbers import Stat, Tree
 from stillroom.report.verdict import Figure, cheaper, figure_of, ratio_of, sentence, speed_keys
 
 TWIN = "the same network trained on the text alone"
+EARLIER = "the same network before its first step"
 
 
 def verdict(scorecard: Tree) -> str:
@@ -72,24 +73,26 @@ def _range(scorecard: Tree, found: Stat, signed: bool = True) -> str:
 
 
 def _against_control(scorecard: Tree) -> str:
-    found = n.gain(scorecard, "student", "control")
+    """What the student has over its control; where it learned a teacher's words and there are no others, over its beginning."""
+    other = "control" if "control" in scorecard.get("models", {}) else "before"
+    found, twin = n.gain(scorecard, "student", other), TWIN if other == "control" else EARLIER
     if not found:
         return "no control was trained, so nobody can say how much of that the teacher gave"
     text = _amount(scorecard, found.mean)
     amount = f"{text} {_unit(scorecard, text)}"
-    theirs = _side_by_side(scorecard, "student", "control")
+    theirs = _side_by_side(scorecard, "student", other)
     beside = f"{theirs}; " if theirs else ""
     if found.low is None or found.high is None:
         side = "ahead of" if found.mean > 0 else "behind"
         told = f" ({theirs})" if theirs else ""
-        return f"it is {amount} {side} {TWIN}{told}, measured without an interval, so that may be chance"
+        return f"it is {amount} {side} {twin}{told}, measured without an interval, so that may be chance"
     if found.low > 0:
-        return f"it is {amount} better than {TWIN} ({beside}{_range(scorecard, found)})"
+        return f"it is {amount} better than {twin} ({beside}{_range(scorecard, found)})"
     if found.high < 0:
         worse = _range(scorecard, found.negated())
-        return f"it is {amount} worse than {TWIN} ({beside}{worse}), so the teacher did harm"
+        return f"it is {amount} worse than {twin} ({beside}{worse}), so the teacher did harm"
     sign = "+" if found.mean > 0 else n.MINUS if found.mean < 0 else ""
-    return f"whether it beats {TWIN} stays open: {sign}{amount}, and the {_range(scorecard, found)} includes 0"
+    return f"whether it beats {twin} stays open: {sign}{amount}, and the {_range(scorecard, found)} includes 0"
 
 
 def figures(scorecard: Tree) -> list[Figure]:
@@ -109,7 +112,7 @@ def figures(scorecard: Tree) -> list[Figure]:
         what = {"rate": "tokens a second", "ms": "for a token" if key == "latency_ms_per_token" else "for a window"}
         parts = f"{n.printed(student.mean, metric.unit)} {what[metric.unit]} against "
         found.append(figure_of(ratio, "faster", "slower", f"{parts}{n.printed(teacher.mean, metric.unit)}"))
-    for other, name in (("teacher", "the teacher"), ("control", "the control")):
+    for other, name in (("teacher", "the teacher"), ("control", "the control"), ("before", "before its first step")):
         difference = n.gain(scorecard, "student", other)
         if difference:
             found.append(_apart(scorecard, difference, name))

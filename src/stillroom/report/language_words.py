@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from stillroom.report.numbers import Tree
+from stillroom.report.numbers import Tree, of_reasoning
+from stillroom.report.reasoning_words import REASONING_GLOSSARY
 from stillroom.report.words import GLOSSARY, Role, roles
 
 LANGUAGE_GLOSSARY: tuple[tuple[str, str], ...] = (
@@ -77,6 +78,7 @@ _MEANINGS = {
     "student has over it is what the teacher gave.",
     "hard_teacher": "The student's twin that hears only the teacher's likeliest token at each place. What the student "
     "has over it is what the soft part of the soft targets gave.",
+    "before": "The student as it was before its first step. What the student has over it is what it learned here.",
 }
 
 
@@ -96,8 +98,12 @@ def glossary_of(scorecards: list[Tree]) -> tuple[tuple[str, str], ...]:
     of_language = [scorecard.get("task") == "language" for scorecard in scorecards]
     if of_language and all(of_language):
         return LANGUAGE_GLOSSARY
+    reasoning = [of_reasoning(scorecard) for scorecard in scorecards]
+    if reasoning and all(reasoning):
+        return REASONING_GLOSSARY
     terms = {term for term, _ in GLOSSARY}
-    return GLOSSARY + tuple(pair for pair in LANGUAGE_GLOSSARY if any(of_language) and pair[0] not in terms)
+    found = GLOSSARY + tuple(pair for pair in LANGUAGE_GLOSSARY if any(of_language) and pair[0] not in terms)
+    return found + tuple(pair for pair in REASONING_GLOSSARY if any(reasoning) and pair[0] not in terms)
 
 
 SEEN = {" ": "␣", "\n": "↵", "\t": "⇥", "\r": "↵"}

@@ -105,6 +105,15 @@ LANGUAGE_METRICS: tuple[Metric, ...] = (
            lower_is_better=True),
 )  # fmt: skip
 OF_LANGUAGE: dict[str, Metric] = {metric.key: metric for metric in LANGUAGE_METRICS}
+OF_REASONING: dict[str, Metric] = {
+    "exact_match": BY_KEY["exact_match"],
+    "unreadable": Metric("unreadable", "Unreadable", "share of the answers that were cut, or say no answer", "share", RIGHT,
+                         main=False, lower_is_better=True),
+    "answer_tokens": Metric("answer_tokens", "Tokens of an answer", "written, the reasoning included", "number", RUN,
+                            lower_is_better=True),
+    **{key: BY_KEY[key] for key in ("parameters", "size_bytes", "rows_per_s", "usd_per_million_rows")},
+    "latency_ms_p50": Metric("latency_ms_p50", "Latency", "one question, median", "ms", RUN, lower_is_better=True),
+}  # fmt: skip
 FITTED_TO = frozenset({"agreement", "kl_to_teacher", "error_agreement"})
 """Measured against the teacher, so they do not apply to the teacher itself."""
 
@@ -162,8 +171,15 @@ def of_language(scorecard: Tree) -> bool:
     return scorecard.get("task") == "language"
 
 
+def of_reasoning(scorecard: Tree) -> bool:
+    """Whether the scorecard is of models that write an answer with the reasoning that leads to it."""
+    return scorecard.get("task") == "reasoning"
+
+
 def metrics_of(scorecard: Tree) -> dict[str, Metric]:
     """The measures of this task, by key, in the order of the page."""
+    if of_reasoning(scorecard):
+        return OF_REASONING
     return OF_LANGUAGE if of_language(scorecard) else BY_KEY
 
 
@@ -174,7 +190,7 @@ def primary(scorecard: Tree) -> Metric:
     for key in (*wanted.get(str(scorecard.get("task")), ()), "accuracy"):
         if any(measured(scorecard, model, key) for model in scorecard.get("models", {})):
             return known[key]
-    return known["accuracy"]
+    return known["exact_match" if of_reasoning(scorecard) else "accuracy"]
 
 
 def gain(scorecard: Tree, model: str, other: str) -> Stat | None:

@@ -2,7 +2,7 @@
 
 The page asks nothing of any server, and its content policy forbids it to. It reads without JavaScript; the one script
 only switches the theme. What a part shows is made in sections.py and evidence.py, and for language models in
-language_page.py; how it looks is page.html, panel.html, language.html and page.css.
+language_page.py, for those that reason in reasoning_page.py; how it looks is page.html, panel.html and their like, and page.css.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from stillroom.report import evidence, further_tables, language_page, sections
+from stillroom.report import asking, evidence, further_tables, language_page, reasoning_page, sections
 from stillroom.report import numbers as n
 from stillroom.report.language_words import glossary_of
 from stillroom.report.numbers import Tree
@@ -44,7 +44,13 @@ def _panel(ident: str, heading: str, explanation: str, given: Tree, details: Tre
     scorecard = n.tidy(given)
     language = n.of_language(scorecard)
     head = {"id": ident, "heading": heading, "explanation": explanation, "language": language}
-    return {**head, **(language_page.contents if language else _contents)(scorecard, details, ident)}
+    if n.of_reasoning(scorecard):
+        return {**head, "reasoning": True, **reasoning_page.contents(scorecard, details, ident)}
+    return {
+        **head,
+        "reasoning": False,
+        **(language_page.contents if language else _contents)(scorecard, details, ident),
+    }
 
 
 def _contents(scorecard: Tree, details: Tree, ident: str) -> dict[str, Any]:
@@ -52,13 +58,15 @@ def _contents(scorecard: Tree, details: Tree, ident: str) -> dict[str, Any]:
     return {
         "verdict": verdict(scorecard),
         "figures": figures(scorecard),
-        "table": sections.table(scorecard),
+        "table": sections.table(scorecard, details),
         "cast": sections.cast(scorecard, details),
         "differences": evidence.differences(scorecard, ident),
         "idea": evidence.idea(scorecard, details, ident),
         "unseen": sections.unseen(scorecard, ident),
         "slices": further_tables.slices(scorecard),
         "exported": further_tables.exported(scorecard),
+        "rounds": asking.rounds(details, ident),
+        "asking": asking.spent(scorecard),
         "money": sections.money(scorecard, ident),
         "gap": sections.gap(scorecard, ident),
         "findings": sections.findings(scorecard, details),

@@ -26,10 +26,20 @@ TWINS = ("student", "control", "hard_teacher")
 def cast(scorecard: Tree, details: Tree) -> list[dict[str, Any]]:
     """Who is who: each model with its mark, what it is, and what the recipe made it of."""
     about = details.get("about") or {}
+    hard = about.get("soft") is False
     return [
-        {"role": role, "swatch": svg.swatch(role), "meaning": role.meaning, "made_of": words_of(about.get(key))}
+        {
+            "role": role,
+            "swatch": svg.swatch(role),
+            "meaning": LEARNS_ANSWERS if hard and key == "student" else role.meaning,
+            "made_of": words_of(about.get(key)),
+        }
         for key, role in roles(scorecard.get("models", {})).items()
     ]
+
+
+LEARNS_ANSWERS = "Small. It learns what the teacher answers, and not how likely the teacher finds the other classes."
+"""Of a student without soft targets."""
 
 
 def words_of(value: object) -> str:
@@ -37,7 +47,7 @@ def words_of(value: object) -> str:
     return value.strip().rstrip(".") if isinstance(value, str) else ""
 
 
-def table(scorecard: Tree) -> dict[str, Any] | None:
+def table(scorecard: Tree, details: Tree) -> dict[str, Any] | None:
     """The models' table: a row for each measure, a column for each model; and a second one for the lesser measures."""
     models = roles(scorecard.get("models", {}))
     if not models:
@@ -66,17 +76,27 @@ def table(scorecard: Tree) -> dict[str, Any] | None:
         "columns": columns,
         "groups": groups,
         "more": more,
-        "caption": f"On {tested_on(scorecard)}{over}. Small figures are 95% intervals{drawn}.",
+        "caption": f"On {tested_on(scorecard)}{over}. Small figures are 95% intervals{drawn}.{_held_against(models, details)}",
         "absent": join(_absent(scorecard)),
         "oracle": join([role.title for role in models.values() if role.tag]),
     }
 
 
+def _held_against(models: dict[str, Role], details: Tree) -> str:
+    """Of arms that learned from another teacher: whom their agreement is with."""
+    own = (details.get("about") or {}).get("own_teacher")
+    arms = [role.title for name, role in models.items() if isinstance(own, list) and name in own]
+    whose = "which has a teacher of its own" if len(arms) == 1 else "which have teachers of their own"
+    return f" Agreement is with the teacher in this table, for {join(arms)} too, {whose}." if arms else ""
+
+
 def _absent(scorecard: Tree) -> list[str]:
     """Measures that a reader would look for, and that no model of this run has."""
-    expected = ("latency_ms_p50", "usd_per_million_rows", "size_bytes", "ece")
+    expected: tuple[str, ...] = ("latency_ms_p50", "usd_per_million_rows", "size_bytes", "ece")
     if n.of_language(scorecard):
         expected = ("kl_to_teacher", "size_bytes", "tokens_per_s", "usd_per_million_tokens")
+    if n.of_reasoning(scorecard):
+        expected = ("latency_ms_p50", "usd_per_million_rows", "size_bytes")
     models, known = scorecard.get("models", {}), n.metrics_of(scorecard)
     return [
         known[key].name.lower() for key in expected if not any(n.measured(scorecard, model, key) for model in models)
@@ -88,7 +108,8 @@ def tested_on(scorecard: Tree) -> str:
     rows = scorecard.get("rows") or {}
     tested, tokens = n.number(rows.get("test")), n.number(rows.get("test_scored", rows.get("test_tokens")))
     if not n.of_language(scorecard):
-        return f"{n.big(tested)} test rows" if tested else "the test rows"
+        noun = "questions" if n.of_reasoning(scorecard) else "rows"
+        return f"{n.big(tested)} test {noun}" if tested else f"the test {noun}"
     if tokens:
         # Of a masked run only the hidden tokens are scored.
         kind = "hidden" if "test_scored" in rows and masked(scorecard) else "test"

@@ -173,7 +173,8 @@ def class_names(scorecard: Tree, details: Tree) -> list[str]:
 
 def alone(scorecard: Tree) -> str:
     """What the control learns from, which is what the student would have without a teacher."""
-    return "the text alone" if scorecard.get("task") == "language" else "the labels alone"
+    alone_of = {"language": "the text alone", "reasoning": "the answers alone"}
+    return alone_of.get(str(scorecard.get("task")), "the labels alone")
 
 
 def join(parts: list[str]) -> str:

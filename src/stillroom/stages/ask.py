@@ -4,40 +4,66 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from stillroom.errors import InputError, WrongAnswer
 from stillroom.kinds import AskedTeacher
 from stillroom.rows import PLAIN_VIEW, Questions
 from stillroom.rundir import read_json, write_json
+from stillroom.stages.layers import showing_layers
 from stillroom.stages.opening import ASKED, Run, views_of
+from stillroom.stages.paying import LABEL, SCORE, charged, in_words, is_paid, keep_answered
 
 if TYPE_CHECKING:
+    from stillroom.transfer_set.sampling import Traces
     from stillroom.transfer_set.store import Kept
 
 MERGE = "merge answers"
 
 
-def ask(run: Run, asked: AskedTeacher) -> Kept:
-    """Ask each member what the store lacks, then merge the members' answers where there are several."""
-    from stillroom.teachers.ensemble import AskedEnsemble, Ensemble
+def ask(run: Run, asked: AskedTeacher) -> Kept | Traces:
+    """Every question once; of a teacher that reasons, its traces."""
+    if run.recipe.is_reasoning:
+        from stillroom.stages.reasoning import ask_traces
+
+        return ask_traces(run, asked)
+    return ask_answers(run, asked)
+
+
+def ask_answers(run: Run, asked: AskedTeacher, purpose: str = "") -> Kept:
+    """Ask each member what the store lacks, then merge the members' answers where there are several.
+
+    `purpose`: of the calls where a round asks; it sees for itself what was not answered.
+    """
+    from stillroom.teachers.ensemble import Ensemble, members_of
     from stillroom.transfer_set.ask import KeptTeacher
 
-    teacher = run.recipe.teacher
-    members = asked.members if isinstance(asked, AskedEnsemble) else [asked]
+    teacher, members = run.recipe.teacher, members_of(asked)
     licences = {"teacher": teacher.licence or "unknown"}
+    terms = {} if run.recipe.accept_terms is None else {"terms accepted": in_words(run.recipe.accept_terms)}
     kept: list[Kept] = []
     for place, (member, knobs) in enumerate(zip(members, teacher.each(), strict=True)):
         licence = knobs.licence or teacher.licence or "unknown"
-        kept.append(
-            _ask_one(run, member, knobs.kind, {"teacher": licence}, f"ask teacher {place + 1} of {len(members)}")
-        )
+        words = f"ask teacher {place + 1} of {len(members)}"
+        kept.append(_ask_one(run, member, knobs.kind, {"teacher": licence, **terms}, words, purpose or LABEL))
+        if purpose:
+            train = run.splits.train
+            answered = train.take(np.flatnonzero(kept[-1].answered(train.key_N)))
+            run.__dict__["splits"] = replace(run.splits, train=answered)
+        else:
+            keep_answered(run, kept[-1])
     whole = kept[0]
     if isinstance(teacher, Ensemble):
         for place, one in enumerate(kept):
             licences[f"teacher.{place}"] = one.header.licences["teacher"]
-        whole = _ask_one(run, teacher.over([KeptTeacher(one) for one in kept]), "ensemble", licences, MERGE)
+        if run.recipe.is_language:
+            whole = _ask_language(run, asked, "ensemble", licences, MERGE, kept)
+        else:
+            whole = _ask_one(run, teacher.over([KeptTeacher(one) for one in kept]), "ensemble", licences, MERGE)
     if not run.arm:
         own = run.dir.path / "transfer_set"
         at = whole.folder.relative_to(own) if whole.folder.is_relative_to(own) else whole.folder.resolve()
@@ -54,15 +80,21 @@ def answers_of(run: Path) -> Kept:
     return open_kept(run / "transfer_set" / read_json(run / ASKED)["answers"])
 
 
-def _ask_one(run: Run, teacher: AskedTeacher, kind: str, licences: dict[str, str], words: str) -> Kept:
+def _ask_one(
+    run: Run, teacher: AskedTeacher, kind: str, licences: dict[str, str], words: str, purpose: str = LABEL
+) -> Kept:
     """All the questions one teacher is asked: the transfer set in its views, and every other split as it is."""
     from stillroom.teachers.python import CallableTeacher
     from stillroom.transfer_set.ask import ask as ask_all
+    from stillroom.transfer_set.recognise import recognise
     from stillroom.transfer_set.store import Store
 
     recipe, splits = run.recipe, run.splits
     if recipe.is_language:
-        return _ask_language(run, teacher, licences, words)
+        return _ask_language(run, teacher, kind, licences, words)
+    plain = teacher  # what a run counts calls by; with further layers beside the last, its answers are kept apart
+    if not recipe.transfer_set.live and words != MERGE:
+        teacher = showing_layers(run, teacher)
     shared = recipe.transfer_set.store
     store = Store(run.dir.path / "transfer_set" if shared is None else run.folders[0] / shared)
     views = [] if recipe.transfer_set.live else views_of(recipe)
@@ -74,8 +106,10 @@ def _ask_one(run: Run, teacher: AskedTeacher, kind: str, licences: dict[str, str
         ("validation", splits.validation, (PLAIN_VIEW,)),
         ("test", splits.test, (PLAIN_VIEW,)),
     ]
-    if isinstance(teacher, CallableTeacher) and not teacher.fingerprint:
-        teacher.identify(splits.train)
+    if is_paid(recipe):  # first how good it is, on rows whose labels are known
+        asking.sort(key=lambda part: part[0] not in ("validation", "test"))
+    if isinstance(teacher, CallableTeacher) and teacher.looks:
+        recognise(store, teacher, [part[1:] for part in asking], run.seen_as(recipe.questions.augment))
     total = sum(len(questions) * len(which) for _, questions, which in asking)
     with run.show.stage(words, total, "answers") as done:
         started = time.monotonic()
@@ -85,14 +119,16 @@ def _ask_one(run: Run, teacher: AskedTeacher, kind: str, licences: dict[str, str
             nonlocal started
             seconds, started = time.monotonic() - started, time.monotonic()
             calls = 0 if words == MERGE else rows
-            run.dir.event("asked", calls=calls, seconds=round(seconds, 3), teacher=teacher.fingerprint)
+            run.dir.event("asked", calls=calls, seconds=round(seconds, 3), teacher=plain.fingerprint)
             done(rows)
 
         for name, questions, which in asking:
+            paid_as = purpose if name == "train" else SCORE
             try:
                 found = ask_all(
-                    store, teacher, questions, kind=kind, licences=licences, views=which,
+                    store, charged(run, teacher, paid_as), questions, kind=kind, licences=licences, views=which,
                     seen=run.seen_as(recipe.questions.augment), progress=count,
+                    known=lambda rows: done(rows, before=True),
                 )  # fmt: skip
             except WrongAnswer:
                 # Recorded answers may cover the transfer set alone; the teacher is then not scored on that split.
@@ -102,11 +138,12 @@ def _ask_one(run: Run, teacher: AskedTeacher, kind: str, licences: dict[str, str
     return found
 
 
-def _ask_language(run: Run, teacher: AskedTeacher, licences: dict[str, str], words: str) -> Kept:
-    from stillroom.stages.language import ask_language, scored_positions
-    from stillroom.teachers.language import AskedLanguageModel
+def _ask_language(
+    run: Run, teacher: AskedTeacher, kind: str, licences: dict[str, str], words: str, members: Sequence[Kept] = ()
+) -> Kept:
+    from stillroom.stages.language_asking import ask_language, keep_nothing, merge_language, scored_positions
+    from stillroom.teachers.language import AskedLanguageEnsemble, AskedLanguageModel
 
-    assert isinstance(teacher, AskedLanguageModel), "kinds that solve a language task build one"
     asked = len(run.splits.train) * (0 if run.recipe.transfer_set.live else len(views_of(run.recipe)))
     positions = scored_positions(run)
     with run.show.stage(words, asked, "windows") as done:
@@ -115,9 +152,15 @@ def _ask_language(run: Run, teacher: AskedTeacher, licences: dict[str, str], wor
         def count(rows: int) -> None:
             nonlocal started
             seconds, started = time.monotonic() - started, time.monotonic()
-            tokens = rows * positions // max(1, asked)
-            run.dir.event("asked", calls=rows, tokens=tokens, seconds=round(seconds, 3), teacher=teacher.fingerprint)
+            calls = 0 if words == MERGE else rows
+            tokens = calls * positions // max(1, asked)
+            run.dir.event("asked", calls=calls, tokens=tokens, seconds=round(seconds, 3), teacher=teacher.fingerprint)
             done(rows)
             run.clock.check()
 
-        return ask_language(run, teacher, licences, count)
+        if teacher.by_key:
+            return keep_nothing(run, teacher, kind, licences)
+        if isinstance(teacher, AskedLanguageEnsemble):
+            return merge_language(run, teacher, members, licences, count)
+        assert isinstance(teacher, AskedLanguageModel), "kinds that solve a language task build one"
+        return ask_language(run, teacher, kind, licences, count)

@@ -6,27 +6,36 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stillroom.errors import WrongAnswer
+from stillroom.evaluation.processes import give_back
 from stillroom.kinds import AskedTeacher
-from stillroom.rows import Questions
+from stillroom.models.references import weight_files
+from stillroom.rows import Questions, Raw
 from stillroom.rundir import fingerprint, read_json, write_file, write_json
+from stillroom.stages.deferring import settle_cascade, show_cascade
 from stillroom.stages.language import sit_language
 from stillroom.stages.opening import Run, versions, views_of
+from stillroom.stages.paying import asking_facts, in_words
 from stillroom.stages.teach import trained_and_built
 from stillroom.stages.train import roles
 
 if TYPE_CHECKING:
     from stillroom.evaluation.cost import Spent
     from stillroom.evaluation.exam import Exam
+    from stillroom.transfer_set.sampling import Traces
     from stillroom.transfer_set.store import Kept
 
 FORMAT = 2
 """Of what the evaluation writes; a newer one evaluates again."""
 SCORECARD = "scorecard.json"
+SHOWN_QUESTIONS = 8
 
 
-def evaluate(run: Run, asked: AskedTeacher, kept: Kept) -> None:
+def evaluate(run: Run, asked: AskedTeacher, kept: Kept | Traces) -> None:
     """Predict once, write the predictions, and compute the scorecard from them. The test split is read here only."""
-    models = {role.name: [run.dir.path / role.folder(seed) for seed in range(run.recipe.seeds)] for role in roles(run)}
+    from stillroom.stages.reasoning_exam import sit_reasoning
+    from stillroom.transfer_set.sampling import Traces
+
+    models = {role.name: [run.dir.path / role.folder(seed) for seed in range(role.seeds)] for role in roles(run)}
     taught = _taught_folders(run)
     other = run.recipe.evaluation.independent_teacher
     independent = None if other is None else trained_and_built(run, other, "independent", "independent teacher")
@@ -37,7 +46,10 @@ def evaluate(run: Run, asked: AskedTeacher, kept: Kept) -> None:
     )  # fmt: skip
     with run.dir.stage("evaluation", made_from) as folder:
         if folder is not None:
-            if run.recipe.is_language:
+            give_back()
+            if isinstance(kept, Traces):
+                sit_reasoning(run, asked, kept, models, _spent(run, asked), _about(run, 1.0), folder)
+            elif run.recipe.is_language:
                 sit_language(
                     run, asked, kept, models, _spent(run, asked), _about(run, settled_temperature(run)), folder
                 )
@@ -48,6 +60,7 @@ def evaluate(run: Run, asked: AskedTeacher, kept: Kept) -> None:
     shown = run.dir.path / SCORECARD
     if not shown.is_file() or shown.read_bytes() != scorecard:
         write_file(shown, scorecard)
+    show_cascade(run)
 
 
 def _evaluate(run: Run, exam: Exam, kept: Kept, folder: Path) -> None:
@@ -56,13 +69,42 @@ def _evaluate(run: Run, exam: Exam, kept: Kept, folder: Path) -> None:
 
     with run.show.stage("evaluate", 1, "scorecard") as done:
         scorecard, found = sit(exam, folder)
+        scorecard |= settle_cascade(run, exam, found, kept, folder)
         heat = settled_temperature(run)
         view = views_of(run.recipe)[0]
         stored = None if run.recipe.transfer_set.live else kept.reader(run.splits.train.key_N, view).all()
         told = details(found, run.splits, exam.models, exam.teacher_folders, heat, _about(run, heat), stored)
-        write_json(folder / "details.json", told)
+        write_json(folder / "details.json", told | _rounds(run))
         write_json(folder / SCORECARD, scorecard)
         done(1)
+
+
+def _rounds(run: Run) -> dict[str, Any]:
+    """What the rounds of a run asked, for its report: the record, and some questions of the last round in words."""
+    from stillroom.stages.rounds import FILE, ROUNDS
+
+    if run.recipe.rounds is None:
+        return {}
+    found = read_json(run.dir.path / ROUNDS / FILE)
+    last, train = found["rounds"][-1], run.splits.train
+    # The training rows are in the order of asking, so those of the last round stand at the end.
+    places = [place for place in last["chosen"] if place not in set(last["refused"])][:SHOWN_QUESTIONS]
+    first = len(train) - len([place for place in last["chosen"] if place not in set(last["refused"])])
+    said = dict(zip(last["chosen"], last["answered"], strict=True))
+    guessed = dict(zip(last["chosen"], last.get("guessed") or [None] * len(last["chosen"]), strict=True))
+    asked = [
+        {"question": _in_words(train.raw, first + at, place), "said": said[place], "guessed": guessed[place]}
+        for at, place in enumerate(places)
+        if guessed[place] is not None
+    ]
+    return {"rounds": found, "asked_last": asked}
+
+
+def _in_words(raw: Raw, at: int, place: int) -> str:
+    """A question as a person reads it: its columns, or where it stands."""
+    if not isinstance(raw, dict):
+        return f"training row {place}"
+    return "; ".join(str(column[at]) for column in raw.values())
 
 
 def _exam(
@@ -85,47 +127,40 @@ def _exam(
         _spent(run, asked),
         sorted(set(run.splits.omitted.label_N.tolist()) - {-1}),
         independent,
-        {"rows": len(kept), "bytes": kept.size_bytes, "shared_bytes": 0}, versions(),
+        {"rows": len(kept), "bytes": kept.size_bytes, "shared_bytes": 0}, versions(), asking_facts(run, asked),
     )  # fmt: skip
 
 
 def _spent(run: Run, asked: AskedTeacher) -> Spent:
     """What the run has cost so far, from its events."""
     from stillroom.evaluation.cost import Spent
-    from stillroom.teachers.ensemble import AskedEnsemble
+    from stillroom.teachers.ensemble import members_of
 
     events = run.dir.events()
     trained = {one["name"]: one["seconds"] for one in events if one["event"] in ("trained", "taught")}
     # One student, and those on which its temperature was tried, are what a user of it cannot do without.
     needed = [seconds for name, seconds in trained.items() if name == "student" or name.startswith("tuning/student/")]
     # Answers of a teacher that the recipe no longer names were paid for, but not for this student.
-    members = asked.members if isinstance(asked, AskedEnsemble) else []
-    asked_now = {asked.fingerprint, *(member.fingerprint for member in members)}
+    asked_now = {asked.fingerprint, *(member.fingerprint for member in members_of(asked))}
     asking = [one for one in events if one["event"] == "asked" and one["teacher"] in asked_now]
+    paid = asking_facts(run, asked)
     return Spent(
         asking_s=sum(one["seconds"] for one in asking),
         training_s=sum(trained.values()),
         needed_training_s=sum(needed) if needed else None,
-        teacher_calls=sum(one["calls"] for one in asking),
-        teacher_tokens=sum(one.get("tokens", 0) for one in asking),
+        teacher_calls=paid.get("calls", sum(one["calls"] for one in asking)),
+        teacher_tokens=paid.get("tokens", sum(one.get("tokens", 0) for one in asking)),
+        teacher_bill_usd=paid.get("usd"),
     )
 
 
 def _taught_folders(run: Run) -> list[Path]:
-    """The folders of the teacher's members, as far as they are models of ours."""
+    """Where the weights of the teacher's members stand; empty where one has none."""
     home, members = run.dir.path / run.teacher_home, run.recipe.teacher.each()
     homes = [home / str(place) if len(members) > 1 else home for place in range(len(members))]
     found = [member.weights_at(one, run.folders) for member, one in zip(members, homes, strict=True)]
-    known = [folder for folder in found if folder is not None and _is_ours(folder)]
+    known = [place for place in found if place is not None and weight_files(place)]
     return known if len(known) == len(members) else []
-
-
-def _is_ours(folder: Path) -> bool:
-    """It holds our description of a model; one of the transformers library stands without."""
-    from stillroom.models.classifier import BESIDE, CONFIG, WEIGHTS
-
-    described = folder / BESIDE if (folder / BESIDE).is_file() else folder / CONFIG
-    return (folder / WEIGHTS).is_file() and described.is_file() and "parameters" in read_json(described)
 
 
 def settled_temperature(run: Run) -> float:
@@ -144,13 +179,17 @@ def _about(run: Run, heat: float) -> dict[str, Any]:
     what = "; ".join(sorted({member.describe() for member in members}))
     licences = {"teacher": recipe.teacher.licence or "unknown", "data": recipe.questions.licence or "unknown"}
     licences |= {f"teacher {place + 1}": member.licence for place, member in enumerate(members) if member.licence}
+    if recipe.accept_terms is not None:
+        licences["terms accepted"] = in_words(recipe.accept_terms)
     return {
         "teacher": f"an ensemble of {len(members)}: {what}" if len(members) > 1 else what,
         "student": recipe.student.describe(),
         "licences": licences,
         "recipe_yaml": (run.dir.path / "recipe.yaml").read_text(),
         "temperature": heat,
-        "notes": [*run.splits.notes, *_vocabulary_notes(run)],
+        "own_teacher": [name for name, arm in run.arms.items() if arm.has_own_teacher],
+        "soft": any("probabilities" in one.required() for one in recipe.objectives),
+        "notes": [*run.splits.notes, *recipe.notes, *_vocabulary_notes(run)],
     }
 
 

@@ -3,34 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from stillroom.errors import DataError, ModelError, RecipeError
 from stillroom.kinds import AskedTeacher, Objective
 from stillroom.rows import Questions, Splits
-from stillroom.rundir import fingerprint, read_json, write_json
+from stillroom.rundir import read_json, write_json
 
 if TYPE_CHECKING:
-    from stillroom.recipe import Fidelity
     from stillroom.stages.opening import Run
-    from stillroom.teachers.language import AskedLanguageModel
     from stillroom.training.language_batches import WindowSource
-    from stillroom.transfer_set.recording import Recorder
-    from stillroom.transfer_set.store import Kept, Store
-
-FIDELITY = "transfer_set/fidelity.json"
-GROWTH = 1.5
-"""By so much the tail grows where fidelity asks for more bytes."""
-MOST_TAIL_BYTES = 1024
+    from stillroom.transfer_set.store import Kept
 
 
 def windows_of(run: Run, documents: Splits) -> Splits:
     """Documents or conversations as windows of the teacher's tokens, and the views bound to its tokenizer."""
-    from stillroom.models.text import context_of, tokenizer_at
     from stillroom.questions.dataset import Dataset
     from stillroom.questions.views import Mask
     from stillroom.questions.windows import DEFAULT_LENGTH, windows
+    from stillroom.stages.language_text import is_recorded, spoken
 
     if documents.classes:
         raise DataError(
@@ -53,202 +46,87 @@ def windows_of(run: Run, documents: Splits) -> Splits:
             where="questions.augment",
             cure="Add augment: {kind: mask}, and views: the number of maskings of each row that are kept",
         )
-    path = _tokenizer_path(run)
+    if is_recorded(run.recipe.teacher):
+        documents = spoken(run, documents)
+    reader, context = _reads(run)
     length = knobs.window or DEFAULT_LENGTH
-    return windows(
-        documents, tokenizer_at(path), length, context=context_of(path), pack=knobs.pack, skip=knobs.skip, mask=mask
-    )
+    return windows(documents, reader, length, context=context, pack=knobs.pack, skip=knobs.skip, mask=mask)
+
+
+def own_words_of(run: Run) -> Questions | None:
+    """Training windows of what the questions themselves say, where a recorded teacher says something else."""
+    from stillroom.questions.windows import windows
+    from stillroom.stages.language_text import is_recorded, own_words, spoken
+
+    if not is_recorded(run.recipe.teacher):
+        return None
+    documents = run.recipe.questions.build(run.folders)
+    taught = spoken(run, documents)
+    own = own_words(documents, taught)
+    if own is None:
+        return None
+    raw, (reader, context) = run.splits.train.raw, _reads(run)
+    assert isinstance(raw, dict), "windows are named arrays"
+    return windows(replace(taught, train=own), reader, raw["ids"].shape[1], context=context).train
 
 
 def tokenizer(run: Run) -> Any:
     """The teacher's tokenizer, which is the student's too."""
-    from stillroom.models.text import tokenizer_at
-
-    return tokenizer_at(_tokenizer_path(run))
+    return _reads(run)[0]
 
 
-def _tokenizer_path(run: Run) -> Path:
-    path = run.recipe.teacher.each()[0].tokenizer_at(run.folders)
-    if path is None:
-        raise ModelError(
-            f"a teacher of kind {run.recipe.teacher.kind} has no tokenizer",
-            where="teacher",
-            cure="Use a teacher of kind transformers, or one trained for language models",
-        )
-    return path
+def _reads(run: Run) -> tuple[Any, int]:
+    """The tokenizer of the first teacher, and how many tokens all look at; of a recorded one, the student's.
 
-
-def ask_language(run: Run, asked: AskedLanguageModel, licences: dict[str, str], count: Any) -> Kept:
-    """Calibrate on the run's own questions, see that enough is kept, then ask every training window once."""
-    from stillroom.stages.opening import views_of
-    from stillroom.transfer_set.ask import ask as ask_all
-    from stillroom.transfer_set.store import Store
-
-    recipe = run.recipe
-    shared = recipe.transfer_set.store
-    store = Store(run.dir.path / "transfer_set" if shared is None else run.folders[0] / shared)
-    views = [] if recipe.transfer_set.live else views_of(recipe)
-    with store.hold():
-        recorder = recorder_of(run, asked, store) if views else _recorder_of_nothing(asked)
-    return ask_all(
-        store, recorder, run.splits.train, kind=recipe.teacher.kind, licences=licences, views=views,
-        seen=run.seen_as(recipe.questions.augment), progress=count, shard_rows=recorder.shard_rows,
-        layout=recorder.written,
-    )  # fmt: skip
-
-
-def _recorder_of_nothing(asked: AskedLanguageModel) -> Recorder:
-    """A live teacher keeps no answers, but its header."""
-    from stillroom.transfer_set.recording import Recorder
-    from stillroom.transfer_set.sparse_logits import Layout
-
-    return Recorder(asked, Layout.of(asked.model.vocabulary, 1, "bucket"), None, with_hidden=False)
-
-
-def recorder_of(run: Run, asked: AskedLanguageModel, store: Store) -> Recorder:
-    """What packs this teacher's answers. Its basis is fitted once and found again; too poor a one is given more bytes."""
-    from stillroom.stages.opening import views_of
-    from stillroom.transfer_set.basis import FittedBasis, fit_basis
-    from stillroom.transfer_set.recording import BASIS, Recorder, calibrate
-    from stillroom.transfer_set.sparse_logits import Layout
-
-    knobs, wanted = run.recipe.transfer_set, run.recipe.transfer_set.fidelity
-    with_hidden = needs_hidden(run)
-    tail_bytes, hidden_NG = knobs.tail_bytes, None
-    # Held-out windows of a masked model come masked; training windows are seen here in their first view.
-    view = views_of(run.recipe)[0]
-    train = run.seen_as(run.recipe.questions.augment)(run.splits.train, view)
-    tried = Tried(_fidelity_path(run), {"train": train, "validation": run.splits.validation})
-    while True:
-        layout = Layout.of(asked.model.vocabulary, knobs.head, knobs.tail, tail_bytes)
-        recorder = Recorder(asked, layout, None, with_hidden, run.recipe.questions.model_dump(mode="json")["augment"])
-        basis = store.root / recorder.fingerprint[:16] / BASIS
-        if knobs.tail == "hidden" and basis.is_file():
-            recorder.fitted = FittedBasis.load(basis)
-        elif knobs.tail == "hidden" and not tried.too_far(recorder, wanted):
-            hidden_NG = calibrate(asked, train) if hidden_NG is None else hidden_NG
-            recorder.fitted = fit_basis(hidden_NG, *asked.head(), tail_bytes=tail_bytes, seed=0)
-        kl = tried.kl(recorder)
-        if wanted is None or kl <= wanted.kl:
-            if recorder.fitted is not None and not basis.is_file():
-                recorder.fitted.save(basis)
-            return recorder
-        if tail_bytes * GROWTH > MOST_TAIL_BYTES or knobs.tail != "hidden":
-            raise ModelError(
-                f"kept answers differ from the teacher's by {kl:.3g} nats a position, and {wanted.kl:g} is asked for",
-                where="transfer_set.fidelity.kl",
-                cure="Ask for less, keep a longer head, or use tail: hidden",
-            )
-        tail_bytes = round(tail_bytes * GROWTH)
-
-
-def _fidelity_path(run: Run) -> Path:
-    """An arm may keep its answers in another form."""
-    path = run.dir.path / FIDELITY
-    return path.with_stem(f"{path.stem}.{run.arm}") if run.arm else path
-
-
-class Tried:
-    """How close to the teacher each form of record is on a run's own text; measured once, whatever comes of it.
-
-    fidelity.json: "tried", by the fingerprint of who answers and in which form, the figures of each part; "kept", the last.
+    Teachers' and students' tokenizers are compared before anything is spent (language_checks.py).
     """
+    from stillroom.models.text import context_of, tokenizer_at
+    from stillroom.stages.language_text import is_recorded, reads
 
-    def __init__(self, path: Path, parts: dict[str, Questions]) -> None:
-        self.path, self.parts = path, parts
-        self.made_from = fingerprint({name: part.fingerprint() for name, part in parts.items()})
-        found = read_json(path) if path.is_file() else {}
-        self.known: dict[str, Any] = found["tried"] if found.get("made_from") == self.made_from else {}
-
-    def too_far(self, recorder: Recorder, wanted: Fidelity | None) -> bool:
-        """Already measured, and found too far from the teacher: needs no basis."""
-        known = self.known.get(recorder.fingerprint)
-        return known is not None and wanted is not None and _kl(known) > wanted.kl
-
-    def kl(self, recorder: Recorder) -> float:
-        """Mean KL(teacher, kept) on validation text, nats a position; infinite for a sample, which leaves tokens out."""
-        from stillroom.transfer_set.recording import measured
-
-        name = recorder.fingerprint
-        if name not in self.known or read_json(self.path)["kept"] != name:
-            if name not in self.known:
-                self.known[name] = {part: measured(recorder, each) for part, each in self.parts.items()}
-            write_json(self.path, {"made_from": self.made_from, "kept": name, "tried": self.known})
-        return _kl(self.known[name])
-
-
-def _kl(figures: dict[str, Any]) -> float:
-    return float(figures["validation"].get("kl", float("inf")))
-
-
-def scored_positions(run: Run) -> int:
-    """Positions that the teacher is asked for, all views of the training windows together."""
-    from stillroom.stages.opening import views_of
-
-    if run.recipe.transfer_set.live:
-        return 0
-    train = run.splits.train
-    seen = run.seen_as(run.recipe.questions.augment)
-    parts = [seen(train, view).raw for view in views_of(run.recipe)]
-    return sum(int((raw["target"] >= 0).sum()) for raw in parts if isinstance(raw, dict))
-
-
-def kept_bytes(run: Run, positions: int) -> int:
-    """What so many positions' answers take on disk, with the basis, and the hidden layer where an objective looks at it."""
-    from stillroom.transfer_set.basis import most_components
-    from stillroom.transfer_set.sparse_logits import Layout
-
-    knobs, tokens = run.recipe.transfer_set, len(tokenizer(run))
-    layout = Layout.of(tokens, knobs.head, knobs.tail, knobs.tail_bytes)
-    basis = 2 * tokens * most_components(knobs.tail_bytes) if knobs.tail == "hidden" else 0
-    hidden = 2 * _hidden_width(run) if needs_hidden(run) else 0
-    return positions * (layout.record_bytes + hidden) + basis
-
-
-def _hidden_width(run: Run) -> int:
-    """Of the teacher's last hidden layer; its architecture alone is built."""
-    import torch
-
-    from stillroom.models.transformers import Transformers
-
-    teacher, ground = run.recipe.teacher, run.ground(untaught=True)
-    design = ground.design
-    if not isinstance(design, Transformers):
-        weights = teacher.weights_at(run.dir.path, run.folders)
-        design = Transformers.model_validate({"task": teacher.solves(), "from": str(weights and weights.absolute())})
-    with torch.device("meta"):
-        model, _ = design.model_and_tokenizer(0, ground)
-    return int(model.get_output_embeddings().weight.shape[1])
-
-
-def needs_hidden(run: Run) -> bool:
-    """Some objective of the run or of an arm looks at the teacher's hidden layer."""
-    objectives = [one for part in (run, *run.arms.values()) for one in part.recipe.objectives]
-    return any("hidden" in one.required() for one in objectives)
+    if is_recorded(run.recipe.teacher):
+        return reads(run)
+    found: list[Path] = []
+    for teacher in run.recipe.teacher.each():
+        path = teacher.tokenizer_at(run.folders)
+        if path is None:
+            raise ModelError(
+                f"a teacher of kind {teacher.kind} has no tokenizer",
+                where="teacher",
+                cure="Use a teacher of kind transformers, or one trained for language models",
+            )
+        found.append(path)
+    return tokenizer_at(found[0]), min(context_of(path) for path in found)
 
 
 def window_source(
     run: Run, objectives: Sequence[Objective], asked: AskedTeacher, kept: Kept, labels_alone: bool
 ) -> WindowSource:
     """What a role's batches are made of: windows, with the teacher's kept or live answers unless it learns from text alone."""
+    from stillroom.stages.layers import further_width, showing_layers, shown_layers
     from stillroom.stages.opening import views_of
-    from stillroom.teachers.language import AskedLanguageModel
+    from stillroom.teachers.language import Speaks
     from stillroom.training.language_batches import WindowSource
     from stillroom.transfer_set.recording import opened
 
     recipe, train = run.recipe, run.splits.train
     seen = run.seen_as(recipe.questions.augment) if recipe.questions.augment else None
     needs = frozenset[str]().union(*(objective.required() for objective in objectives)) - {"text"}
+    if labels_alone and run.own_words is not None:
+        return WindowSource(run.own_words, seen=seen)
     if labels_alone or not needs:
         return WindowSource(train, seen=seen)
+    hidden = "hidden" in needs
+    layers = shown_layers(run) if hidden else ()
+    width = further_width(run) // len(layers) if layers else 0
     if recipe.transfer_set.live:
-        assert isinstance(asked, AskedLanguageModel), "kinds that solve a language task build one"
-        return WindowSource(train, live=asked, seen=seen, with_hidden="hidden" in needs)
+        live = showing_layers(run, asked) if hidden else asked
+        assert isinstance(live, Speaks), "kinds that solve a language task build one"
+        return WindowSource(train, live=live, seen=seen, with_hidden=hidden, layers=layers, layer_width=width)
     views = views_of(recipe)
     assert kept.header.layout is not None, "a language model's answers have one"
     layout, fitted = opened(kept.folder, kept.header.layout)
     readers = [kept.position_reader(train.key_N, view) for view in views]
-    return WindowSource(train, readers, layout, fitted, None, views, seen, "hidden" in needs)
+    return WindowSource(train, readers, layout, fitted, None, views, seen, hidden, layers, width)
 
 
 def sit_language(
@@ -259,14 +137,14 @@ def sit_language(
     from stillroom.evaluation.language_exam import LanguageExam, sit_language
     from stillroom.questions.windows import scored_bytes
     from stillroom.stages.opening import versions
-    from stillroom.teachers.language import AskedLanguageModel
+    from stillroom.teachers.language import Speaks
 
-    assert isinstance(asked, AskedLanguageModel), "kinds that solve a language task build one"
     masked = run.recipe.teacher.solves() == "masked"
     splits = run.splits
     architecture: Literal["causal", "masked"] = "masked" if masked else "causal"
     exam = LanguageExam(
-        run.recipe.name, architecture, splits, models, asked.model, asked.folders, run.recipe.evaluation,
+        run.recipe.name, architecture, splits, models, asked.model if isinstance(asked, Speaks) else None,
+        asked.folders if isinstance(asked, Speaks) else [], run.recipe.evaluation,
         run.device, spent, None if masked else scored_bytes(splits.test, tokenizer(run)), _kept_facts(run, asked, kept),
         versions(), about,
     )  # fmt: skip
@@ -277,31 +155,57 @@ def sit_language(
         done(1)
 
 
-def _kept_facts(run: Run, asked: AskedLanguageModel, kept: Kept) -> dict[str, Any]:
+def _kept_facts(run: Run, asked: AskedTeacher, kept: Kept) -> dict[str, Any]:
     """What the scorecard says of the transfer set, with its fidelity on test text measured now."""
+    from stillroom.stages.language_asking import fidelity_path, merger_of, scored_positions, store_of
     from stillroom.stages.opening import views_of
+    from stillroom.teachers.language import AskedLanguageEnsemble, Speaks
     from stillroom.transfer_set.recording import Recorder, measured, opened
+    from stillroom.transfer_set.store import open_kept
 
+    if not isinstance(asked, Speaks):  # its words themselves are what students learn from
+        raw = run.splits.train.raw
+        assert isinstance(raw, dict), "windows are named arrays"
+        return {"rows": len(run.splits.train), "positions": int((raw["target"] >= 0).sum())}
     if run.recipe.transfer_set.live:
         return {"rows": len(run.splits.train), "positions": 0, "bytes": 0, "shared_bytes": 0}
     assert kept.header.layout is not None, "a language model's answers have one"
     layout, fitted = opened(kept.folder, kept.header.layout)
-    recorder = Recorder(asked, layout, fitted, with_hidden=False)
-    measured_before = read_json(_fidelity_path(run))
-    known = measured_before["tried"][measured_before["kept"]]
-    by_source = {**known, "test": measured(recorder, run.splits.test)}
-    # This run's own: a shared store may hold more. Beside the records stand the basis, the header, and each shard's keys.
+    members: list[Kept] = []
+    if isinstance(asked, AskedLanguageEnsemble):
+        store = store_of(run)
+        merger = merger_of(run, asked, store)
+        fidelity = measured(merger, run.splits.test)
+        members = [open_kept(store.root / one.fingerprint[:16]) for one in merger.members]
+    else:
+        fidelity = measured(Recorder(asked, layout, fitted, with_hidden=False), run.splits.test)
+    measured_before = read_json(fidelity_path(run))
+    by_source = {**measured_before["tried"][measured_before["kept"]], "test": fidelity}
+    # This run's own: a shared store may hold more.
     windows, positions = len(run.splits.train) * len(views_of(run.recipe)), scored_positions(run)
-    record_bytes = layout.record_bytes + 2 * (kept.header.hidden_width or 0)
-    shared = kept.size_bytes - record_bytes * kept.positions
+    shared = sum(_shared_bytes(one) for one in (kept, *members))
+    each = sum(_record_bytes(one) for one in (kept, *members))
+    told = {"members_bytes_per_token": sum(map(_record_bytes, members))} if members else {}
     return {
         "rows": windows,
         "positions": positions,
-        "bytes": record_bytes * positions + shared,
+        "bytes": each * positions + shared,
         "bytes_per_token": layout.record_bytes,
+        **told,
         "shared_bytes": shared,
         "dense_bytes_per_token": 2 * layout.vocabulary,
         "tail": layout.tail,
         "layout": layout.to_json(),
         "fidelity": {**by_source["test"], "by_source": by_source},
     }
+
+
+def _record_bytes(kept: Kept) -> int:
+    """Of one position, with the hidden layer where it is kept."""
+    assert kept.header.layout is not None, "a language model's answers have one"
+    return int(kept.header.layout["record_bytes"]) + 2 * (kept.header.hidden_width or 0)
+
+
+def _shared_bytes(kept: Kept) -> int:
+    """Beside the records: the basis, the header, and each shard's keys."""
+    return kept.size_bytes - _record_bytes(kept) * kept.positions

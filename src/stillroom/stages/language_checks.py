@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from stillroom.errors import ModelError, RecipeError
 from stillroom.kinds import Model, Objective, Student, Teacher
 from stillroom.recipe import TransferSet
+from stillroom.stages.language_text import is_recorded
 
 if TYPE_CHECKING:
     from stillroom.stages.opening import Run
@@ -38,7 +39,7 @@ def extra_packages() -> Iterator[None]:
 def check_task(run: Run, at: str) -> None:
     """Teacher, student and rows must be for one task. `at`: the arm's place in the recipe, with a dot; or nothing."""
     recipe, classes = run.recipe, run.splits.classes
-    task = recipe.teacher.solves()
+    task = "causal" if recipe.is_reasoning else recipe.teacher.solves()
     if task == "classification" and not classes:
         raise RecipeError(
             "these rows are running text without labels, and a classifier learns classes",
@@ -60,48 +61,79 @@ def check_task(run: Run, at: str) -> None:
 
 def check_language(run: Run, main: Run, at: str) -> None:
     """See that a student, or an arm's, can learn what its teacher says. Raises RecipeError, ModelError."""
-    recipe = run.recipe
-    _check_tail(recipe.transfer_set, recipe.objectives, at)
+    recipe, members = run.recipe, run.recipe.teacher.each()
+    if is_recorded(recipe.teacher):
+        return _check_words(run, main, at)
+    _check_tail(recipe.transfer_set, recipe.objectives, recipe.teacher, at)
     if recipe.teacher.solves() != main.recipe.teacher.solves():
         raise RecipeError(
             f"this arm's teacher is for {recipe.teacher.solves()}, the run's for {main.recipe.teacher.solves()}",
             where=f"{at}teacher",
             cure="Compare them in two runs",
         )
-    first = _network(run, _of(recipe.teacher.each()[0], run))
+    first = built_bare(run, architecture_of(members[0], run, 0))
     if run is not main:
-        _same_tokens(_network(main, _of(main.recipe.teacher.each()[0], main)), first, f"{at}teacher", widths=True)
-    student = _network(run, recipe.student)
+        _same_tokens(_first_reader(main), first, f"{at}teacher", widths=not is_recorded(main.recipe.teacher))
+    for place, member in enumerate(members[1:], 1):
+        where, network = f"{at}teacher.members.{place}", built_bare(run, architecture_of(member, run, place))
+        _same_tokens(first, network, where, True, ("the first teacher", "this one"))
+        _check_context(run, network, where, "this teacher")
+    student = built_bare(run, recipe.student)
     _same_tokens(first, student, f"{at}student", widths=_needs_distributions(recipe.objectives))
-    _check_context(run, student, f"{at}student")
+    _check_context(run, student, f"{at}student", "the student")
 
 
-def _check_context(run: Run, student: Any, where: str) -> None:
-    """A student must be able to look at a whole window; the teacher's context was looked at when they were made."""
+def _first_reader(run: Run) -> Any:
+    """The network whose tokens the windows are made of: the first teacher's, or the student's of a recorded one."""
+    recorded = is_recorded(run.recipe.teacher)
+    return built_bare(run, run.recipe.student if recorded else architecture_of(run.recipe.teacher.each()[0], run, 0))
+
+
+def _check_words(run: Run, main: Run, at: str) -> None:
+    """A recorded teacher's words are read by the student's own tokenizer, and so by those of all arms."""
+    student = built_bare(run, run.recipe.student)
+    if run is not main:
+        _same_tokens(_first_reader(main), student, f"{at}student", widths=False, called=("the run's", "this arm's"))
+    _check_context(run, student, f"{at}student", "the student")
+
+
+def _check_context(run: Run, network: Any, where: str, who: str) -> None:
+    """A model must be able to look at a whole window."""
     from stillroom.models.language import context_of
 
     raw = run.splits.train.raw
     assert isinstance(raw, dict), "windows are named arrays"
-    window, context = raw["ids"].shape[1], context_of(student.model)
+    window, context = raw["ids"].shape[1], context_of(network.model)
     if window > context:
         raise ModelError(
-            f"the windows have {window:,} tokens, and the student looks at {context:,} at most",
+            f"the windows have {window:,} tokens, and {who} looks at {context:,} at most",
             where=where,
-            cure=f"Set questions.window: {context} or less, or a student with more positions",
+            cure=f"Set questions.window: {context} or less, or choose a model with more positions",
         )
 
 
-def _check_tail(knobs: TransferSet, objectives: Sequence[Objective], at: str) -> None:
+def _check_tail(knobs: TransferSet, objectives: Sequence[Objective], teacher: Teacher, at: str) -> None:
+    """What is kept must tell what an objective asks of it. The mean of several hidden tails is kept as a sample."""
+    several = len(teacher.each()) > 1
+    tail = "sample" if several and knobs.tail == "hidden" else knobs.tail
+    if several and knobs.tail == "sample" and not knobs.live and getattr(teacher, "mean", "") == "geometric":
+        raise RecipeError(
+            "a geometric mean of samples: a token that one teacher's sample left out would have no probability",
+            where=f"{at}teacher.mean",
+            cure="Set mean: arithmetic, or transfer_set.tail: hidden or bucket",
+        )
     for place, objective in enumerate(objectives):
         heat, form = objective.heat(), getattr(objective, "divergence", "forward")
-        if knobs.live or knobs.tail == "hidden" or heat is None:
+        if knobs.live or tail == "hidden" or heat is None:
             continue
-        if heat != 1 or (knobs.tail == "sample" and form != "forward"):
+        if heat != 1 or (tail == "sample" and form != "forward"):
             what = f"temperature {heat}" if heat != 1 else f"divergence {form}"
+            told = f"a kept tail of kind {tail} does not tell the teacher's probabilities at {what}"
+            other = "transfer_set.live: true" if several else "transfer_set.tail: hidden"
             raise RecipeError(
-                f"a kept tail of kind {knobs.tail} does not tell the teacher's probabilities at {what}",
+                f"of several teachers' mean the tail is kept as a {tail}, and {told}" if several else told,
                 where=f"{at}objectives.{place}",
-                cure="Set transfer_set.tail: hidden, or temperature: 1 and divergence: forward",
+                cure=f"Set {other}, or temperature: 1 and divergence: forward",
             )
 
 
@@ -110,14 +142,14 @@ def _needs_distributions(objectives: Sequence[Objective]) -> bool:
     return any({"probabilities", "answers"} & one.required() for one in objectives)
 
 
-def _of(teacher: Teacher, run: Run) -> Model:
-    """The architecture of a teacher, be it one that the run trains or one that stands somewhere."""
+def architecture_of(teacher: Teacher, run: Run, place: int) -> Model:
+    """The architecture of a run's teacher of that place, be it one that the run trains or one that stands somewhere."""
     from stillroom.models.transformers import Transformers
     from stillroom.teachers.trained import Trained
 
     if isinstance(teacher, Trained):
         return teacher.model
-    path = teacher.weights_at(run.dir.path / run.teacher_home, run.folders)
+    path = teacher.weights_at(run.dir.path / run.teacher_home / str(place), run.folders)
     if path is None:
         raise ModelError(
             f"a teacher of kind {teacher.kind} has no weights that could be looked at",
@@ -127,28 +159,30 @@ def _of(teacher: Teacher, run: Run) -> Model:
     return Transformers.model_validate({"task": teacher.solves(), "from": str(path.absolute())})
 
 
-def _network(run: Run, part: Student | Model) -> Any:
+def built_bare(run: Run, part: Student | Model) -> Any:
     """The network without memory for its weights."""
     import torch
 
     ground = run.ground(untaught=True)
     learned = run.inputs(part, run.splits.train.raw, ground)
     with torch.device("meta"):
-        return part.network(learned, 0, ground)
+        return part.network(learned, len(run.splits.classes), ground)
 
 
-def _same_tokens(teacher: Any, student: Any, where: str, widths: bool) -> None:
+def _same_tokens(
+    teacher: Any, student: Any, where: str, widths: bool, called: tuple[str, str] = ("the teacher", "the student")
+) -> None:
     """Raise ModelError where the two networks read text otherwise or, where that matters, give other numbers of logits."""
     from stillroom.models.tokenizers import compare
 
     if student.tokenizer is not teacher.tokenizer:
         try:
-            compare(teacher.tokenizer, student.tokenizer, teacher.vocabulary, student.vocabulary)
+            compare(teacher.tokenizer, student.tokenizer, teacher.vocabulary, student.vocabulary, called)
         except ModelError as error:
             raise ModelError(error.what, where=f"{where}, {error.where}", cure=error.cure) from error
     if widths and student.vocabulary != teacher.vocabulary:
         raise ModelError(
-            f"it gives {student.vocabulary:,} logits a position and the teacher {teacher.vocabulary:,}, though they read the "
+            f"it gives {student.vocabulary:,} logits a position and {called[0]} {teacher.vocabulary:,}, though they read the "
             "same tokens",
             where=where,
             cure=f"Set vocab_size: {teacher.vocabulary} in its config, or choose one of the teacher's width",

@@ -13,31 +13,27 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import yaml
 
 from stillroom import inputs
 from stillroom.budget import Clock
-from stillroom.errors import DataError, ModelError, RecipeError, WrongAnswer
+from stillroom.errors import RecipeError
 from stillroom.evaluation.dark_knowledge import group_similarity
-from stillroom.kinds import AskedTeacher, Ground, Model, Student, Teacher, View
+from stillroom.kinds import Ground, Model, NetworkTask, Student, Teacher, View
 from stillroom.progress import Show, Silent
-from stillroom.recipe import Recipe, Training
+from stillroom.recipe import Recipe
 from stillroom.recipe_file import locate, read_tree
-from stillroom.rows import Questions, Raw, Splits, joined
+from stillroom.rows import PLAIN_VIEW, Questions, Raw, Splits
 from stillroom.rundir import FOLDER, RunDir, paths_start, write_file
 from stillroom.teachers.python import Python
 from stillroom.teachers.trained import Trained
 
 if TYPE_CHECKING:
     from stillroom.inputs import Inputs
+    from stillroom.ledger import Ledger
     from stillroom.models.device import Device
     from stillroom.training.loop import Hooks
 
-TRAINING_BYTES = 16
-"""Of each weight while it is trained: itself, its gradient, and two running means."""
-TRIED_ROWS = 2
-"""A teacher that stands ready is tried on so many rows before anything is spent."""
 ASKED = "transfer_set/asked.json"
 """Which answers are a run's, wherever its store is."""
 
@@ -54,14 +50,26 @@ class Run:
     arm: str = ""
     main: Run | None = None
     """Of an arm: the run it belongs to."""
+    ledger: Ledger | None = None
+    """Of a run whose teacher is paid by the call, while it is at work."""
 
     @cached_property
     def splits(self) -> Splits:
-        """The questions, read and split; for a language model as windows of its tokens."""
+        """The questions, read and split; for a language model as windows of its tokens, for one that reasons as problems."""
         from stillroom.stages.language import windows_of
+        from stillroom.stages.reasoning import problems_of
 
+        if self.recipe.is_reasoning:
+            return problems_of(self)
         found = self.recipe.questions.build(self.folders)
         return windows_of(self, found) if self.recipe.is_language else found
+
+    @cached_property
+    def own_words(self) -> Questions | None:
+        """Training windows for a control, where a recorded teacher's words are not the questions' own; None elsewhere."""
+        from stillroom.stages.language import own_words_of
+
+        return own_words_of(self) if self.recipe.is_language else None
 
     @cached_property
     def device(self) -> Device:
@@ -76,11 +84,14 @@ class Run:
         return {name: self._as_arm(name) for name in self.recipe.arms}
 
     def _as_arm(self, name: str) -> Run:
+        from stillroom.stages.language_text import words_of
+
         recipe = self.recipe.arm(name)
         if isinstance(recipe.teacher, Python):  # what was given from Python stands in no tree that an arm is laid over
             recipe = recipe.model_copy(update={"teacher": self.recipe.teacher})
         arm = Run(recipe, self.dir, self.folders, self.show, self.clock, name, self)
-        if arm.recipe.questions == self.recipe.questions:
+        same_words = words_of(recipe.teacher) == words_of(self.recipe.teacher)
+        if recipe.questions == self.recipe.questions and same_words:
             arm.__dict__["splits"] = self.splits
         return arm
 
@@ -92,11 +103,13 @@ class Run:
         weights = place(self.dir.path / self.teacher_home, self.folders) if one else None
         design = teacher.model if isinstance(teacher, Trained) else None
         # Absolute, since it is read as a reference, and those start from the recipe's folder.
-        return Ground(self.folders, teacher.solves(), weights and weights.absolute(), design, self._texts)
+        solves = teacher.solves()
+        task: NetworkTask = "causal" if solves == "reasoning" else solves
+        return Ground(self.folders, task, weights and weights.absolute(), design, self._texts)
 
     def seen_as(self, augment: Sequence[View]) -> Callable[[Questions, int], Questions]:
-        """Shows questions as a view has them."""
-        from stillroom.questions.views import Mask, apply_views
+        """Shows questions as a view has them; the view by its id, or by its number where nothing is kept of it."""
+        from stillroom.questions.views import Mask, apply_views, view_number
         from stillroom.stages.language import tokenizer
 
         bound = [view.for_tokenizer(tokenizer(self)) if isinstance(view, Mask) else view for view in augment]
@@ -104,7 +117,7 @@ class Run:
         def seen(questions: Questions, view: int) -> Questions:
             if view == 0 or not bound:
                 return questions
-            return replace(questions, raw=apply_views(bound, questions.raw, questions.key_N, view))
+            return replace(questions, raw=apply_views(bound, questions.raw, questions.key_N, view_number(view)))
 
         return seen
 
@@ -164,11 +177,12 @@ def table_recipe(data: Path, label: str | None, overrides: Sequence[str] = ()) -
 def opened(recipe: Recipe, path: Path, folder: Path, show: Show | None = None) -> Iterator[Run]:
     """Check all that can be checked, then hold the run folder and write the resolved recipe into it."""
     from stillroom.models.device import threads
+    from stillroom.stages.paying import paying
 
     recipe.check()
     run = Run(recipe, RunDir(path), look_in(folder), show or Silent(), clock_of(recipe, path))
     check_data(run)
-    with threads(run.device.threads), run.dir.hold(recipe.name), run.clock.running():
+    with threads(run.device.threads), run.dir.hold(recipe.name), run.clock.running(), paying(run):
         head = "".join(f"# {name} {version}\n" for name, version in versions().items())
         body = yaml.safe_dump(recipe.to_tree(), sort_keys=False, allow_unicode=True)
         for name, text in (("recipe.yaml", head + body), (FOLDER, str(folder.resolve()))):
@@ -196,9 +210,13 @@ def versions() -> dict[str, str]:
 
 
 def clock_of(recipe: Recipe, path: Path) -> Clock:
-    """The tighter of the budgets in minutes and in USD; a teacher on this machine costs machine time, and no tokens."""
+    """The tighter of the budgets in minutes and in USD; a teacher on this machine costs machine time, and no tokens.
+
+    Of a teacher that is paid by the call the ledger keeps the budget in USD.
+    """
     limits = {"budget.minutes": recipe.budget.minutes}
-    if recipe.budget.usd is not None and recipe.evaluation.price is not None:
+    paid = any(teacher.costs for teacher in recipe.teacher.each())
+    if recipe.budget.usd is not None and recipe.evaluation.price is not None and not paid:
         limits["budget.usd"] = 60 * recipe.budget.usd / recipe.evaluation.price.usd_per_hour
     known = {named: limit for named, limit in limits.items() if limit is not None}
     named = min(known, key=lambda name: known[name]) if known else ""
@@ -215,8 +233,12 @@ def check_data(run: Run) -> None:
 
 def _check_data(run: Run) -> None:
     from stillroom.stages.language_checks import check_language, check_task
+    from stillroom.stages.layers import mapped
+    from stillroom.stages.part_checks import Ready, check_model, check_teacher, check_training
+    from stillroom.stages.reasoning_checks import check_reasoning
+    from stillroom.stages.rounds import check_rounds
 
-    splits = run.splits
+    splits, ready = run.splits, Ready()
     check_task(run, "")
     untaught = any(member.trains for member in run.recipe.teacher.each()) and not run.recipe.is_language
     if untaught and not splits.train.labelled_N.any():
@@ -232,121 +254,26 @@ def _check_data(run: Run) -> None:
         group_similarity(run.recipe.evaluation.groups, splits.classes)
     independent = run.recipe.evaluation.independent_teacher
     if independent is not None:
-        _check_teacher(run, independent, "evaluation.independent_teacher")
+        check_teacher(run, independent, "evaluation.independent_teacher", ready)
     for checked in [run, *run.arms.values()]:
         at = f"arms.{checked.arm}." if checked.arm else ""
         checked.device  # noqa: B018 - a device that is not there is told now
         check_task(checked, at)
-        _check_training(checked, checked.recipe.training, f"{at}training")
-        _check_model(checked, checked.recipe.student, f"{at}student")
+        check_training(checked, checked.recipe.training, f"{at}training")
+        check_model(checked, checked.recipe.student, f"{at}student")
         if checked.splits is not splits and checked.splits.test.fingerprint() != splits.test.fingerprint():
             raise RecipeError(
                 "this arm would be tested on other rows than the student",
                 where=f"arms.{checked.arm}.questions",
                 cure="An arm may change the training side of the questions only",
             )
-        _check_teacher(checked, checked.recipe.teacher, f"{at}teacher")
+        check_teacher(checked, checked.recipe.teacher, f"{at}teacher", ready)
+        mapped(checked, at)
         if checked.recipe.is_language:
             check_language(checked, run, at)
-
-
-def _check_training(run: Run, knobs: Training, where: str) -> None:
-    """What a training's knobs ask of the rows must be there."""
-    if knobs.mixup and isinstance(run.splits.train.raw, dict):
-        raise RecipeError(
-            "columns cannot be mixed", where=f"{where}.mixup", cure="Use mixup with images or arrays only"
-        )
-    if knobs.class_prior == "labels" and not joined(run.splits.train, run.splits.omitted).labelled_N.any():
-        raise RecipeError(
-            "there is no label to count a class prior from",
-            where=f"{where}.class_prior",
-            cure="Choose teacher or uniform, or give labels",
-        )
-
-
-def _check_model(run: Run, part: Student | Model, where: str) -> None:
-    """The network must take the rows and find room; building it without memory for its weights costs nothing."""
-    import torch
-
-    ground = run.ground(untaught=True)
-    try:
-        learned = run.inputs(part, run.splits.train.raw, ground)
-        with torch.device("meta"):
-            network = part.network(learned, len(run.splits.classes), ground)
-    except ModelError as error:
-        raise ModelError(error.what, where=_knob_of(part, error.where, where), cure=error.cure) from error
-    where = _knob_of(part, "", where)
-    weights = sum(tensor.numel() for tensor in network.parameters())
-    room = memory_bytes()
-    if weights * TRAINING_BYTES > room:
-        raise ModelError(
-            f"a network of {weights:,} weights takes {weights * TRAINING_BYTES / 2**30:,.0f} GiB while it is trained, and "
-            f"this machine has {room / 2**30:,.0f}",
-            where=where,
-            cure="Choose a smaller one",
-        )
-
-
-def _knob_of(part: Student | Model, told: str, where: str) -> str:
-    """Where in the recipe a complaint about a network belongs: at the knob it names, or at the architecture."""
-    if told in type(part).model_fields:
-        return f"{where}.{told}"
-    found = f"{where}.model" if isinstance(part, Student) and "model" in type(part).model_fields else where
-    return f"{found}, {told}" if "/" in told or ":" in told or Path(told).exists() else found
-
-
-def memory_bytes() -> int:
-    """What this machine has of it."""
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-
-
-def _check_teacher(run: Run, teacher: Teacher, where: str) -> None:
-    """Each member must be able to learn from the rows, or to answer them."""
-    classes, members = run.splits.classes, teacher.each()
-    gives = teacher.gives
-    for place, member in enumerate(members):
-        at = where if len(members) == 1 else f"{where}.{place}"
-        if isinstance(member, Trained):
-            _check_training(run, member.training(), at)
-            _check_model(run, member.model, f"{at}.model")
-            continue
-        if isinstance(member, Python) and member.given is None and (run.dir.path / ASKED).is_file():
-            continue  # its answers are kept, and are all that is read of it
-        built = member.build(run.dir.path / "teacher" / str(place), run.folders, classes)
-        gives = gives & built.gives
-        if built.by_key and teacher is run.recipe.teacher:
-            _check_views(run.recipe, at)
-        # An independent teacher is asked about the rows that students are judged on, any other about those they learn from.
-        own = teacher is run.recipe.teacher
-        for questions in [run.splits.train] if own else [run.splits.validation, run.splits.test]:
-            _check_answers(built, questions, at)
-    if teacher is run.recipe.teacher:
-        run.recipe.check(gives)
-
-
-def _check_views(recipe: Recipe, where: str) -> None:
-    """Answers looked up by a question's key are to the row as it was, and would pass for those to a mixed or moved one."""
-    knob = {"transfer_set.live": recipe.transfer_set.live, "questions.augment": bool(recipe.questions.augment)}
-    wrong = next((name for name, is_set in knob.items() if is_set), None)
-    if wrong is not None:
-        raise RecipeError(
-            "recorded answers are to the rows as they are, and to no others",
-            where=f"{where}, {wrong}",
-            cure=f"Take {wrong} out, or use a teacher that can be asked",
-        )
-
-
-def _check_answers(teacher: AskedTeacher, questions: Questions, where: str) -> None:
-    """Recorded answers must cover the questions; any other teacher is tried on a few rows. Both cost nothing."""
-    count = len(questions) if teacher.by_key else min(TRIED_ROWS, len(questions))
-    try:
-        said_NC = teacher.answer(questions.take(np.arange(count))).log_probabilities_NC
-    except WrongAnswer as error:
-        raise DataError(error.what, where=error.where, cure=error.cure) from error
-    if not np.isfinite(said_NC).all():
-        raise ModelError(
-            "the teacher's answer to the first rows is not finite", where=where, cure="Look at its weights"
-        )
+        if checked.recipe.is_reasoning or run.recipe.is_reasoning:
+            check_reasoning(checked, run, at)
+    check_rounds(run)
 
 
 @contextmanager
@@ -355,9 +282,16 @@ def working(run: Run, name: str, made_from: str, words: str, steps: int) -> Iter
     from stillroom.training.loop import Hooks
 
     with run.show.stage(words, steps, "steps") as done:
-        yield run.dir.work_of(name, made_from), Hooks(stepped=done, may_go_on=run.clock.check)
+        hooks = Hooks(stepped=done, resumed=lambda steps: done(steps, before=True), may_go_on=run.clock.check)
+        yield run.dir.work_of(name, made_from), hooks
 
 
 def views_of(recipe: Recipe) -> list[int]:
-    """View 0 is the row as it is; with augmentation the transfer set is asked in views 1 to `views`."""
-    return list(range(1, recipe.questions.views + 1)) if recipe.questions.augment else [0]
+    """The views that students learn from, as their answers are kept under: one to `views`, or the rows as they are."""
+    from stillroom.questions.views import view_id
+
+    augment, numbers = recipe.questions.augment, range(1, recipe.questions.views + 1)
+    if not augment:
+        return [PLAIN_VIEW]
+    # A language model's answers stand in a folder of their augmentation already (recording.py), so a number will do.
+    return list(numbers) if recipe.is_language else [view_id(augment, number) for number in numbers]

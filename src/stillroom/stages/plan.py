@@ -1,56 +1,49 @@
-"""Before any stage: what a recipe would do and need. Looks at data and models, times a few steps, spends nothing.
+"""Before any stage: what a recipe would do and need. Looks at data and models, rehearses in small, spends nothing.
 
-The figures are estimates: minutes come from timing a few real steps of each network on this machine.
+The figures are estimates. Memory and disk are meant to be right within a fifth: what the run's process holds at most, what
+its folder takes when it is done, and at most while it works. Minutes come from a few timed steps on this machine.
 """
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from stillroom.errors import ModelError
-from stillroom.kinds import Teacher
 from stillroom.progress import Silent
-from stillroom.recipe import Recipe, Training
-from stillroom.rows import joined
+from stillroom.recipe import Recipe
 from stillroom.rundir import RunDir
-from stillroom.stages.language import kept_bytes, scored_positions
-from stillroom.stages.opening import Run, check_data, clock_of, look_in, memory_bytes, views_of
-from stillroom.stages.rehearsal import answering_s, held_bytes, rehearse
-from stillroom.stages.train import TEMPERATURES, roles
-from stillroom.teachers.trained import Trained
+from stillroom.stages.dress_rehearsal import Rehearsed, rehearsed
+from stillroom.stages.footprint import disk, memory_bytes_of, trainings
+from stillroom.stages.language_asking import scored_positions
+from stillroom.stages.language_text import is_recorded
+from stillroom.stages.layers import layer_notes
+from stillroom.stages.opening import Run, check_data, clock_of, look_in, views_of
+from stillroom.stages.part_checks import memory_bytes
+from stillroom.stages.paying import is_paid
+from stillroom.stages.pricing import expected_calls, refuse_pilot
+from stillroom.stages.reasoning_plan import plan_reasoning
+from stillroom.stages.train import roles
 
-WEIGHT_BYTES = 4
-"""Of each weight in a student's folder."""
 
+def plan(recipe: Recipe, folder: Path, pilot: int = 0) -> dict[str, Any]:
+    """{"name", "figures", "notes"}: rows, teacher calls, tokens, USD, disk, peak memory, minutes. Raises StillroomError.
 
-def plan(recipe: Recipe, folder: Path) -> dict[str, Any]:
-    """{"name", "figures", "notes"}: rows, teacher calls, tokens, USD, disk, peak memory, minutes. Raises StillroomError."""
+    `pilot`: so many calls to a paid teacher may be made; only they cost anything.
+    """
     recipe.check()
+    refuse_pilot(pilot, is_paid(recipe))
     run = Run(recipe, RunDir(Path("runs") / recipe.name), look_in(folder), Silent(), clock_of(recipe, Path()))
     check_data(run)
-    splits, learned = run.splits, run.inputs(recipe.student, run.splits.train.raw, run.ground(untaught=True))
-    members = recipe.teacher.each()
-    asked, answer_bytes = _asked(run)
-    trained, seconds, teacher_row_s = _teachers(run, members)
-    found, student_bytes = roles(run), 0
-    for role in found:
-        arm = role.run.recipe
-        cost = rehearse(role.run, arm.student, arm.training)
-        tries = sum(one.heat() == "auto" for one in role.objectives) * len(TEMPERATURES)
-        seconds += cost.step_s * _steps(arm.training, len(splits.train)) * (recipe.seeds + tries)
-        seconds += cost.row_s * (len(splits.test) + len(splits.validation)) * recipe.seeds
-        if arm.transfer_set.live and not role.labels_alone:
-            answered = min(arm.training.batch_size, len(splits.train)) * arm.training.accumulate
-            seconds += teacher_row_s * answered * _steps(arm.training, len(splits.train)) * recipe.seeds
-        student_bytes += WEIGHT_BYTES * cost.parameters * (recipe.seeds + tries)
-        trained += recipe.seeds + tries
-    seconds += teacher_row_s * (asked + recipe.is_language * (len(splits.test) + len(splits.validation)))
-    encoded = 0 if recipe.is_language else 4 * (len(splits.train) + len(splits.omitted)) * _size(tuple(learned.shape))
-    held = held_bytes() + encoded
-    _refuse_what_will_not_fit(held, answer_bytes + student_bytes, Path("runs"))
+    if recipe.is_reasoning:
+        return plan_reasoning(run)
+    splits, members = run.splits, recipe.teacher.each()
+    learned = run.inputs(recipe.student, splits.train.raw, run.ground(untaught=True))
+    found, asked = rehearsed(run), _asked(run)
+    held, files = memory_bytes_of(run, found), disk(run, found)
+    _refuse_what_will_not_fit(held, files.most, Path("runs"))
+    seconds = _seconds(run, found, asked)
     price = recipe.evaluation.price
     figures = {
         "training rows": len(splits.train),
@@ -61,83 +54,74 @@ def plan(recipe: Recipe, folder: Path) -> dict[str, Any]:
         "teachers asked": len(members),
         "teacher calls": asked * len(members),
         "teacher tokens": scored_positions(run) * len(members) if recipe.is_language else 0,
-        "models trained": trained,
-        "roles": ", ".join(role.name for role in found),
+        "models trained": sum(one.times for one in trainings(run) if not one.untrained),
+        "roles": ", ".join(role.name for role in roles(run)),
         "seeds": recipe.seeds,
-        "disk_mib": round((answer_bytes + student_bytes) / 2**20 + 1, 1),
+        "disk_mib": round(files.done / 2**20, 2),
+        "peak_disk_mib": round(files.most / 2**20, 2),
         "peak_memory_mib": round(held / 2**20),
         "minutes": round(seconds / 60 + 0.1, 1),
     }
     if price is not None:
         figures["usd"] = round((seconds / 3600) * price.usd_per_hour, 6)
-    notes = [*splits.notes, *([f"inputs: {learned.describe()}"] if learned.describe() else [])]
+    inputs = [f"inputs: {learned.describe()}"] if learned.describe() else []
+    notes = [*splits.notes, *inputs, *layer_notes(run)]
+    notes += _price(run, figures, pilot, seconds)
     if price is None:
         notes.append("no price is given, so no USD; add evaluation: {price: {usd_per_hour: ..}}")
     notes += [f"the licence of {what} is unknown" for what, licence in _licences(recipe).items() if licence is None]
-    return {"name": recipe.name, "figures": figures, "notes": notes}
+    return {"name": recipe.name, "figures": figures, "notes": notes, **({"piloted": pilot} if pilot else {})}
 
 
-def _asked(run: Run) -> tuple[int, int]:
-    """How many rows each teacher is asked, and the bytes of all answers that are kept."""
-    recipe, splits = run.recipe, run.splits
-    asked = len(splits.train) * (0 if recipe.transfer_set.live else len(views_of(recipe)))
-    members = len(recipe.teacher.each())
-    stores = members + (members > 1)
-    if recipe.is_language:
-        return asked, 0 if recipe.transfer_set.live else kept_bytes(run, scored_positions(run)) * stores
-    asked += len(splits.validation) + len(splits.test)
-    return asked, asked * (2 * len(splits.classes) + 24) * stores
+def _price(run: Run, figures: dict[str, Any], pilot: int, seconds: float) -> list[str]:
+    """Put what a paid teacher's calls take into the figures; what to say of it."""
+    notes, members = list[str](), run.recipe.teacher.each()
+    for place, member in enumerate(members):
+        if member.costs:
+            paid, told, minutes = expected_calls(run, member, pilot)
+            notes += told
+            seconds += 60 * minutes
+            figures["minutes"] = round(seconds / 60 + 0.1, 1)
+            figures |= paid if len(members) == 1 else {f"teacher {place + 1}, {k}": v for k, v in paid.items()}
+    return notes
 
 
-def _teachers(run: Run, members: Sequence[Teacher]) -> tuple[int, float, float]:
-    """How many are trained, the seconds that takes, and the seconds in which all of them answer a row."""
-    known = len(run.splits.train) + len(run.splits.omitted)
-    if not run.recipe.is_language:
-        known = int(joined(run.splits.train, run.splits.omitted).labelled_N.sum())
-    trained, seconds, row_s = 0, 0.0, 0.0
-    for member in members:
-        if isinstance(member, Trained):
-            cost = rehearse(run, member.model, member.training())
-            seconds += cost.step_s * _steps(member.training(), known)
-            trained, row_s = trained + 1, row_s + cost.row_s
-        else:
-            row_s += answering_s(run, member)
-    return trained, seconds, row_s
+def _asked(run: Run) -> int:
+    """How many rows each teacher is asked."""
+    nobody = run.recipe.transfer_set.live or is_recorded(run.recipe.teacher)
+    asked = len(run.splits.train) * (0 if nobody else len(views_of(run.recipe)))
+    return asked if run.recipe.is_language else asked + len(run.splits.validation) + len(run.splits.test)
+
+
+def _seconds(run: Run, found: Rehearsed, asked: int) -> float:
+    """Of all trainings, of the asking, and of the students' answers in the exam."""
+    held_out = len(run.splits.test) + len(run.splits.validation)
+    trained = sum(one.times * one.seconds(found) for one in trainings(run))
+    answered = found.answer_s * (asked + run.recipe.is_language * held_out)
+    return trained + answered + found.student_row_s * held_out * sum(role.seeds for role in roles(run))
+
+
+def free_bytes(place: Path) -> int:
+    """Room on the disk where this folder is, or will be."""
+    return shutil.disk_usage(next(path for path in (place, *place.absolute().parents) if path.exists())).free
 
 
 def _refuse_what_will_not_fit(held: int, disk: int, place: Path) -> None:
     """Raise ModelError where memory or disk would not last."""
-    there = next(path for path in (place, *place.absolute().parents) if path.exists())
-    free = shutil.disk_usage(there).free
-    for what, needed, room, cure in (
+    room = f"Free some space at {place.absolute()}, keep fewer seeds or views, or a smaller transfer_set.tail_bytes"
+    for what, needed, there, cure in (
         ("memory", held, memory_bytes(), "Choose a smaller model or a smaller training.batch_size"),
-        (
-            "disk",
-            disk,
-            free,
-            f"Free some space at {there}, keep fewer seeds or views, or a smaller transfer_set.tail_bytes",
-        ),
+        ("disk", disk, free_bytes(place), room),
     ):
-        if needed > room:
+        if needed > there:
             raise ModelError(
-                f"this takes {needed / 2**30:,.1f} GiB of {what}, and there are {room / 2**30:,.1f}",
-                where=what,
-                cure=cure,
+                f"this takes {_size(needed)} of {what}, and there are {_size(there)}", where=what, cure=cure
             )
+
+
+def _size(count: int) -> str:
+    return f"{count / 2**30:,.1f} GiB" if count >= 2**30 else f"{count / 2**20:,.1f} MiB"
 
 
 def _licences(recipe: Recipe) -> dict[str, str | None]:
     return {"the data": recipe.questions.licence, "the teacher": recipe.teacher.licence}
-
-
-def _steps(knobs: Training, rows: int) -> int:
-    from stillroom.training.fit import steps_in
-
-    return steps_in(knobs, max(1, rows))
-
-
-def _size(shape: tuple[int, ...]) -> int:
-    size = 1
-    for side in shape:
-        size *= side
-    return size

@@ -1,21 +1,18 @@
-"""A few real training steps of a network on the run's own rows, thrown away: what a step takes, and how much is held.
+"""A few real training steps of a network on rows, thrown away: what a step takes. Nothing is written.
 
-Peak memory is what this process has held at most while it rehearsed, which a training with the very same network and batch
-holds too. Nothing is written.
+For students of a teacher that reasons, whose lessons are not there before it was asked; any other run is rehearsed as a
+whole (dress_rehearsal.py).
 """
 
 from __future__ import annotations
 
-import resource
-import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from stillroom.kinds import Model, Student, Teacher
+from stillroom.kinds import Model, Student
 from stillroom.recipe import Training
 from stillroom.stages.opening import Run
 
@@ -28,8 +25,6 @@ if TYPE_CHECKING:
 
 TIMED_STEPS = 6
 LANGUAGE_STEPS = 3
-ANSWERED_ROWS = 8
-STATUS = Path("/proc/self/status")
 
 
 class Cost(NamedTuple):
@@ -53,8 +48,9 @@ def rehearse(run: Run, part: Student | Model, knobs: Training) -> Cost:
     device = run.device.for_size(parameters, run.recipe.dtype)
     optimiser = torch.optim.AdamW(network.parameters(), knobs.learning_rate, fused=True)
     rows = train.take(np.arange(min(knobs.batch_size, len(train))))
-    loss = (_loss_of_windows if run.recipe.is_language else _loss_of_rows)(network, learned, rows, device)
-    steps = LANGUAGE_STEPS if run.recipe.is_language else TIMED_STEPS
+    of_windows = run.recipe.is_language or run.recipe.is_reasoning
+    loss = (_loss_of_windows if of_windows else _loss_of_rows)(network, learned, rows, device)
+    steps = LANGUAGE_STEPS if of_windows else TIMED_STEPS
     with threads(device.threads):
         times = [_step_s(loss, optimiser) for _ in range(steps)]
         network.eval()
@@ -107,30 +103,3 @@ def _step_s(loss: Callable[[], torch.Tensor], optimiser: torch.optim.Optimizer) 
     loss().backward()  # type: ignore[no-untyped-call]
     optimiser.step()
     return time.perf_counter() - started
-
-
-def answering_s(run: Run, teacher: Teacher) -> float:
-    """Seconds in which a teacher that stands ready answers a row."""
-    from stillroom.teachers.language import AskedLanguageModel
-
-    built = teacher.build(run.dir.path / run.teacher_home, run.folders, run.splits.classes, run.device)
-    rows = run.splits.train.take(np.arange(min(ANSWERED_ROWS, len(run.splits.train))))
-    if built.by_key:
-        return 0.0
-    started = time.perf_counter()
-    if isinstance(built, AskedLanguageModel):
-        for _ in built.outputs(rows):
-            pass
-    else:
-        built.answer(rows)
-    return (time.perf_counter() - started) / len(rows)
-
-
-def held_bytes() -> int:
-    """The most memory this process has held."""
-    if STATUS.is_file():
-        for line in STATUS.read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024
-    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return most if sys.platform == "darwin" else most * 1024

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from stillroom.evaluation.processes import give_back
 from stillroom.kinds import AskedTeacher, Teacher, parse
 from stillroom.recipe import Training
 from stillroom.rows import joined
@@ -31,7 +32,13 @@ def trained_and_built(run: Run, teacher: Teacher, home: str, words: str) -> Aske
     for place, member in enumerate(members):
         if member.trains:
             name = f"{home}/{place}" if len(members) > 1 else home
-            _train_teacher(run, member, name, f"{words} {place + 1} of {len(members)}")
+            train_teacher(run, member, name, f"{words} {place + 1} of {len(members)}")
+    return built(run, teacher, home)
+
+
+def built(run: Run, teacher: Teacher, home: str) -> AskedTeacher:
+    """The teacher ready to be asked; what had to be trained stands in its folders below `home`."""
+    give_back()
     asked = teacher.build(run.dir.path / home, run.folders, run.splits.classes, run.device)
     if run.recipe.transfer_set.live:
         _narrow(asked, run.recipe.dtype)
@@ -41,16 +48,16 @@ def trained_and_built(run: Run, teacher: Teacher, home: str, words: str) -> Aske
 def _narrow(asked: AskedTeacher, dtype: str) -> None:
     """A live teacher answers in each step, so it computes in the format the recipe asks for; kept answers are float32."""
     from stillroom.models.classifier import Classifier
-    from stillroom.teachers.ensemble import AskedEnsemble
+    from stillroom.teachers.ensemble import members_of
 
-    for one in asked.members if isinstance(asked, AskedEnsemble) else [asked]:
+    for one in members_of(asked):
         # A language model is a network with its tokenizer, inside of what is asked.
         found = one if isinstance(one, Classifier) else getattr(one, "model", None)
         if found is not None:
             found.device = found.device.for_size(found.parameters, dtype)
 
 
-def _train_teacher(run: Run, member: Any, name: str, words: str) -> None:
+def train_teacher(run: Run, member: Any, name: str, words: str) -> None:
     """A `trained` teacher learns from the labels of all training rows, those that the student must not see included."""
     from stillroom.models.device import Device
     from stillroom.training.batches import Source
@@ -81,6 +88,7 @@ def _train_teacher(run: Run, member: Any, name: str, words: str) -> None:
             member.model, lambda: member.model.network(learned, len(run.splits.classes), ground), hard, knobs, source,
             run.splits.classes, run.splits.validation, member.seed, steps, device, run.recipe.dtype,
         )  # fmt: skip
+        give_back()
         with working(run, name, made_from, words, steps) as (work, hooks):
             history = fit(lesson, folder, work, hooks)
         run.dir.event("taught", name=name, seconds=round(history.seconds, 3))

@@ -9,11 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from stillroom.evaluation.processes import give_back
 from stillroom.kinds import AskedTeacher, Ground, Objective, Student, parse
 from stillroom.recipe import TransferSet
 from stillroom.rows import UNLABELLED, joined
 from stillroom.rundir import fingerprint, read_json, write_json
-from stillroom.stages.ask import ask
+from stillroom.stages.ask import ask_answers
+from stillroom.stages.language_text import is_recorded
+from stillroom.stages.layers import further_width, mapped, showing_layers, shown_layers
 from stillroom.stages.opening import Run, views_of, working
 from stillroom.stages.teach import teach
 
@@ -24,8 +27,11 @@ if TYPE_CHECKING:
     from stillroom.training.batches import Source
     from stillroom.training.fit import Prior
     from stillroom.training.language_batches import WindowSource
+    from stillroom.transfer_set.sampling import Traces
     from stillroom.transfer_set.store import Kept
 
+BEFORE = "before"
+"""A student that begins with trained weights, before its first step."""
 TEMPERATURES = (1.0, 2.0, 4.0, 8.0, 20.0)
 """What `temperature: auto` tries: small students want 2 to 4, wide ones 8 and more (Hinton and others 2015)."""
 
@@ -38,6 +44,13 @@ class Role:
     run: Run
     objectives: tuple[Objective, ...]
     labels_alone: bool = False
+    untrained: bool = False
+    """It stays as it begins: what was there before anything was learned."""
+
+    @property
+    def seeds(self) -> int:
+        """How many there are; weights that stand somewhere are the same for all."""
+        return 1 if self.untrained else self.run.recipe.seeds
 
     def folder(self, seed: int) -> str:
         """Where this role's model of a seed stands; the first seed at the top level."""
@@ -47,13 +60,27 @@ class Role:
 
 def roles(run: Run) -> list[Role]:
     """The student, its controls, and the arms. A control that makes no sense for the recipe is left out."""
-    recipe = run.recipe
-    found = [Role("student", run, recipe.objectives)]
-    if run.splits.train.labelled_N.any() or run.recipe.is_language:  # a text's own tokens are its labels
+    recipe, objectives = run.recipe, mapped(run)
+    found = [Role("student", run, objectives)]
+    if recipe.is_reasoning:  # the same traces' answers, without the reasoning
+        found.append(Role("control", run, recipe.objectives, labels_alone=True))
+    elif is_recorded(recipe.teacher):
+        found += _beside_words(run)
+    elif run.splits.train.labelled_N.any() or run.recipe.is_language:  # a text's own tokens are its labels
         found.append(Role("control", run, (parse("objective", {"kind": "hard_label"}),), labels_alone=True))
     if any(_is_soft(objective) for objective in recipe.objectives):
-        found.append(Role("hard_teacher", run, tuple(_hardened(objective) for objective in recipe.objectives)))
-    return found + [Role(name, arm, arm.recipe.objectives) for name, arm in run.arms.items()]
+        found.append(Role("hard_teacher", run, tuple(_hardened(objective) for objective in objectives)))
+    return found + [Role(name, arm, mapped(arm)) for name, arm in run.arms.items()]
+
+
+def _beside_words(run: Run) -> list[Role]:
+    """What stands beside a student of recorded words, whose control would be itself: one of the questions' own words, where
+    they are others, and the student before its first step, where it begins with weights that know something."""
+    hard = (parse("objective", {"kind": "hard_label"}),)
+    found = [] if run.own_words is None else [Role("control", run, hard, labels_alone=True)]
+    if run.recipe.student.kind != "fresh" and getattr(run.recipe.student, "weights", "kept") == "kept":
+        found.append(Role(BEFORE, run, hard, labels_alone=True, untrained=True))
+    return found
 
 
 def _is_soft(objective: Objective) -> bool:
@@ -68,17 +95,23 @@ def _hardened(objective: Objective) -> Objective:
     return found
 
 
-def train(run: Run, asked: AskedTeacher, kept: Kept) -> None:
+def train(run: Run, asked: AskedTeacher, kept: Kept | Traces) -> None:
     """Train every role over all seeds. An arm with another teacher, or other questions, first has its own asked."""
+    from stillroom.transfer_set.sampling import Traces
+
+    if isinstance(kept, Traces):
+        from stillroom.stages.reasoning_training import train_traces
+
+        return train_traces(run, asked, kept)
     for role in roles(run):
         teacher, answers = asked, kept
         if role.run.has_own_teacher:
             teacher = teach(role.run)
-            answers = ask(role.run, teacher)
+            answers = ask_answers(role.run, teacher)
         elif role.run.arm and _asks_for_more(role.run, run):
-            answers = ask(role.run, teacher)
+            answers = ask_answers(role.run, teacher)
         objectives = settled(role, teacher, answers)
-        for seed in range(run.recipe.seeds):
+        for seed in range(role.seeds):
             train_one(role, objectives, teacher, answers, seed, role.folder(seed), f"{role.name}, seed {seed}")
     shutil.rmtree(run.dir.work, ignore_errors=True)
 
@@ -128,10 +161,12 @@ def train_one(
     from stillroom.training.fit import Lesson, fit, steps_in
 
     recipe, splits, knobs = role.run.recipe, role.run.splits, role.run.recipe.training
-    steps, ground = steps_in(knobs, len(splits.train)), role.run.ground(untaught=role.labels_alone)
+    steps = 0 if role.untrained else steps_in(knobs, len(splits.train))
+    ground = role.run.ground(untaught=role.labels_alone)
     learned = role.run.inputs(recipe.student, splits.train.raw, ground)
     source = _source(role, learned, objectives, asked, kept, seed)
     prior = _prior(role.run, kept)
+    learns_from = source.questions if recipe.is_language else splits.train
 
     def first_weights() -> torch.nn.Module:
         return recipe.student.network(learned, len(splits.classes), ground)
@@ -140,8 +175,8 @@ def train_one(
         recipe.student.model_dump(mode="json"), [objective.model_dump(mode="json") for objective in objectives],
         knobs.model_dump(mode="json", exclude={"checkpoint_seconds"}), learned.fingerprint,
         recipe.questions.model_dump(mode="json", include={"augment", "views"}),
-        [part.fingerprint() for part in (splits.train, splits.validation, splits.omitted)], splits.classes, seed, recipe.dtype,
-        _begun_from(recipe.student, ground), None if kept.header.layout is None or role.labels_alone else kept.header.layout,
+        [part.fingerprint() for part in (learns_from, splits.validation, splits.omitted)], splits.classes, seed, recipe.dtype,
+        begun_from(recipe.student, ground), None if kept.header.layout is None or role.labels_alone else kept.header.layout,
         None if role.labels_alone else [asked.fingerprint, recipe.transfer_set.model_dump(mode="json", exclude={"store"})],
         None if prior is None else [prior.share_C.tolist(), prior.moved],
     )  # fmt: skip
@@ -153,12 +188,13 @@ def train_one(
             splits.validation, seed, steps, role.run.device, recipe.dtype, prior,
             compared=name.startswith("tuning/"),
         )  # fmt: skip
+        give_back()
         with working(role.run, name, made_from, words, steps) as (work, hooks):
             history = fit(lesson, folder, work, hooks)
         role.run.dir.event("trained", name=name, seconds=round(history.seconds, 3))
 
 
-def _begun_from(student: Student, ground: Ground) -> list[Any]:
+def begun_from(student: Student, ground: Ground) -> list[Any]:
     """What a student's first weights are read from, so that other weights at the same place are another beginning."""
     from stillroom.models.references import resolve
 
@@ -203,8 +239,11 @@ def _transfer_set(
     seen = run.seen_as(recipe.questions.augment) if recipe.questions.augment else None
     needs = frozenset[str]().union(*(objective.required() for objective in objectives))
     hidden = "hidden" in needs
+    layers = shown_layers(run) if hidden else ()
+    width = further_width(run) // len(layers) if layers else 0
     if recipe.transfer_set.live:
-        return Source(train, learned, live=asked, seen=seen, with_hidden=hidden)
+        live = showing_layers(run, asked) if hidden else asked
+        return Source(train, learned, live=live, seen=seen, with_hidden=hidden, layers=layers, layer_width=width)
     heat = next((float(one.heat() or 1.0) for one in objectives if one.heat() is not None), 1.0)
     spoil = {
         "teacher": None,
@@ -213,7 +252,7 @@ def _transfer_set(
     }[recipe.transfer_set.wrong_classes]
     views = views_of(recipe)
     readers = [kept.reader(train.key_N, view) for view in views] if needs else []
-    return Source(train, learned, readers, None, views, seen, hidden, spoil)
+    return Source(train, learned, readers, None, views, seen, hidden, spoil, layers, width)
 
 
 def _prior(run: Run, kept: Kept) -> Prior | None:

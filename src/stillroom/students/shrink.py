@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from stillroom.kinds import Ground, Model, Student, parse
 
@@ -32,10 +32,18 @@ class Shrink(Student):
     """cut: the tokens that the training texts use, and what the tokenizer cannot do without."""
     length: int | None = Field(default=None, ge=2)
     """Most tokens a text may have; none: what the model can look at."""
+    weights: Literal["kept", "random"] = "kept"
+    """random: the architecture alone is cut out, and its weights are new; to see what the larger one's are worth."""
+
+    @model_serializer(mode="wrap")
+    def _told(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without a knob that came later, where it is not used: what was trained before it came stays trained."""
+        told: dict[str, Any] = handler(self)
+        return {name: value for name, value in told.items() if (name, value) != ("weights", "kept")}
 
     @model_validator(mode="after")
     def _cuts(self) -> Shrink:
-        if self.layers is None and self.vocabulary == "whole":
+        if self.layers is None and self.vocabulary == "whole" and self.weights == "kept":
             raise ValueError("cuts nothing: give layers, or vocabulary: cut")
         if isinstance(self.layers, tuple) and (not self.layers or list(self.layers) != sorted(set(self.layers))):
             raise ValueError("layers should be different numbers, rising")
@@ -50,19 +58,23 @@ class Shrink(Student):
         layers = "all" if self.layers is None else self.layers
         kept = "-".join(map(str, layers)) if isinstance(layers, tuple) else str(layers)
         cut = ", vocabulary cut to the data" if self.vocabulary == "cut" else ""
-        return f"{'the teacher' if self.source == TEACHER else self.source} shrunk to layers {kept}{cut}"
+        anew = ", from random weights" if self.weights == "random" else ""
+        return f"{'the teacher' if self.source == TEACHER else self.source} shrunk to layers {kept}{cut}{anew}"
 
     def inputs(self, raw: Raw, ground: Ground) -> Inputs | None:
         from stillroom.models.text import inputs_for
-        from stillroom.students.cutting import larger, model_and_tokenizer
+        from stillroom.students.cutting import larger, reads
 
         model = larger(self, ground)
-        tokenizer = model.reads(ground) if self.vocabulary == "whole" else model_and_tokenizer(self, 2, ground)[1]
+        tokenizer = model.reads(ground) if self.vocabulary == "whole" else reads(self, ground)
         rows = raw if ground.task == "classification" else None
         return inputs_for(rows, tokenizer, self.length, model.context(ground))
 
     def network(self, inputs: Inputs, classes: int, ground: Ground) -> torch.nn.Module:
-        from stillroom.models.text import network_of
+        from stillroom.models.text import network_of, plain
         from stillroom.students.cutting import model_and_tokenizer
 
-        return network_of(*model_and_tokenizer(self, classes, ground), ground.task)
+        model, tokenizer = model_and_tokenizer(self, classes, ground)
+        if self.vocabulary == "cut":
+            assert getattr(inputs, "tokenizer", None) == plain(tokenizer), "rows and network have one vocabulary"
+        return network_of(model, tokenizer, ground.task)

@@ -1,4 +1,4 @@
-"""Several teachers as one: the mean of their probabilities, or of their log-probabilities.
+"""Several teachers as one: the mean of their probabilities, or of their log-probabilities; classifiers, or language models.
 
 Members are asked one by one and their answers are kept; the ensemble's answers are the merge of what is kept. So an
 eleventh member costs one member's asking.
@@ -19,13 +19,14 @@ from stillroom.rundir import fingerprint
 
 if TYPE_CHECKING:
     from stillroom.models.device import Device
+    from stillroom.teachers.language import AskedLanguageEnsemble
 
 
 class Ensemble(Teacher):
     """Members by name, or `size` copies of one `member` whose seeds count up."""
 
     kind: Literal["ensemble"] = "ensemble"
-    gives: ClassVar[frozenset[str]] = frozenset({"answers", "probabilities"})
+    gives: ClassVar[frozenset[str]] = frozenset({"answers", "probabilities", "text"})
     members: tuple[AnyTeacher, ...] | None = Field(default=None, min_length=2)
     size: int | None = Field(default=None, ge=2)
     """How many copies of `member`, each with a seed of its own."""
@@ -45,6 +46,10 @@ class Ensemble(Teacher):
             raise ValueError("an ensemble's members cannot be ensembles; list all their members in one")
         if self.size is not None and self.member is not None and "seed" not in type(self.member).model_fields:
             raise ValueError(f"copies of a {self.member.kind!r} teacher would all answer alike; list members: instead")
+        if len({member.solves() for member in self.each()}) > 1:
+            raise ValueError(
+                "an ensemble's members should all be classifiers, all causal or all masked language models"
+            )
         if self.weights is not None and (len(self.weights) != len(self.each()) or min(self.weights) <= 0):
             raise ValueError("weights should hold one number above 0 for each member")
         return self
@@ -64,9 +69,14 @@ class Ensemble(Teacher):
         built = [member.build(home / str(place), folders, classes, device) for place, member in enumerate(self.each())]
         return self.over(built)
 
-    def over(self, members: Sequence[AskedTeacher]) -> AskedEnsemble:
-        """The ensemble over these members, each of which may answer live or from what was kept."""
-        return AskedEnsemble(members, self.mean, self.weights)
+    def over(self, members: Sequence[AskedTeacher]) -> AskedEnsemble | AskedLanguageEnsemble:
+        """The ensemble over these members, each of which may answer live or, a classifier, from what was kept."""
+        if self.solves() == "classification":
+            return AskedEnsemble(members, self.mean, self.weights)
+        from stillroom.teachers.language import AskedLanguageEnsemble, AskedLanguageModel
+
+        models = [member for member in members if isinstance(member, AskedLanguageModel)]
+        return AskedLanguageEnsemble(models, shares(self.weights, len(members)).tolist(), self.mean)
 
 
 class AskedEnsemble:
@@ -78,8 +88,7 @@ class AskedEnsemble:
         self.members, self.mean, self.classes = list(members), mean, members[0].classes
         self.gives = frozenset[str].intersection(*(member.gives for member in members)) - {"hidden"}
         self.by_key = any(member.by_key for member in members)
-        shares = np.asarray(weights if weights is not None else np.ones(len(members)), dtype=np.float64)
-        self.share_K: Array = shares / shares.sum()
+        self.share_K = shares(weights, len(members))
 
     @property
     def fingerprint(self) -> str:
@@ -91,6 +100,18 @@ class AskedEnsemble:
         """The merged log-probabilities [N, C]."""
         said_KNC = np.stack([member.answer(questions, view).log_probabilities_NC for member in self.members])
         return Answers(merge(said_KNC, self.share_K, self.mean))
+
+
+def shares(weights: Sequence[float] | None, count: int) -> Array:
+    """The share of each member [K], together 1; equal where no weights are given."""
+    weight_K = np.asarray(np.ones(count) if weights is None else weights, dtype=np.float64)
+    share_K: Array = weight_K / weight_K.sum()
+    return share_K
+
+
+def members_of(asked: AskedTeacher) -> list[AskedTeacher]:
+    """Those that are asked, one by one: an ensemble's members, or the teacher itself."""
+    return list(getattr(asked, "members", None) or [asked])
 
 
 def merge(log_probabilities_KNC: Array, share_K: Array, mean: str) -> Array:

@@ -1,8 +1,9 @@
 """Answers you already have, from a file, read back by the content of the question they were given for.
 
 A row of the file names its question either by the question's own input columns, or by `key`, the content key that
-`stillroom export-answers` writes. Its answer is one probability or log-probability column a class, a label, or chat
-messages whose last one is the label.
+`stillroom export-answers` writes; an exported answer to an augmented view of a row is none to the row itself. Its answer
+is one probability or log-probability column a class, the most probable labels with theirs, a label, or chat messages whose
+last one is the label. Conversations that a causal student learns the words of are recorded_text.py's.
 """
 
 from __future__ import annotations
@@ -10,38 +11,66 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
+from pydantic import model_validator
 
 from stillroom.columns import numbers_of, texts_of
 from stillroom.errors import DataError, ModelError, WrongAnswer, did_you_mean
-from stillroom.kinds import AskedTeacher, Teacher
+from stillroom.kinds import AskedTeacher, Task, Teacher
 from stillroom.rows import KEY_BYTES, Answers, Array, Questions, content_keys
 from stillroom.rundir import fingerprint, sha256_file
 from stillroom.tables import SUFFIXES, read_columns
-from stillroom.teachers.probabilities import LEAST_LOG_PROBABILITY, log_of_probabilities
+from stillroom.teachers.probabilities import LEAST_LOG_PROBABILITY, log_of_probabilities, log_of_top
+from stillroom.teachers.recorded_text import RecordedText, talks_of
 
 if TYPE_CHECKING:
     from stillroom.models.device import Device
 
-KEY = "key"
+KEY, VIEW = "key", "view"
+TOP = "top_logprobs"
 
 
 class Recorded(Teacher):
     """The answers in a .csv, .tsv, .jsonl, .json or .parquet file."""
 
     kind: Literal["recorded"] = "recorded"
+    gives: ClassVar[frozenset[str]] = frozenset({"answers", "probabilities", "text"})
     source: str
     """The file."""
+    task: Literal["classification", "causal", "reasoning"] = "classification"
+    """What its answers are: classes, words that a causal student learns to say, or worked answers that are verified first."""
     probabilities: dict[str, str] | None = None
     """Class -> column of its probability; by default the columns p_CLASS."""
     log_probabilities: dict[str, str] | None = None
     """Class -> column of its log-probability; by default the columns logp_CLASS."""
+    top_log_probabilities: str | None = None
+    """The column of the most probable labels with their log-probabilities; by default `top_logprobs`."""
     answer: str | None = None
-    """The column of the class the teacher chose, where it gave no probabilities; by default `answer`."""
+    """The column of the class the teacher chose, where it gave no probabilities, or of what it said; by default `answer`."""
     messages: str | None = None
-    """A column of chat messages; the last one's content is the class. By default `messages`."""
+    """A column of chat messages; the last one's content is the class, or what was said. By default `messages`."""
+    question: str | None = None
+    """Of a causal task: the column of what was asked, beside that of the answer; by default `question`."""
+
+    @model_validator(mode="after")
+    def _of_its_task(self) -> Recorded:
+        """A knob that the task does not read would be a promise not kept."""
+        for name in ("probabilities", "log_probabilities", "top_log_probabilities"):
+            if self.task != "classification" and getattr(self, name) is not None:
+                raise ValueError(f"{name} names columns of classes, and task: {self.task} learns words")
+        if self.task == "classification" and self.question is not None:
+            raise ValueError(
+                "question names a column of a causal task; the questions of classes are the data's own rows"
+            )
+        return self
+
+    def solves(self) -> Task:
+        return self.task
+
+    def describe(self) -> str:
+        return f"recorded in {self.source}"
 
     def build(self, home: Path, folders: list[Path], classes: list[Any], device: Device | None = None) -> AskedTeacher:
         tried = [folder / self.source for folder in folders]
@@ -59,6 +88,9 @@ class Recorded(Teacher):
                 cure=f"Name a file that ends in {' '.join(SUFFIXES)}",
             )
         columns = read_columns(path)
+        if self.task != "classification":
+            talks = talks_of(columns, self.question, self.answer, self.messages, path.name)
+            return RecordedText(talks, sha256_file(path), path.name)
         return RecordedTeacher(columns, *self._logs(columns, classes, path.name), classes, sha256_file(path), path.name)
 
     def _logs(self, columns: dict[str, Array], classes: list[Any], file: str) -> tuple[Array, bool]:
@@ -68,6 +100,11 @@ class Recorded(Teacher):
             wanted = [named.get(str(name), "") for name in classes]
             if given is not None or all(name in columns for name in wanted):
                 return self._numbers(columns, wanted, is_log, file), True
+        top = self.top_log_probabilities or (TOP if self.answer is None and TOP in columns else None)
+        if top is not None:
+            if top not in columns:
+                raise DataError(f"there is no column {top!r}", where=file, cure=did_you_mean(top, columns))
+            return log_of_top(columns[top].tolist(), classes, f"{file}, column {top}"), True
         chosen = self.answer or (self.messages is None and "answer" in columns and "answer") or None
         if chosen is not None:
             if chosen not in columns:
@@ -115,7 +152,7 @@ class RecordedTeacher:
     def answer(self, questions: Questions, view: int = 0) -> Answers:
         """The recorded log-probabilities of these questions. Raises WrongAnswer where one was not recorded."""
         if not self._place:
-            self._place = self._places(self._keys(questions))
+            self._place = self._places(self._keys(questions), self._plain_M(questions))
         rows = [self._place.get(key.tobytes(), -1) for key in questions.key_N]
         if -1 in rows or view != 0:
             first = rows.index(-1) if -1 in rows else 0
@@ -127,11 +164,18 @@ class RecordedTeacher:
             )
         return Answers(self._logs_MC[rows].astype(np.float32))
 
-    def _places(self, key_M: Array) -> dict[bytes, int]:
+    def _plain_M(self, questions: Questions) -> Array:
+        """True where a row of the file answers a question as it was given; export-answers says which view each is to."""
+        inputs = questions.raw if isinstance(questions.raw, dict) else {}
+        if KEY not in self._columns or VIEW not in self._columns or VIEW in inputs:
+            return np.ones(len(self._logs_MC), bool)
+        return np.array([str(value) in ("0", "0.0") for value in self._columns[VIEW].tolist()])
+
+    def _places(self, key_M: Array, plain_M: Array) -> dict[bytes, int]:
         """The row of each question's answer; a question may be there twice, with one and the same answer."""
         found: dict[bytes, int] = {}
-        for row, key in enumerate(key_M):
-            first = found.setdefault(key.tobytes(), row)
+        for row in np.flatnonzero(plain_M).tolist():
+            first = found.setdefault(key_M[row].tobytes(), row)
             if not np.array_equal(self._logs_MC[first], self._logs_MC[row]):
                 raise DataError(
                     "one question has two different answers",

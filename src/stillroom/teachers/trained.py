@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import model_validator
 
-from stillroom.kinds import AnyModel, AnyView, AskedTeacher, Task, Teacher
+from stillroom.kinds import AnyModel, AnyView, AskedTeacher, NetworkTask, Teacher
 from stillroom.recipe import Training
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class Trained(Teacher, Training):
         source = self.model.source if isinstance(self.model, Transformers) else None
         return None if source is None else resolve(source, folders)
 
-    def solves(self) -> Task:
+    def solves(self) -> NetworkTask:
         return self.model.solves()
 
     def tokenizer_at(self, folders: list[Path]) -> Path | None:

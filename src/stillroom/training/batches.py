@@ -40,6 +40,9 @@ class Source:
     with_hidden: bool = False
     spoil: Callable[[Array], Array] | None = None
     """Experiments: changes all of the teacher's answers at once (see transfer_set/wrong_classes.py)."""
+    layers: tuple[int, ...] = ()
+    """Of the teacher: those that stand beside its last hidden layer."""
+    layer_width: int = 0
 
 
 class Batches:

@@ -12,12 +12,13 @@ from torch.nn import functional
 
 from stillroom.inputs import Texts
 from stillroom.kinds import Model, Objective, Setting
-from stillroom.models.classifier import Classifier, autocast, evaluating, to_device
+from stillroom.models.classifier import Classifier, autocast, evaluating, showing, to_device
 from stillroom.models.device import Device, threads
 from stillroom.objectives.fused import fused_cross_entropy
+from stillroom.objectives.hidden import layers_of
 from stillroom.objectives.weighted_sum import WeightedSum
 from stillroom.recipe import Training
-from stillroom.rows import Array, Output, Questions
+from stillroom.rows import Array, Head, Output, Questions, Shown
 from stillroom.rundir import write_json
 from stillroom.training.batches import Batches, Source
 from stillroom.training.class_prior import match_prior
@@ -99,7 +100,8 @@ def prepare(lesson: Lesson) -> tuple[Classifier, WeightedSum]:
 
         name_classes(network, lesson.classes)
     classifier = Classifier(lesson.model, network, lesson.source.inputs, list(lesson.classes), device)
-    return classifier, WeightedSum(lesson.objectives, _setting(lesson, len(lesson.classes), classifier.hidden_width))
+    setting = _setting(lesson, len(lesson.classes), classifier.hidden_width, classifier.network)
+    return classifier, WeightedSum(lesson.objectives, setting)
 
 
 def _first_weights(lesson: Lesson) -> tuple[torch.nn.Module, Device]:
@@ -116,7 +118,8 @@ def _fit_language(lesson: Lesson, source: WindowSource, folder: Path, work: Path
     assert isinstance(made, LanguageNetwork), "a language model's recipe builds one"
     model = LanguageModel(made.model, made.tokenizer, made.kind, device)
     batches = WindowBatches(source, lesson.knobs.batch_size, lesson.seed, device)
-    loss = WeightedSum(lesson.objectives, _setting(lesson, model.vocabulary, model.network.hidden_width))
+    setting = _setting(lesson, model.vocabulary, model.network.hidden_width, model.network)
+    loss = WeightedSum(lesson.objectives, setting)
     hooks = replace(hooks, validate=language_validator(lesson.validation, device), looks=LOOKS // 2)
     history = _train(lesson, model.network, loss, batches, device, work, hooks)
     plain = merged(made, made.kind)
@@ -134,17 +137,20 @@ def _train(
 ) -> History:  # fmt: skip
     work.mkdir(parents=True, exist_ok=True)
     trainer = Trainer(network, loss, batches, lesson.knobs, lesson.steps, device, work, hooks)
-    with threads(device.threads):
+    with threads(device.threads), showing(network, layers_of(lesson.objectives)[0]):
         return trainer.train()
 
 
-def _setting(lesson: Lesson, classes: int, student_hidden: int | None) -> Setting:
-    source = lesson.source
+def _setting(lesson: Lesson, classes: int, student_hidden: int | None, network: torch.nn.Module) -> Setting:
+    source, ours = lesson.source, layers_of(lesson.objectives)[0]
     teacher_hidden = source.live.hidden_width if source.live is not None else None
     if source.readers and source.with_hidden:
         teacher_hidden = source.readers[0].take(np.arange(1), "hidden").shape[1]
     answers = source.readers[0].all() if source.readers and isinstance(source, Source) else None
-    return Setting(classes, student_hidden, teacher_hidden, answers)
+    # Only models of the transformers library have layers to choose from; stages/layers.py refuses any other.
+    width = int(getattr(network, "depth")[1]) if ours else 0  # noqa: B009
+    shown = Shown(ours, width, source.layers, source.layer_width) if source.layers else None
+    return Setting(classes, student_hidden, teacher_hidden, answers, shown)
 
 
 def _validator(lesson: Lesson, classifier: Classifier) -> Callable[[torch.nn.Module], dict[str, float]] | None:
@@ -184,7 +190,7 @@ def language_validator(validation: Questions, device: Device) -> Callable[[torch
                 tokens, target_P = tokens_of(part, device)
                 output: Output = network(tokens)
                 assert output.hidden_BH is not None
-                assert output.head is not None
+                assert isinstance(output.head, Head), "a student is one model"
                 total += float(fused_cross_entropy(output.hidden_BH, output.head, target_P))
                 count += len(target_P)
         return {"validation_loss": total / count}

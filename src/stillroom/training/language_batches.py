@@ -19,7 +19,7 @@ from stillroom.transfer_set.ask import Seen
 from stillroom.transfer_set.store import PositionReader
 
 if TYPE_CHECKING:
-    from stillroom.teachers.language import AskedLanguageModel
+    from stillroom.teachers.language import Speaks
     from stillroom.transfer_set.basis import FittedBasis
     from stillroom.transfer_set.sparse_logits import Layout
 
@@ -32,11 +32,14 @@ class WindowSource:
     readers: Sequence[PositionReader] = ()
     layout: Layout | None = None
     fitted: FittedBasis | None = None
-    live: AskedLanguageModel | None = None
+    live: Speaks | None = None
     views: Sequence[int] = ()
     seen: Seen | None = None
     """Hides tokens of questions as a view has them; none: view 0 only, the windows as they are."""
     with_hidden: bool = False
+    layers: tuple[int, ...] = ()
+    """Of the teacher: those that stand beside its last hidden layer."""
+    layer_width: int = 0
 
 
 class WindowBatches:
@@ -47,6 +50,9 @@ class WindowBatches:
         self.rows = len(source.questions)
         self.size = min(batch_size, self.rows)
         self.per_epoch = -(-self.rows // self.size)
+        # The basis is as large as an embedding, and every batch's targets lean on it: it moves once.
+        self.fitted = None if source.fitted is None else source.fitted.on(torch.device(device.name))
+        self.weighted = bool((source.questions.weight_N != 1).any())
         self._epoch, self._order_N = -1, np.empty(0, np.int64)
 
     def order(self, epoch: int) -> Array:
@@ -57,6 +63,8 @@ class WindowBatches:
         return self._order_N
 
     def __call__(self, step: int) -> Batch:
+        from stillroom.teachers.language import hidden_of
+
         epoch, place = divmod(step, self.per_epoch)
         index_B = self.order(epoch)[place * self.size : (place + 1) * self.size]
         number, view = 0, PLAIN_VIEW
@@ -68,9 +76,12 @@ class WindowBatches:
             questions = self.source.seen(questions, view)
         tokens, label_P = tokens_of(questions, self.device)
         batch = Batch(tokens, label_P, all_labelled=True)
+        if self.weighted:
+            weight_B = torch.from_numpy(questions.weight_N).to(self.device.name)
+            batch.weight_B = weight_B.repeat_interleave(tokens.scored_BT.sum(1))
         if self.source.live is not None:
             batch.teacher = self.source.live.output(tokens)
-            batch.hidden_BH = batch.teacher.hidden_BH if self.source.with_hidden else None
+            batch.hidden_BH = hidden_of(batch.teacher) if self.source.with_hidden else None
         elif self.source.readers:
             self._read(batch, self.source.readers[number], index_B)
         return batch
@@ -79,7 +90,7 @@ class WindowBatches:
         from stillroom.transfer_set.sparse_logits import decode
 
         assert self.source.layout is not None, "records come with their layout"
-        batch.sparse = on(decode(self.source.layout, self.source.fitted, reader.take(index_B)), self.device)
+        batch.sparse = on(decode(self.source.layout, self.fitted, reader.take(index_B)), self.device)
         if self.source.with_hidden:
             batch.hidden_BH = torch.from_numpy(reader.take(index_B, "hidden")).to(self.device.name).float()
 

@@ -43,10 +43,14 @@ class History:
 
 @dataclass(frozen=True)
 class Hooks:
-    """What the loop tells and asks: looks at validation, counts steps, is told to stop (by raising)."""
+    """What the loop tells and asks: looks at validation, counts steps, is told to stop (by raising).
+
+    `resumed` is told once how many steps an earlier attempt had done, `stepped` of each step of this one.
+    """
 
     validate: Callable[[torch.nn.Module], dict[str, float]] | None = None
     stepped: Callable[[int], None] = lambda steps: None
+    resumed: Callable[[int], None] = lambda steps: None
     may_go_on: Callable[[], None] = lambda: None
     looks: int = LOOKS
 
@@ -87,6 +91,8 @@ class Trainer:
         """Train to the last step, or to the end of patience. Raises NotFinite, and whatever `may_go_on` raises."""
         started = time.monotonic()
         first = self._resume()
+        if first:
+            self.hooks.resumed(first)
         resumed = self.history.seconds
         saved = time.monotonic()
         call, optimiser = self.ranks.prepare(self.network, self.optimiser)

@@ -43,21 +43,28 @@ def ask(
     views: Sequence[int],
     seen: Seen,
     progress: Callable[[int], None] = lambda rows: None,
+    known: Callable[[int], None] = lambda rows: None,
     shard_rows: int = SHARD_ROWS,
     layout: dict[str, Any] | None = None,
 ) -> Kept:
     """Every question's answer in every view, asking only for those that are not kept yet.
 
-    `progress` is called with the number of rows just answered. Raises RunBusy, NotFinite, DiskFull, CorruptFile.
+    `progress` is called with the number of rows just answered, `known` with that of rows found answered. Raises RunBusy,
+    NotFinite, DiskFull, CorruptFile.
     """
     header = Header(teacher.fingerprint, kind, teacher.classes, teacher.hidden_width, licences, layout)
     with store.hold():
         kept = store.of(header)
         for view in views:
             missing = kept.missing(questions.key_N, view)
+            known(len(questions) - len(missing))
             for start in range(0, len(missing), shard_rows):
                 asked = questions.take(missing[start : start + shard_rows])
-                kept.append(asked.key_N, view, teacher.answer(seen(asked, view), view))
+                key_N, said = asked.key_N, teacher.answer(seen(asked, view), view)
+                if isinstance(said, Answers) and said.answered_N is not None:
+                    key_N, said = key_N[said.answered_N], said.given()
+                if len(key_N):
+                    kept.append(key_N, view, said)
                 progress(len(asked))
     return kept
 

@@ -13,14 +13,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from stillroom.rows import Array, Basis, Head, SparseTargets
+from stillroom.rows import Array, Basis, Head, MixedHead, SparseTargets
 from stillroom.transfer_set.output_layer import largest, logit_chunks, refuse_broken
 
 RANKS = 1024
 """Told apart by the bias; all further ones count as one."""
 
 
-def fidelity(hidden_PG: torch.Tensor, head: Head, kept: SparseTargets) -> dict[str, Array]:
+def fidelity(hidden_PG: torch.Tensor, head: Head | MixedHead, kept: SparseTargets) -> dict[str, Array]:
     """KL(teacher, kept) in nats [P], total variation [P], and the mean difference kept - teacher at each rank [RANKS + 1].
 
     The teacher is given by its last hidden states and its output layer. See `compare`.

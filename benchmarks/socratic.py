@@ -1,0 +1,192 @@
+"""`make bench-socratic`: which questions to ask a teacher that can only be asked, and when to ask it at all.
+
+    python -m benchmarks.socratic [--preset smoke|time|full] [--only EXPERIMENT ...] [--list] [--write]
+
+Reads sst2 from $STILLROOM_DATA. Three tasks: margin, named beforehand, and four other strategies against random, over
+paired seeds; then a cascade on streams that change half way. The teacher is asked over HTTP, once a question, and calls
+are counted as if each seed had asked for itself. Every finished seed is written down at once below
+runs/bench-socratic/PRESET, so a stopped run goes on; `--write` makes the result files from what is finished.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from benchmarks import socratic_tables as tables
+from benchmarks.results import RESULTS, Row, Rows, bars_of, fingerprint, read_bars, write
+from benchmarks.socratic_cascades import run_streams
+from benchmarks.socratic_curves import Curve, curve
+from benchmarks.socratic_sizes import EXPLORED, PRESETS, PRIMARY, TASKS, Sizes
+from benchmarks.socratic_tasks import STUDENT, task
+from benchmarks.socratic_teacher import hear
+
+BENCH = "socratic"
+HOME = Path(__file__).resolve().parent.parent / "runs" / "bench-socratic"
+CASCADE = "cascade"
+EXPERIMENTS = {
+    "digits": "scikit-learn's digits",
+    "sst2": "SST-2 phrases on frozen MiniLM embeddings",
+    "intents": "a generated text task of twelve intents",
+    CASCADE: "a cascade on streams of intents that change half way",
+}
+STRATEGIES = ("random", PRIMARY, *EXPLORED)
+
+
+class Finished:
+    """What single seeds gave, one JSON line each, appended at once; found again by name, seed and settings."""
+
+    def __init__(self, path: Path, settings: str) -> None:
+        self.path, self.settings = path, settings
+
+    def read(self) -> dict[tuple[str, int], dict[str, Any]]:
+        """(name, seed) -> what it gave; a line cut short by a stop is passed over."""
+        found = {}
+        for line in self.path.read_text().splitlines() if self.path.is_file() else ():
+            try:
+                one = json.loads(line)
+            except ValueError:
+                continue
+            if one["settings"] == self.settings:
+                found[one["name"], one["seed"]] = one["found"]
+        return found
+
+    def append(self, name: str, seed: int, found: dict[str, Any]) -> None:
+        """Write it down, durably."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with open(self.path, "a+b") as file:
+            file.write(
+                (json.dumps({"settings": self.settings, "name": name, "seed": seed, "found": found}) + "\n").encode()
+            )
+            file.flush()
+            os.fsync(file.fileno())
+
+
+def settings_of(name: str, sizes: Sizes) -> str:
+    """The fingerprint of all that an experiment's figures depend on, but for how many seeds there are."""
+    from benchmarks import socratic_sizes, socratic_streams
+
+    knobs = {key: value for key, value in asdict(sizes).items() if key not in ("seeds", "streams")}
+    constants = [socratic_sizes.AUDIT, socratic_sizes.REFUSED, socratic_sizes.INVENTED, asdict(STUDENT)]
+    habits = [getattr(socratic_streams, key) for key in ("PART", "RISK", "EVERY", "AUDIT", "STATIC_CALLS")]
+    return fingerprint([name, knobs, constants, habits if name == CASCADE else []])
+
+
+def run_task(name: str, sizes: Sizes, home: Path, data: Path) -> Row:
+    """All curves of a task that are not drawn yet, seed by seed, then its tables."""
+    settings = settings_of(name, sizes)
+    one, answers = task(name, sizes, home / f"{name}-{settings}", data)
+    heard = hear(one.texts, one.classes, answers, name)
+    finished = Finished(home / name / "curves.jsonl", settings)
+    known = finished.read()
+    for seed in range(sizes.seeds):
+        for strategy in STRATEGIES:
+            if (strategy, seed) in known:
+                continue
+            started = time.monotonic()
+            found = curve(one, heard.said_N, strategy, seed, sizes, STUDENT).to_json()
+            finished.append(strategy, seed, found)
+            known[strategy, seed] = found
+            print(
+                f"{name} {strategy} seed {seed}: {found['accuracy'][-1]:.4f}, {time.monotonic() - started:.1f} s",
+                flush=True,
+            )
+    curves = {strategy: [Curve(**known[strategy, seed]) for seed in range(sizes.seeds)] for strategy in STRATEGIES}
+    return tables.of_task(one, heard, curves, sizes)
+
+
+def run_cascade(name: str, sizes: Sizes, home: Path, data: Path) -> Row:
+    """All streams that are not run yet, then their tables."""
+    settings = settings_of(name, sizes)
+    finished = Finished(home / name / "streams.jsonl", settings)
+    return run_streams(sizes, home / f"{name}-{settings}", finished.read(), finished.append)
+
+
+def run(name: str, sizes: Sizes, home: Path, data: Path) -> Row:
+    """One experiment to its end, or on from where it was."""
+    work: Callable[[str, Sizes, Path, Path], Row] = run_cascade if name == CASCADE else run_task
+    return work(name, sizes, home, data)
+
+
+def write_results(preset: str, rows: Rows, folder: Path) -> list[dict[str, Any]]:
+    """The two files from every finished experiment of a preset."""
+    from benchmarks.machine import machine, versions
+
+    sizes = PRESETS[preset]
+    found = {
+        name: row
+        for name in EXPERIMENTS
+        if (row := rows.find(name, f"{settings_of(name, sizes)}-{_count(name, sizes)}"))
+    }
+    bars, parts = tables.whole(found, TASKS, sizes)
+    listed = bars_of(read_bars(BENCH), bars, tables.REASONS.get(preset, {}))
+    left = [name for name in EXPERIMENTS if name not in found]
+    words = tables.WORDS + (f" Not finished at this preset: {', '.join(left)}." if left else "")
+    title = "Asking what the student does not know"
+    command = f"make bench-socratic ARGS='--preset {preset}'"
+    write(BENCH, title, words, command, listed, parts, machine(), versions(), folder)
+    return listed
+
+
+def _count(name: str, sizes: Sizes) -> int:
+    return sizes.streams if name == CASCADE else sizes.seeds
+
+
+def _data_folder(wanted: list[str]) -> Path:
+    given = os.environ.get("STILLROOM_DATA", "")
+    if "sst2" in wanted and (not given or not (Path(given) / "sst2").is_dir()):
+        told = "it is not set" if not given else "there is no sst2 in it"
+        sys.exit(
+            f"error: the benchmark reads sst2 from the folder that $STILLROOM_DATA names, and {told}. Set it, or leave that task "
+            "out with --only."
+        )
+    return Path(given)
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--preset", choices=list(PRESETS), default="full", help="how much patience (default full)")
+    parser.add_argument("--only", nargs="+", choices=list(EXPERIMENTS), metavar="EXPERIMENT", help="just these")
+    parser.add_argument("--list", action="store_true", help="name the experiments and stop")
+    parser.add_argument("--write", action="store_true", help="run nothing, write the results of what is finished")
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Run what is asked for and not finished yet; write results after each."""
+    import torch
+
+    asked = _arguments()
+    if asked.list:
+        print("\n".join(f"{name:10} {words}" for name, words in EXPERIMENTS.items()))
+        return
+    torch.set_num_threads(1)
+    sizes, home = PRESETS[asked.preset], HOME / asked.preset
+    folder = home / "results" if asked.preset == "smoke" else RESULTS
+    rows = Rows(folder / f"{BENCH}.rows.jsonl")
+    wanted = [] if asked.write else asked.only or list(EXPERIMENTS)
+    data = _data_folder(wanted)
+    for name in wanted:
+        settings = f"{settings_of(name, sizes)}-{_count(name, sizes)}"
+        if rows.find(name, settings) is not None:
+            print(f"{name}: finished before")
+            continue
+        print(f"{name}: {EXPERIMENTS[name]}", flush=True)
+        rows.append(name, settings, run(name, sizes, home, data))
+        write_results(asked.preset, rows, folder)
+    for bar in write_results(asked.preset, rows, folder):
+        state = "not run" if "value" not in bar else "met" if bar["met"] else "missed"
+        print(
+            f"{state:8}{bar['id']:20}{bar.get('value', '')!s:22}{bar['op']} {bar['target']:g}   {bar.get('why', '')[:90]}"
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,72 @@
+"""How much patience the Socratic bench has: `smoke` shows in minutes that everything runs, `time` fits half an hour, `full`
+measures what bars.tsv asks for. Latency, faults and prices of the teacher are the same in all.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+PRICE = {"input": 0.15, "output": 0.6}
+"""USD per million tokens."""
+FAULTS = {"too_many": 0.05, "server_error": 0.01, "hang": 0.001, "retry_after_s": 0.1}
+REFUSED, INVENTED = 0.005, 0.002
+"""Shares of questions that the teacher refuses, or answers with a label there is none of: paid for, and not learned from."""
+LATENCY_MS, SPREAD_MS = 20, 30
+TIMEOUT_S = 3.0
+CONCURRENCY = 64
+
+PRIMARY = "margin"
+EXPLORED = ("entropy", "committee", "diverse", "margin_diverse")
+AUDIT = 0.1
+"""Share of every budget that is spent on random questions nobody learns from."""
+TASKS = ("digits", "sst2", "intents")
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What a preset decides."""
+
+    seeds: int = 20
+    budgets: tuple[int, ...] = (32, 45, 64, 91, 128, 181, 256, 362, 512, 724, 1024, 1448, 2048)
+    """Calls in all at the end of each round, the audit slice included: about 1.4 times those before."""
+    anchor: int = 1024
+    """Calls at which random's accuracy is what a strategy has to reach."""
+    pool: int = 8000
+    test: int = 2500
+    digits_pool: int = 1347
+    teacher_rows: int = 20_000
+    teacher_steps: int = 3000
+    streams: int = 20
+    stream_rows: int = 10_000
+    stream_pool: int = 42_000
+
+
+PRESETS = {
+    "smoke": Sizes(
+        seeds=2,
+        budgets=(32, 64, 128, 256),
+        anchor=128,
+        pool=400,
+        test=300,
+        digits_pool=400,
+        teacher_rows=1500,
+        teacher_steps=300,
+        streams=2,
+        stream_rows=600,
+        stream_pool=6000,
+    ),
+    "time": Sizes(seeds=5, streams=5),
+    "full": Sizes(),
+}
+
+
+def spec(rows: str) -> dict[str, Any]:
+    """The teacher behind its endpoint: what it says stands in a file."""
+    return {
+        "mind": {"kind": "rule", "source": rows, "error_rate": 0.0, "refuse": REFUSED, "invent": INVENTED},
+        "latency_ms": LATENCY_MS,
+        "latency_spread_ms": SPREAD_MS,
+        "faults": FAULTS,
+        "price": PRICE,
+    }

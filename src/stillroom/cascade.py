@@ -1,0 +1,193 @@
+"""The student where it is sure, else the teacher, and what the teacher says is kept and learned.
+
+    cascade = Cascade(student, deferral, ask)          # ask(questions) -> Answers: any teacher at work
+    cascade = Cascade.load("runs/NAME", ask)           # as a run with `cascade: {risk: ..}` left it
+    said = cascade.answer(rows)                        # a Prediction, and said.asked_N: which rows the teacher answered
+
+With `learn` it goes on learning: after every so many answers a student is trained anew on all that was said. A threshold
+is worth what its held-out rows are worth, and those that the student left to the teacher are no sample of what comes. So
+a part of what is asked is spent, as in rounds, on an audit: rows drawn at random, sure or not, that nobody learns from.
+The threshold is set anew on the last of these, and follows when what is asked changes. Knows no recipe and no stage.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from stillroom.errors import InputError
+from stillroom.evaluation.deferral import Deferral
+from stillroom.inputs import Inputs
+from stillroom.kinds import Model, Objective
+from stillroom.models.classifier import Classifier
+from stillroom.recipe import Training
+from stillroom.rows import Answers, Array, Prediction, Questions, Raw, joined
+from stillroom.rundir import read_json
+
+if TYPE_CHECKING:
+    from stillroom.models.device import Device
+
+FILE = "cascade.json"
+LEAST_AUDIT = 0.005
+"""Share of rows that is audited however few are asked, so that a change is noticed."""
+MEMORY_ROWS = 500
+"""Over about so many rows the share that is left to the teacher is averaged."""
+Ask = Callable[[Questions], Answers]
+Learn = Callable[[Questions, Array], Classifier]
+"""A student from questions and the teacher's log-probabilities [N, C]."""
+
+
+@dataclass(frozen=True)
+class Deferred(Prediction):
+    """What a cascade says of N rows, and for which of them the teacher was asked."""
+
+    asked_N: Array = field(default_factory=lambda: np.empty(0, bool))
+
+
+@dataclass
+class Told:
+    """Questions, and what the teacher said of them."""
+
+    questions: Questions | None = None
+    logs_NC: Array = field(default_factory=lambda: np.empty((0, 0), np.float32))
+
+    def __len__(self) -> int:
+        return len(self.logs_NC)
+
+    def add(self, questions: Questions, logs_NC: Array, last: int | None = None) -> None:
+        """More of them; only the `last` are kept, where that is said."""
+        if not len(questions):
+            return
+        self.questions = questions if self.questions is None else joined(self.questions, questions)
+        self.logs_NC = np.concatenate([self.logs_NC, logs_NC]) if len(self) else logs_NC
+        if last is not None and len(self) > last:
+            self.questions = self.questions.take(np.arange(len(self) - last, len(self)))
+            self.logs_NC = self.logs_NC[-last:]
+
+
+class Cascade:
+    """A student and a threshold before a teacher.
+
+    `student`: None where the first has yet to be learned from `classes`; everything is asked until then. `learn`: trains
+    the next student, `every` so many new answers; `told`: what was said before this cascade began. `audit`: share of what
+    is asked that is spent on rows drawn at random, while it learns; `held_out`: those from before; `last`: how many of them
+    a threshold is set on at most.
+    """
+
+    def __init__(
+        self, student: Classifier | None, deferral: Deferral, ask: Ask, *, classes: Sequence[Any] = (),
+        learn: Learn | None = None, every: int = 100, audit: float = 0.25, last: int = 500, held_out: Told | None = None,
+        told: Told | None = None, seed: int = 0,
+    ) -> None:  # fmt: skip
+        self.student, self.deferral, self._ask = student, deferral, ask
+        self.classes = list(classes) if student is None else student.classes
+        self.learn, self.every, self.audit, self.last = learn, every, audit, last
+        self.told, self.held_out = told or Told(), held_out or Told()
+        self.calls = self.rows = self.trained = 0
+        self._new, self._deferred = 0, 1.0
+        self._chance = np.random.default_rng(seed)
+
+    @classmethod
+    def load(cls, run: str | Path, ask: Ask, **options: Any) -> Cascade:
+        """What a run left in its student's folder. Raises InputError for one without a cascade."""
+        folder = Path(run) / "student" if (Path(run) / "student").is_dir() else Path(run)
+        if not (folder / FILE).is_file():
+            raise InputError(
+                "this student has no threshold below which it leaves a question to its teacher", where=str(folder / FILE),
+                cure="Add cascade: {risk: 0.01} to the recipe and run it again",
+            )  # fmt: skip
+        return cls(Classifier.load(folder), Deferral.of(read_json(folder / FILE)), ask, **options)
+
+    def answer(self, rows: Any) -> Deferred:
+        """Answer rows as `predict` takes them; what the teacher refuses the student answers. Raises what asking raises."""
+        raw: Raw = rows if self.student is None else self.student.inputs.as_raw(rows)
+        questions = Questions.of(raw)
+        logs_NC, sure_N = self._look(questions)
+        self._deferred += (float((~sure_N).mean()) - self._deferred) * min(1.0, len(questions) / MEMORY_ROWS)
+        audited_N = self._chance.random(len(questions)) < self._audit_share()
+        asked_N = ~sure_N | audited_N
+        if asked_N.any():
+            wanted = questions.take(np.flatnonzero(asked_N))
+            said = self._ask(wanted)
+            there_n = np.ones(len(wanted), bool) if said.answered_N is None else said.answered_N
+            logs_NC[np.flatnonzero(asked_N)[there_n]] = said.log_probabilities_NC[there_n]
+            self._keep(wanted, said.log_probabilities_NC, there_n, audited_N[asked_N])
+        self.calls, self.rows = self.calls + int(asked_N.sum()), self.rows + len(questions)
+        if self.learn is not None and self._new >= self.every:
+            self._learn(self.learn)
+        names = np.empty(len(self.classes), object)
+        names[:] = self.classes
+        return Deferred(names[logs_NC.argmax(1)], np.exp(logs_NC).astype(np.float32), self.classes, asked_N)
+
+    def _look(self, questions: Questions) -> tuple[Array, Array]:
+        """What the student says, and of which rows it is sure."""
+        if self.student is None:
+            level = np.full((len(questions), len(self.classes)), -np.log(max(1, len(self.classes))), np.float32)
+            return level, np.zeros(len(questions), bool)
+        logs_NC = self.student.log_probabilities(questions.raw)
+        return logs_NC, self.deferral.sure(logs_NC)
+
+    def _audit_share(self) -> float:
+        return 0.0 if self.learn is None else max(LEAST_AUDIT, self.audit * self._deferred)
+
+    def _keep(self, questions: Questions, logs_NC: Array, there_N: Array, audited_N: Array) -> None:
+        if self.learn is None:
+            return
+        for chosen_N, to, last in (
+            (there_N & ~audited_N, self.told, None),
+            (there_N & audited_N, self.held_out, self.last),
+        ):
+            to.add(questions.take(np.flatnonzero(chosen_N)), logs_NC[chosen_N], last)
+        self._new += int((there_N & ~audited_N).sum())
+        if (there_N & audited_N).any():
+            self.settle()
+
+    def _learn(self, learn: Learn) -> None:
+        """A new student from all that was said, and its threshold from what was held out."""
+        assert self.told.questions is not None, "there are new answers"
+        self.student = learn(self.told.questions, self.told.logs_NC)
+        self._new, self.trained = 0, self.trained + 1
+        self.settle()
+
+    def settle(self) -> None:
+        """Set the threshold anew on what was held out."""
+        if self.student is None or self.held_out.questions is None:
+            return
+        logs_NC = self.student.log_probabilities(self.held_out.questions.raw)
+        self.deferral = Deferral.settle(logs_NC, self.held_out.logs_NC.argmax(1), self.deferral.risk)
+
+
+@dataclass
+class FromScratch:
+    """Learns by training a network from its first weights, for so many steps, on all that was said."""
+
+    model: Model
+    inputs: Inputs
+    classes: list[Any]
+    objectives: Sequence[Objective]
+    knobs: Training
+    steps: int
+    device: Device
+    seed: int = 0
+
+    def __call__(self, questions: Questions, logs_NC: Array) -> Classifier:
+        from stillroom.training.batches import Source
+        from stillroom.training.fit import Lesson, fit
+        from stillroom.training.loop import Hooks
+        from stillroom.transfer_set.store import Reader
+
+        rows = np.arange(len(questions))
+        reader = Reader([{"log_probabilities": logs_NC.astype(np.float16)}], np.zeros(len(rows), np.int32), rows)
+        shape, classes = tuple(self.inputs.shape), len(self.classes)
+        lesson = Lesson(
+            self.model, lambda: self.model.build(shape, classes), self.objectives, self.knobs,
+            Source(questions, self.inputs, [reader]), self.classes, questions.take(rows[:0]), self.seed, self.steps, self.device,
+        )  # fmt: skip
+        with TemporaryDirectory() as folder:
+            fit(lesson, Path(folder) / "student", Path(folder) / "work", Hooks())
+            return Classifier.load(Path(folder) / "student", self.device)

@@ -1,0 +1,112 @@
+"""A scorecard and its details -> what a paid teacher was asked, what that cost, and what rounds of asking brought.
+
+Plain data for asking.html, or None for a run that has none of it. This file knows no HTML.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from stillroom.report import numbers as n
+from stillroom.report import plots, svg
+from stillroom.report.numbers import Tree
+from stillroom.report.words import Role
+
+PURPOSES = {
+    "label": "answers to learn from",
+    "score": "held-out rows, to see how good it is",
+    "start": "the first questions, drawn at random",
+    "audit": "the audit slice: random questions that judge the rounds",
+    "pilot": "a pilot before the run",
+    "write": "writing new questions",
+    "trace": "worked answers to learn from",
+    "cascade": "questions the student left to it",
+}
+COLOURS = ("control", "arm1", "arm2", "arm3", "hard_teacher", "teacher")
+MOST_QUESTIONS = 8
+
+
+def spent(scorecard: Tree) -> dict[str, Any] | None:
+    """The calls by what they were for, with tokens and USD; what was refused, and what was lost."""
+    asking = scorecard.get("asking") or {}
+    if not asking:
+        return None
+    rows = [
+        {"name": words_for(name), "cells": _cells(figures)}
+        for name, figures in (asking.get("purposes") or {}).items()
+        if figures.get("calls")
+    ]
+    priced = n.number(asking.get("usd")) is not None
+    refused = [(str(reason), n.big(count)) for reason, count in (asking.get("refused") or {}).items()]
+    lost = (asking.get("lost") or {}).get("calls")
+    return {
+        "columns": ["calls", "tokens", *(["US dollars"] if priced else [])],
+        "rows": [*rows, *([{"name": "in all", "cells": _cells(asking)}] if len(rows) > 1 else [])],
+        "priced": priced,
+        "refused": refused,
+        "lost": n.big(lost) if lost else "",
+    }
+
+
+def words_for(purpose: str) -> str:
+    """What calls were for; a round, and a strategy that was only compared, by their names."""
+    if purpose.startswith("round "):
+        number, _, beside = purpose.removeprefix("round ").partition(", ")
+        return f"round {number}" + (f", chosen by {beside} for comparison" if beside else "")
+    return PURPOSES.get(purpose, purpose)
+
+
+def _cells(figures: Tree) -> list[str]:
+    usd = n.number(figures.get("usd"))
+    return [n.big(figures["calls"]), n.big(figures["tokens"]), *([] if usd is None else [n.usd(usd)])]
+
+
+def rounds(details: Tree, ident: str) -> dict[str, Any] | None:
+    """The learning curves of rounds, the strategy beside those it is compared with, and what the last round asked."""
+    found = details.get("rounds") or {}
+    if not found.get("rounds"):
+        return None
+    strategies = {str(found["strategy"]["kind"]): found["rounds"], **(found.get("compare") or {})}
+    lines, tables = [], []
+    for place, (name, records) in enumerate(strategies.items()):
+        colour = "student" if place == 0 else COLOURS[(place - 1) % len(COLOURS)]
+        role = Role(name, name.replace("_", " "), "", colour, "circle" if place == 0 else "triangle")
+        points = [(float(one["calls"]), float(one[KEY])) for one in records if KEY in one]
+        if points:
+            lines.append(plots.Runs(role, [points]))
+        tables.append((role, records))
+    chart = None
+    if lines:
+        paid = n.number(found["rounds"][-1].get("usd"))
+        axis = "calls to the teacher" + (f"; the last are {n.usd(paid)} in all" if paid is not None else "")
+        chart = plots.curves(
+            f"{ident}-rounds", "Accuracy as more is asked", lines, "accuracy on the audit slice", n.percent, axis
+        )
+    return {
+        "strategy": str(found["strategy"]["kind"]).replace("_", " "),
+        "stopped": str(found.get("stopped") or ""),
+        "pool": n.big(found["pool"]),
+        "audit": n.big(len((found.get("audit") or {}).get("rows") or [])),
+        "chart": chart,
+        "legend": [{"role": line.role, "swatch": svg.swatch(line.role)} for line in lines],
+        "rows": [
+            {"name": role.title, "cells": [n.big(one["calls"]), n.big(one["learned"]), _accuracy(one)]}
+            for role, records in tables
+            for one in records
+        ],
+        "asked": [
+            {"question": str(one["question"]), "said": str(one["said"]), "guessed": str(one["guessed"])}
+            for one in (details.get("asked_last") or [])[:MOST_QUESTIONS]
+        ],
+    }
+
+
+KEY = "audit_accuracy"
+
+
+def _accuracy(record: Tree) -> str:
+    if KEY not in record:
+        return n.NOT_MEASURED
+    low, high = record.get("ci95") or (None, None)
+    ends = "" if low is None or high is None else f" ({n.percent(low)} to {n.percent(high)})"
+    return n.percent(record[KEY]) + ends

@@ -1,0 +1,246 @@
+"""A language model asked: what its answers are kept in is found on the run's own text, then every window is asked once.
+
+An ensemble's members are asked one by one like any teacher; its own answers are merged from what is kept of theirs.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from stillroom.errors import ModelError
+from stillroom.kinds import AskedTeacher
+from stillroom.rows import Questions
+from stillroom.rundir import fingerprint, read_json, write_json
+from stillroom.stages.language_text import is_recorded
+from stillroom.stages.layers import further_width, showing_layers
+from stillroom.stages.opening import Run, views_of
+
+if TYPE_CHECKING:
+    from stillroom.recipe import Fidelity
+    from stillroom.teachers.language import AskedLanguageEnsemble, AskedLanguageModel, Speaks
+    from stillroom.transfer_set.ask import Packs
+    from stillroom.transfer_set.merging import Merger
+    from stillroom.transfer_set.recording import Packer, Recorder
+    from stillroom.transfer_set.store import Kept, Store
+
+FIDELITY = "transfer_set/fidelity.json"
+GROWTH = 1.5
+"""By so much the tail grows where fidelity asks for more bytes."""
+MOST_TAIL_BYTES = 1024
+
+
+Count = Callable[[int], None]
+"""Told how many windows were just answered."""
+
+
+def ask_language(run: Run, asked: AskedLanguageModel, kind: str, licences: dict[str, str], count: Count) -> Kept:
+    """Calibrate on the run's own questions, see that enough is kept, then ask every training window once."""
+    store = store_of(run)
+    with store.hold():
+        recorder = _recorder_of_nothing(asked) if run.recipe.transfer_set.live else recorder_of(run, asked, store)
+    return _ask_all(run, store, recorder, kind, licences, count)
+
+
+def merge_language(
+    run: Run, asked: AskedLanguageEnsemble, kept: Sequence[Kept], licences: dict[str, str], count: Count
+) -> Kept:
+    """The answers of an ensemble, made position by position from those of its members. Raises ModelError."""
+    store, wanted = store_of(run), run.recipe.transfer_set.fidelity
+    if run.recipe.transfer_set.live:
+        return _ask_all(run, store, _recorder_of_nothing(asked), "ensemble", licences, count)
+    with store.hold():
+        merger = merger_of(run, asked, store, kept)
+        kl = _tried(run, None).kl(merger)
+    # A sample leaves tokens out, so that its KL is infinite and says nothing; its members' have been looked at.
+    if wanted is not None and math.isfinite(kl) and kl > wanted.kl:
+        _refuse_poor(kl, wanted)
+    return _ask_all(run, store, merger, "ensemble", licences, count)
+
+
+def keep_nothing(run: Run, asked: AskedTeacher, kind: str, licences: dict[str, str]) -> Kept:
+    """Of recorded words only the header: who said them, under which licence. Students read the words themselves."""
+    from stillroom.transfer_set.store import Header
+
+    store = store_of(run)
+    with store.hold():
+        return store.of(Header(asked.fingerprint, kind, [], None, licences))
+
+
+def merger_of(run: Run, asked: AskedLanguageEnsemble, store: Store, kept: Sequence[Kept] = ()) -> Merger:
+    """What merges the answers of an ensemble's members, each kept as it was found to be close enough."""
+    from stillroom.transfer_set.merging import Merger
+
+    return Merger(asked, [recorder_of(run, member, store) for member in asked.members], kept)
+
+
+def store_of(run: Run) -> Store:
+    """Where a run's answers are kept."""
+    from stillroom.transfer_set.store import Store
+
+    shared = run.recipe.transfer_set.store
+    return Store(run.dir.path / "transfer_set" if shared is None else run.folders[0] / shared)
+
+
+def _ask_all(
+    run: Run, store: Store, recorder: Recorder | Merger, kind: str, licences: dict[str, str], count: Count
+) -> Kept:
+    from stillroom.transfer_set.ask import ask as ask_all
+
+    recipe = run.recipe
+    packs: Packs = recorder
+    return ask_all(
+        store, packs, run.splits.train, kind=kind, licences=licences,
+        views=[] if recipe.transfer_set.live else views_of(recipe),
+        seen=run.seen_as(recipe.questions.augment), progress=count, shard_rows=recorder.shard_rows,
+        layout=recorder.written,
+    )  # fmt: skip
+
+
+def _recorder_of_nothing(asked: Speaks) -> Recorder:
+    """A live teacher keeps no answers, but its header."""
+    from stillroom.transfer_set.recording import Recorder
+    from stillroom.transfer_set.sparse_logits import Layout
+
+    return Recorder(asked, Layout.of(asked.model.vocabulary, 1, "bucket"), None, with_hidden=False)
+
+
+def recorder_of(run: Run, asked: AskedLanguageModel, store: Store) -> Recorder:
+    """What packs this teacher's answers. Its basis is fitted once and found again; too poor a one is given more bytes."""
+    from stillroom.transfer_set.basis import FittedBasis, fit_basis
+    from stillroom.transfer_set.recording import BASIS, Recorder, calibrate
+    from stillroom.transfer_set.sparse_logits import Layout
+
+    knobs, wanted = run.recipe.transfer_set, run.recipe.transfer_set.fidelity
+    with_hidden = needs_hidden(run)
+    tail_bytes, hidden_NG = knobs.tail_bytes, None
+    speaks = showing_layers(run, asked) if with_hidden else asked
+    # Held-out windows of a masked model come masked; training windows are seen here in their first view.
+    view = views_of(run.recipe)[0]
+    train = run.seen_as(run.recipe.questions.augment)(run.splits.train, view)
+    tried = _tried(run, asked)
+    while True:
+        layout = Layout.of(asked.model.vocabulary, knobs.head, knobs.tail, tail_bytes)
+        recorder = Recorder(speaks, layout, None, with_hidden, run.recipe.questions.model_dump(mode="json")["augment"])
+        basis = store.root / recorder.fingerprint[:16] / BASIS
+        if knobs.tail == "hidden" and basis.is_file():
+            recorder.fitted = FittedBasis.load(basis)
+        elif knobs.tail == "hidden" and not tried.too_far(recorder, wanted):
+            hidden_NG = calibrate(asked, train) if hidden_NG is None else hidden_NG
+            recorder.fitted = fit_basis(hidden_NG, *asked.head(), tail_bytes=tail_bytes, seed=0)
+        kl = tried.kl(recorder)
+        if wanted is None or kl <= wanted.kl:
+            if recorder.fitted is not None and not basis.is_file():
+                recorder.fitted.save(basis)
+            return recorder
+        if tail_bytes * GROWTH > MOST_TAIL_BYTES or knobs.tail != "hidden":
+            _refuse_poor(kl, wanted)
+        tail_bytes = round(tail_bytes * GROWTH)
+
+
+def _refuse_poor(kl: float, wanted: Fidelity) -> NoReturn:
+    raise ModelError(
+        f"kept answers differ from the teacher's by {kl:.3g} nats a position, and {wanted.kl:g} is asked for",
+        where="transfer_set.fidelity.kl",
+        cure="Ask for less, keep a longer head, or use tail: hidden",
+    )
+
+
+def fidelity_path(run: Run) -> Path:
+    """Of the answers that students learn from. An arm may keep its own in another form."""
+    path = run.dir.path / FIDELITY
+    return path.with_stem(f"{path.stem}.{run.arm}") if run.arm else path
+
+
+def _tried(run: Run, asked: AskedLanguageModel | None) -> Tried:
+    """What was measured before of one teacher; None: of what all say together."""
+    path, alone = fidelity_path(run), len(run.recipe.teacher.each()) == 1
+    if asked is not None and not alone:
+        path = path.with_stem(f"{path.stem}.{asked.fingerprint[:8]}")
+    first = run.seen_as(run.recipe.questions.augment)(run.splits.train, views_of(run.recipe)[0])
+    return Tried(path, {"train": first, "validation": run.splits.validation})
+
+
+class Tried:
+    """How close to the teacher each form of record is on a run's own text; measured once, whatever comes of it.
+
+    fidelity.json: "tried", by the fingerprint of who answers and in which form, the figures of each part; "kept", the last.
+    """
+
+    def __init__(self, path: Path, parts: dict[str, Questions]) -> None:
+        self.path, self.parts = path, parts
+        self.made_from = fingerprint({name: part.fingerprint() for name, part in parts.items()})
+        found = read_json(path) if path.is_file() else {}
+        self.known: dict[str, Any] = found["tried"] if found.get("made_from") == self.made_from else {}
+
+    def too_far(self, recorder: Packer, wanted: Fidelity | None) -> bool:
+        """Already measured, and found too far from the teacher: needs no basis."""
+        known = self.known.get(recorder.fingerprint)
+        return known is not None and wanted is not None and _kl(known) > wanted.kl
+
+    def kl(self, recorder: Packer) -> float:
+        """Mean KL(teacher, kept) on validation text, nats a position; infinite for a sample, which leaves tokens out."""
+        from stillroom.transfer_set.recording import measured
+
+        name = recorder.fingerprint
+        if name not in self.known or read_json(self.path)["kept"] != name:
+            if name not in self.known:
+                self.known[name] = {part: measured(recorder, each) for part, each in self.parts.items()}
+            write_json(self.path, {"made_from": self.made_from, "kept": name, "tried": self.known})
+        return _kl(self.known[name])
+
+
+def _kl(figures: dict[str, Any]) -> float:
+    return float(figures["validation"].get("kl", float("inf")))
+
+
+def scored_positions(run: Run) -> int:
+    """Positions that the teacher is asked for, all views of the training windows together."""
+    if run.recipe.transfer_set.live or is_recorded(run.recipe.teacher):
+        return 0
+    train = run.splits.train
+    seen = run.seen_as(run.recipe.questions.augment)
+    parts = [seen(train, view).raw for view in views_of(run.recipe)]
+    return sum(int((raw["target"] >= 0).sum()) for raw in parts if isinstance(raw, dict))
+
+
+def kept_bytes(run: Run, positions: int) -> int:
+    """What so many positions' answers take on disk, of all teachers and of what they say together, with each one's basis,
+    and the hidden layer where an objective looks at it."""
+    from stillroom.stages.language import tokenizer
+    from stillroom.transfer_set.basis import most_components
+    from stillroom.transfer_set.merging import merged_layout
+    from stillroom.transfer_set.sparse_logits import Layout
+
+    if is_recorded(run.recipe.teacher):
+        return 0
+    knobs, tokens, members = run.recipe.transfer_set, len(tokenizer(run)), len(run.recipe.teacher.each())
+    layout = Layout.of(tokens, knobs.head, knobs.tail, knobs.tail_bytes)
+    basis = 2 * tokens * most_components(knobs.tail_bytes) if knobs.tail == "hidden" else 0
+    hidden = 2 * (_hidden_width(run) + further_width(run)) if needs_hidden(run) else 0
+    merged = positions * merged_layout(layout).record_bytes if members > 1 else 0
+    return members * (positions * (layout.record_bytes + hidden) + basis) + merged
+
+
+def _hidden_width(run: Run) -> int:
+    """Of the teacher's last hidden layer; its architecture alone is built."""
+    import torch
+
+    from stillroom.models.transformers import Transformers
+
+    teacher, ground = run.recipe.teacher, run.ground(untaught=True)
+    design = ground.design
+    if not isinstance(design, Transformers):
+        weights = teacher.weights_at(run.dir.path, run.folders)
+        design = Transformers.model_validate({"task": teacher.solves(), "from": str(weights and weights.absolute())})
+    with torch.device("meta"):
+        model, _ = design.model_and_tokenizer(0, ground)
+    return int(model.get_output_embeddings().weight.shape[1])
+
+
+def needs_hidden(run: Run) -> bool:
+    """Some objective of the run or of an arm looks at the teacher's hidden layer."""
+    objectives = [one for part in (run, *run.arms.values()) for one in part.recipe.objectives]
+    return any("hidden" in one.required() for one in objectives)

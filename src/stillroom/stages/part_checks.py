@@ -1,0 +1,149 @@
+"""What can be wrong with a part of a recipe, told before anything is spent: a training, a network, a teacher."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+
+from stillroom.errors import DataError, ModelError, RecipeError, WrongAnswer
+from stillroom.kinds import AskedTeacher, Model, Student, Teacher
+from stillroom.recipe import Recipe, Training
+from stillroom.rows import Questions, joined
+from stillroom.stages.opening import ASKED, Run
+from stillroom.teachers.python import Python
+from stillroom.teachers.terms import check_terms
+from stillroom.teachers.trained import Trained
+
+TRAINING_BYTES = 16
+"""Of each weight while it is trained: itself, its gradient, and two running means."""
+TRIED_ROWS = 2
+"""A teacher that stands ready is tried on so many rows before anything is spent."""
+
+
+class Ready:
+    """Teachers that stand ready, each built once, however many arms ask it."""
+
+    def __init__(self) -> None:
+        self._built: list[tuple[Teacher, list[object], AskedTeacher]] = []
+
+    def of(self, run: Run, member: Teacher, place: int) -> AskedTeacher:
+        """This member at work for the run's classes."""
+        classes = run.splits.classes
+        for known, theirs, built in self._built:
+            if known == member and theirs == classes:
+                return built
+        built = member.build(run.dir.path / "teacher" / str(place), run.folders, classes)
+        self._built.append((member, classes, built))
+        return built
+
+
+def check_training(run: Run, knobs: Training, where: str) -> None:
+    """What a training's knobs ask of the rows must be there."""
+    if knobs.mixup and isinstance(run.splits.train.raw, dict):
+        raise RecipeError(
+            "columns cannot be mixed", where=f"{where}.mixup", cure="Use mixup with images or arrays only"
+        )
+    if knobs.class_prior == "labels" and not joined(run.splits.train, run.splits.omitted).labelled_N.any():
+        raise RecipeError(
+            "there is no label to count a class prior from",
+            where=f"{where}.class_prior",
+            cure="Choose teacher or uniform, or give labels",
+        )
+
+
+def check_model(run: Run, part: Student | Model, where: str) -> None:
+    """The network must take the rows and find room; building it without memory for its weights costs nothing."""
+    import torch
+
+    ground = run.ground(untaught=True)
+    try:
+        learned = run.inputs(part, run.splits.train.raw, ground)
+        with torch.device("meta"):
+            network = part.network(learned, len(run.splits.classes), ground)
+    except ModelError as error:
+        raise ModelError(error.what, where=_knob_of(part, error.where, where), cure=error.cure) from error
+    where = _knob_of(part, "", where)
+    weights = sum(tensor.numel() for tensor in network.parameters())
+    room = memory_bytes()
+    if weights * TRAINING_BYTES > room:
+        raise ModelError(
+            f"a network of {weights:,} weights takes {weights * TRAINING_BYTES / 2**30:,.0f} GiB while it is trained, and "
+            f"this machine has {room / 2**30:,.0f}",
+            where=where,
+            cure="Choose a smaller one",
+        )
+
+
+def _knob_of(part: Student | Model, told: str, where: str) -> str:
+    """Where in the recipe a complaint about a network belongs: at the knob it names, or at the architecture."""
+    if told in type(part).model_fields:
+        return f"{where}.{told}"
+    found = f"{where}.model" if isinstance(part, Student) and "model" in type(part).model_fields else where
+    return f"{found}, {told}" if "/" in told or ":" in told or Path(told).exists() else found
+
+
+def memory_bytes() -> int:
+    """What this machine has of it."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def check_teacher(run: Run, teacher: Teacher, where: str, ready: Ready) -> None:
+    """Each member must be able to learn from the rows, or to answer them."""
+    from stillroom.stages.paying import check_paid
+
+    members = teacher.each()
+    gives = teacher.gives
+    for place, member in enumerate(members):
+        at = where if len(members) == 1 else f"{where}.{place}"
+        if isinstance(member, Trained):
+            check_training(run, member.training(), at)
+            check_model(run, member.model, f"{at}.model")
+            gives = gives & member.gives
+            continue
+        if isinstance(member, Python) and member.given is None and (run.dir.path / ASKED).is_file():
+            continue  # its answers are kept, and are all that is read of it
+        licence = member.licence or teacher.licence
+        url, model = getattr(member, "base_url", None), getattr(member, "model", None)
+        check_terms(licence, url, run.recipe.accept_terms, model if isinstance(model, str) else None, at)
+        built = ready.of(run, member, place)
+        gives = gives & built.gives
+        if member.costs:  # not even a few rows are asked here
+            check_paid(run, member, built, at)
+            continue
+        if run.recipe.is_reasoning:
+            continue  # recorded traces may lack some questions, which are then not learned from
+        if built.by_key and teacher is run.recipe.teacher:
+            _check_views(run.recipe, at)
+        # An independent teacher is asked about the rows that students are judged on, any other about those they learn from.
+        own = teacher is run.recipe.teacher
+        for questions in [run.splits.train] if own else [run.splits.validation, run.splits.test]:
+            _check_answers(built, questions, at)
+    if teacher is run.recipe.teacher:
+        run.recipe.check(gives)
+
+
+def _check_views(recipe: Recipe, where: str) -> None:
+    """Answers looked up by a question's key are to the row as it was, and would pass for those to a mixed or moved one."""
+    knob = {"transfer_set.live": recipe.transfer_set.live, "questions.augment": bool(recipe.questions.augment)}
+    wrong = next((name for name, is_set in knob.items() if is_set), None)
+    if wrong is not None:
+        raise RecipeError(
+            "recorded answers are to the rows as they are, and to no others",
+            where=f"{where}, {wrong}",
+            cure=f"Take {wrong} out, or use a teacher that can be asked",
+        )
+
+
+def _check_answers(teacher: AskedTeacher, questions: Questions, where: str) -> None:
+    """Recorded answers must cover the questions; any other teacher is tried on a few rows. Both cost nothing."""
+    count = len(questions) if teacher.by_key else min(TRIED_ROWS, len(questions))
+    try:
+        said_NC = teacher.answer(questions.take(np.arange(count))).log_probabilities_NC
+    except WrongAnswer as error:
+        raise DataError(error.what, where=error.where, cure=error.cure) from error
+    if not np.isfinite(said_NC).all():
+        raise ModelError(
+            "the teacher's answer to the first rows is not finite", where=where, cure="Look at its weights"
+        )

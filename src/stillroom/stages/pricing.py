@@ -1,0 +1,111 @@
+"""What the calls of a paid teacher would take, for `check`: a guess that costs nothing, or the figures of a small pilot.
+
+A pilot asks held-out rows with labels first, so that it also tells how good the teacher is; its answers are bought for
+good, and a run later finds them in its ledger.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from stillroom.errors import RecipeError
+from stillroom.kinds import Teacher
+from stillroom.rows import Questions, joined
+from stillroom.stages.paying import ledger_path, paying
+
+if TYPE_CHECKING:
+    from stillroom.stages.opening import Run
+    from stillroom.teachers.api_estimates import Expected, Pilot, Range
+
+Told = tuple[dict[str, Any], list[str], float]
+"""Figures, notes, and the minutes that calls take at the middle of their interval."""
+
+
+def expected_calls(run: Run, teacher: Teacher, pilot_calls: int) -> Told:
+    """Of a teacher that is paid by the call; makes at most `pilot_calls` calls. Raises what asking raises."""
+    from stillroom.teachers.api_estimates import expected, wanted_by
+
+    asked: Any = teacher.build(run.dir.path, run.folders, run.splits.classes)
+    questions = [_to_learn(run), run.splits.validation, run.splits.test]
+    if not pilot_calls:
+        found = expected(asked, wanted_by(asked, questions))
+        notes = [f"calls, tokens, USD and minutes of the teacher are {found.basis}: check --pilot 20"]
+        return _figures(found), [*notes, *_rounds_note(run)], found.minutes.middle
+    with paying(run):
+        assert run.ledger is not None, "a teacher that is paid has one"
+        charged = asked.charge(run.ledger, "pilot")
+        piloted, notes = _piloted(run, charged, pilot_calls)
+        found = expected(charged, wanted_by(charged, questions, run.ledger), piloted)
+        spent = run.ledger.spent("pilot")
+    bought = f"the pilot made {spent.calls:,} calls" + (f" for {spent.usd:.4g} USD" if found.usd is not None else "")
+    told = f"{bought}; its answers are kept in {ledger_path(run)} and paid for once"
+    basis = f"calls, tokens, USD and minutes of the teacher are what is still to come, by {found.basis}"
+    return _figures(found), [told, basis, *notes, *_rounds_note(run)], found.minutes.middle
+
+
+def _to_learn(run: Run) -> Questions:
+    """The training rows that are asked at most; in rounds the last budget, of all strategies that are compared."""
+    rounds, train = run.recipe.rounds, run.splits.train
+    if rounds is None:
+        return train
+    most = min(len(train), rounds.budgets[-1] * (1 + len(rounds.compare)))
+    return train.take(np.random.default_rng(0).permutation(len(train))[:most])
+
+
+def _rounds_note(run: Run) -> list[str]:
+    if run.recipe.rounds is None:
+        return []
+    return ["in rounds that is the most they can ask; strategies that choose the same questions share their calls"]
+
+
+def _piloted(run: Run, charged: Any, calls: int) -> tuple[Pilot, list[str]]:
+    """A pilot on held-out rows, on training rows where there are too few, and how many labels it got right."""
+    from stillroom.evaluation.proportions import wilson
+    from stillroom.teachers.api_estimates import pilot
+
+    held_out, train = run.splits.validation, run.splits.train
+    questions = held_out if len(held_out) >= calls else joined(held_out, train)
+    piloted = pilot(charged, questions, calls)
+    labelled = questions.take(np.flatnonzero(questions.labelled_N))
+    # What the pilot bought is read again, out of the ledger; nothing else is asked.
+    known = [one.key in charged.ledger.kept_among([one.key]) for one in charged.wanted(labelled.raw)]
+    there = labelled.take(np.flatnonzero(np.array(known, bool).reshape(len(labelled), -1).all(1)))
+    if not len(there):
+        return piloted, ["the pilot asked no row with a label, so it does not tell how good the teacher is"]
+    said = charged.answer(there)
+    right_N = (said.log_probabilities_NC.argmax(1) == there.label_N) & said.answered_N
+    low, high = wilson(int(right_N.sum()), len(there))
+    most = int(np.bincount(there.label_N).max())
+    told = (
+        f"of {len(there):,} rows with labels the teacher got {int(right_N.sum()):,} right ({low:.0%} to {high:.0%}); the "
+        f"most frequent label alone would get {most:,}"
+    )
+    if high <= most / len(there):
+        told += ". It is no better than that: look at prompt and labels before asking more"
+    return piloted, [told]
+
+
+def _figures(found: Expected) -> dict[str, Any]:
+    figures: dict[str, Any] = {
+        "teacher calls": found.calls,
+        "teacher tokens": _ends(found.tokens, 0),
+        "teacher minutes": _ends(found.minutes, 1),
+    }
+    return figures if found.usd is None else {**figures, "teacher usd": _ends(found.usd, 4)}
+
+
+def _ends(found: Range, digits: int) -> str:
+    low, middle, high = (f"{value:,.{digits}f}" for value in found)
+    return f"{middle} ({low} to {high})"
+
+
+def refuse_pilot(calls: int, paid: bool) -> None:
+    """Raise RecipeError for a pilot of a teacher that costs nothing to ask."""
+    if calls and not paid:
+        raise RecipeError(
+            "a pilot is for a teacher that is paid by the call, and this one is not",
+            where="--pilot",
+            cure="Leave it out",
+        )

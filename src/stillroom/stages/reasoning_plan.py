@@ -1,0 +1,149 @@
+"""What a recipe for a teacher that reasons would do and cost, the teacher's own work included; spends nothing.
+
+How many samples a question takes is not known before, so calls, tokens and USD are told from the least to the most, and for
+a third of the samples accepted. Minutes are of training and exam on this machine, with traces of an assumed length.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from stillroom.evaluation.processes import most_held_bytes
+from stillroom.rows import Questions, Splits
+from stillroom.rundir import fingerprint
+from stillroom.stages.reasoning import asked_of
+from stillroom.stages.reasoning_training import most_tokens, reads
+from stillroom.stages.rehearsal import Cost, rehearse
+from stillroom.stages.train import roles
+
+if TYPE_CHECKING:
+    from stillroom.stages.opening import Run
+
+ACCEPTED = 1 / 3
+"""The share of samples that is accepted, for one of the figures; about what NovaSky had of Sky-T1's 45,800 questions."""
+LOOKED_AT = 200
+"""Questions whose requests are written out, for their mean length."""
+ASSUMED_TOKENS = 256
+"""Of a trace, where nothing says how long they are."""
+WRITING = 3.0
+"""Writing an answer takes about so many times as long as reading it."""
+WEIGHT_BYTES = 4
+
+
+def plan_reasoning(run: Run) -> dict[str, Any]:
+    """{"name", "figures", "notes"} as of any plan."""
+    recipe, splits = run.recipe, run.splits
+    train, test = len(splits.train), len(splits.test)
+    scored = test if recipe.traces.score is None else min(recipe.traces.score, test)
+    figures: dict[str, Any] = {
+        "training questions": train,
+        "test questions": test,
+        "seeds": recipe.seeds,
+        "roles": ", ".join(role.name for role in roles(run)),
+    }
+    notes = [*splits.notes]
+    teacher = recipe.teacher
+    if teacher.costs:
+        figures |= _calls(run, train, scored)
+        if getattr(teacher, "price", None) is None:
+            notes.append("the teacher's price is not given, so nothing is said in USD; add teacher.price")
+    windows, assumed = _windows(run)
+    if assumed:
+        notes.append(f"minutes are for traces of {windows.raw['ids'].shape[1]:,} tokens, which is a guess")
+    seconds, weights, known = 0.0, 0, dict[str, Cost]()
+    for role in roles(run):
+        student, knobs = role.run.recipe.student, role.run.recipe.training
+        same = fingerprint(student.model_dump(mode="json"), knobs.model_dump(mode="json"))
+        # A twin takes as long, and a large model takes a while to time.
+        cost = known[same] = known.get(same) or rehearse(_over(role.run, windows), student, knobs)
+        steps = _steps(role.run, train)
+        seconds += recipe.seeds * (cost.step_s * steps + WRITING * cost.row_s * test)
+        weights += recipe.seeds * cost.parameters
+    figures |= {
+        "models trained": recipe.seeds * len(roles(run)),
+        "disk_mib": round(WEIGHT_BYTES * weights / 2**20 + 1, 1),
+        "peak_memory_mib": round(most_held_bytes() / 2**20),
+        "minutes": round(seconds / 60 + 0.1, 1),
+    }
+    for what, licence in (("the data", recipe.questions.licence), ("the teacher", teacher.licence)):
+        if licence is None:
+            notes.append(f"the licence of {what} is unknown")
+    return {"name": recipe.name, "figures": figures, "notes": [*notes, *recipe.notes]}
+
+
+def expected_samples(accepted: float, most: int, wanted: int) -> float:
+    """Samples of a question, on average, where each is accepted with this chance and asking stops at `wanted` or `most`."""
+    share_W = np.zeros(wanted)
+    share_W[0], expected = 1.0, 0.0
+    for _ in range(most):
+        expected += share_W.sum()
+        more_W = share_W * accepted
+        share_W = share_W * (1 - accepted)
+        share_W[1:] += more_W[:-1]
+    return float(expected)
+
+
+def _calls(run: Run, train: int, scored: int) -> dict[str, Any]:
+    """Calls, tokens and USD of a teacher that is paid by the call, for the student's own traces."""
+    knobs = run.recipe.traces
+    least, most = train * min(knobs.keep, knobs.samples) + scored, train * knobs.samples + scored
+    likely = round(train * expected_samples(ACCEPTED, knobs.samples, knobs.keep)) + scored
+    rewrites = train * knobs.keep if knobs.rewrite is not None else 0
+    built: Any = run.recipe.teacher.build(run.dir.path, run.folders, [], run.device)
+    some = run.splits.train.take(np.arange(min(LOOKED_AT, train)))
+    costs = [built.most_of(one) for one in built.wanted(some.raw)]
+    tokens = sum(cost.tokens for cost in costs) / len(costs)
+    usd = sum(cost.usd for cost in costs) / len(costs)
+    found: dict[str, Any] = {
+        "teacher calls": f"{least:,} to {most:,}, {likely:,} where a third is accepted",
+        "tokens a call, at most": round(tokens),
+        "teacher tokens, at most": round(tokens * most),
+    }
+    if rewrites:
+        found["calls for rewriting, at most"] = rewrites
+    if getattr(run.recipe.teacher, "price", None) is not None:
+        found["teacher_usd, at most"] = round(usd * most, 2)
+        found["teacher_usd, where a third is accepted"] = f"at most {usd * likely:,.2f}"
+        kept = train * (1 - (1 - ACCEPTED) ** knobs.samples) if knobs.keep == 1 else train * knobs.samples * ACCEPTED
+        found["teacher_usd for a kept trace, where a third is accepted"] = f"at most {usd * likely / kept:,.4f}"
+    return found
+
+
+def _windows(run: Run) -> tuple[Questions, bool]:
+    """Rows as a student may be taught them: recorded traces where there are some, else the questions with filler."""
+    from stillroom.questions.dialogues import dialogues
+    from stillroom.transfer_set.lessons import filler_of, length_in
+
+    tokenizer, context = reads(run)
+    room = most_tokens(run, context)
+    some = run.splits.train.take(np.arange(min(LOOKED_AT, len(run.splits.train))))
+    asked = list(asked_of(some).values())
+    built: Any = run.recipe.teacher.build(run.dir.path, run.folders, [], run.device)
+    if built.by_key:
+        said = built.samples(some, 1)
+        pairs = [(question, one[0].text) for question, one in zip(asked, said, strict=True) if one]
+        if pairs:
+            return dialogues(tokenizer, pairs, room, where="teacher"), False
+    length_of = length_in(tokenizer)
+    longest = max(map(length_of, asked))
+    filler = filler_of(length_of) * max(1, min(room, ASSUMED_TOKENS) - longest - 16)
+    return dialogues(tokenizer, [(question, filler) for question in asked], context), True
+
+
+def _over(run: Run, windows: Questions) -> Run:
+    """The run as if these rows were what it trains on."""
+    found = replace(run)
+    none = windows.take(np.arange(0))
+    found.__dict__["splits"] = Splits(windows, none, none, none, [])
+    return found
+
+
+def _steps(run: Run, questions: int) -> int:
+    """With as many rows as there are questions, or as traces of them."""
+    from stillroom.training.fit import steps_in
+
+    knobs = run.recipe.traces
+    return steps_in(run.recipe.training, questions * (min(knobs.keep, knobs.count or knobs.keep)))

@@ -1,0 +1,137 @@
+"""What `check` tells of memory and disk, held against a real run: its process's peak, and what its folder takes.
+
+Each run is a process of its own, measured by the system (wait4), with models wide enough to weigh beside the libraries.
+What a run holds hardly varies: the same recipe again differs by one or two hundredths, so a fifth is no matter of chance.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.models.tiny_models import byte_pairs
+
+from command_line import recipe, rows_of, write_csv, write_recipe
+from stillroom import flow
+from stillroom.errors import ModelError
+from stillroom.recipe import Recipe
+from stillroom.stages import plan as planning
+from tiny_language import causal, write_model
+
+MIB = 1 << 20
+WITHIN = 0.2
+
+
+def taken(folder: Path) -> int:
+    """Bytes of a folder as its disk gives them, in whole blocks."""
+    found = 0
+    for path in [folder, *folder.rglob("*")]:
+        try:
+            found += path.lstat().st_blocks * 512
+        except FileNotFoundError:
+            continue  # a run at work renames and removes
+    return found
+
+
+def held(tree: dict[str, Any], home: Path) -> dict[str, float]:
+    """Run the recipe in a process of its own: the same figures as `check` tells, measured."""
+    file, run = write_recipe(home / f"{tree['name']}.json", tree), home / "run"
+    began = subprocess.Popen(
+        [sys.executable, "-m", "stillroom", "distill", str(file), "--run", str(run)],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    )
+    most, ended, status, usage = 0, 0, 0, None
+    while not ended:
+        most = max(most, taken(run))
+        time.sleep(0.02)
+        ended, status, usage = os.wait4(began.pid, os.WNOHANG)
+    began.returncode = os.waitstatus_to_exitcode(status)
+    assert began.stderr is not None
+    assert began.returncode == 0, began.stderr.read().decode()
+    began.stderr.close()
+    assert usage is not None
+    unit = 1 if sys.platform == "darwin" else 1024
+    done = taken(run)
+    return {
+        "peak_memory_mib": usage.ru_maxrss * unit / MIB,
+        "disk_mib": done / MIB,
+        "peak_disk_mib": max(most, done) / MIB,
+    }
+
+
+def told(tree: dict[str, Any], home: Path) -> dict[str, Any]:
+    figures: dict[str, Any] = flow.plan(Recipe.from_tree(tree), home)["figures"]
+    return figures
+
+
+def classes(home: Path) -> dict[str, Any]:
+    """Two teachers of 2.1 million weights into a student of half a million, which writes a checkpoint at every step."""
+    write_csv(home / "data.csv", rows_of(600))
+    member = {"kind": "trained", "model": {"kind": "mlp", "hidden": [1400, 1400]}, "epochs": 1}
+    return recipe(
+        name="classes",
+        seeds=2,
+        teacher={"kind": "ensemble", "size": 2, "member": member},
+        student={"kind": "fresh", "model": {"kind": "mlp", "hidden": [700, 700]}},
+        training={"epochs": 2, "batch_size": 64, "checkpoint_seconds": 0},
+        arms={"wide": {"student": {"kind": "fresh", "model": {"kind": "mlp", "hidden": [2000, 2000]}}}},
+    )
+
+
+def language(home: Path) -> dict[str, Any]:
+    """A random Llama of 13 million weights, asked once, into one of its two layers."""
+    wide = {"hidden_size": 256, "intermediate_size": 8000, "num_attention_heads": 4}
+    write_model(home / "llama", "llama", tokenizer=byte_pairs(300), layers=2, **wide)
+    return causal(home, name="language", objectives=[{"kind": "soft_target"}, {"kind": "hidden", "distance": "cosine"}])
+
+
+@pytest.mark.parametrize("made", [classes, language])
+def test_memory_and_disk_are_told_within_a_fifth(made: Any, tmp_path: Path) -> None:
+    tree = made(tmp_path)
+    figures, measured = told(tree, tmp_path), held(tree, tmp_path)
+    ratio = {name: figures[name] / value for name, value in measured.items()}
+    assert all(1 - WITHIN <= one <= 1 + WITHIN for one in ratio.values()), (ratio, figures, measured)
+
+
+def test_a_larger_student_is_told_to_hold_as_much_more_as_its_weights_do(tmp_path: Path) -> None:
+    """Beside libraries that take hundreds of megabytes, a ratio alone would let a student's own share go unnoticed."""
+    write_csv(tmp_path / "data.csv", rows_of(200))
+    tree = recipe(evaluation={"metrics": ["accuracy"]})
+    wide = {**tree, "student": {"kind": "fresh", "model": {"kind": "mlp", "hidden": [3500, 3500]}}}
+    little, much = told(tree, tmp_path), told(wide, tmp_path)
+    weights = 3500 * 3500 + 3500 * 3500 / 500
+    # Weights, gradients and two running means while training: 16 bytes of each.
+    assert much["peak_memory_mib"] - little["peak_memory_mib"] == pytest.approx(16 * weights / MIB, rel=0.25)
+    # In folders of the student, the control, and the student of the top answers: 4 bytes of each.
+    assert much["disk_mib"] - little["disk_mib"] == pytest.approx(3 * 4 * weights / MIB, rel=0.05)
+
+
+@pytest.mark.parametrize("what", ["memory", "disk"])
+def test_what_will_not_fit_is_refused_before_anything_is_spent(
+    what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_csv(tmp_path / "data.csv", rows_of())
+    monkeypatch.chdir(tmp_path)
+    room = {"memory": 64 * MIB, "disk": MIB // 8}[what]
+    monkeypatch.setattr(planning, {"memory": "memory_bytes", "disk": "free_bytes"}[what], lambda *given: room)
+    with pytest.raises(ModelError, match=f"this takes .* of {what}, and there are ") as refused:
+        told(recipe(), tmp_path)
+    assert refused.value.where == what
+    assert not (tmp_path / "runs").exists()
+
+
+def test_check_leaves_nothing_behind_and_asks_no_teacher(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_csv(tmp_path / "data.csv", rows_of())
+    write_recipe(tmp_path / "tiny.json", recipe())
+    monkeypatch.chdir(tmp_path)
+    told(recipe(), tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["data.csv", "tiny.json"]
+    json.loads((tmp_path / "tiny.json").read_text())

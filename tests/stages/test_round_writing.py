@@ -1,0 +1,97 @@
+"""Rounds in which a teacher over HTTP writes questions: what that costs, and that it is asked about what it wrote."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stillroom import flow
+from stillroom.errors import RecipeError
+from stillroom.ledger import Limits, opened
+from stillroom.loopback.serving import Loopback
+from stillroom.rundir import read_json
+
+MIND = {
+    "kind": "rule", "source": "builtin:intents", "question": "Text: (.*)", "error_rate": 0.0, "unknown": "nearest",
+    "writes": r"^(Write|Reword)\b",
+}  # fmt: skip
+
+
+def recipe(url: str, strategy: str, **sections: Any) -> dict[str, Any]:
+    tree: dict[str, Any] = {
+        "name": "written",
+        "seeds": 1,
+        "questions": {"kind": "dataset", "source": "builtin:intents", "split": {"validation": 40, "test": 60}},
+        "teacher": {
+            "kind": "openai_api", "base_url": url, "model": "loopback", "prompt": "Text: {text}",
+            "price": {"input": 1, "output": 1},
+        },
+        "student": {"kind": "fresh", "model": {"kind": "mlp", "hidden": [16]}},
+        "objectives": [{"kind": "hard_label", "from": "teacher"}],
+        "training": {"epochs": 8, "batch_size": 16, "learning_rate": 0.01},
+        "rounds": {"strategy": {"kind": strategy, "variants": 3}, "start": 27, "budgets": [60, 100]},
+        "evaluation": {"metrics": ["accuracy"]},
+    }  # fmt: skip
+    return {**tree, **sections}
+
+
+@pytest.fixture(scope="module")
+def teacher() -> Any:
+    with Loopback({"mind": MIND}) as url:
+        yield url
+
+
+@pytest.mark.parametrize("strategy", ["teacher_written", "reword"])
+def test_a_teacher_writes_and_is_asked_about_it(tmp_path: Path, teacher: str, strategy: str) -> None:
+    flow.distill(recipe(teacher, strategy), tmp_path / "run", until="evaluate")
+    rounds = read_json(tmp_path / "run" / "rounds" / "rounds.json")["rounds"]
+    assert [one["calls"] for one in rounds] == [30, 60, 100]
+    written = [text for one in rounds for text in one.get("written", [])]
+    assert len(written) > 10
+    assert len(set(written)) == len(written)
+    pool = 4000 - 100
+    chosen = [row for one in rounds for row in one["chosen"]]
+    assert [row for row in chosen if row >= pool] == list(range(pool, pool + len(written)))
+    assert sum(one.get("write_calls", 0) for one in rounds) + len(chosen) + 10 == 100
+    assert all(answer is not None for one in rounds for answer in one["answered"])
+    with opened(tmp_path / "run" / "transfer_set" / "ledger.sqlite", "written", Limits()) as ledger:
+        spent = {purpose: one.calls for purpose, one in ledger.purposes().items()}
+    assert spent["write"] == sum(one.get("write_calls", 0) for one in rounds)
+    assert sum(spent.values()) - spent["score"] == 100
+    assert rounds[-1]["usd"] > rounds[0]["usd"] > 0
+    assert read_json(tmp_path / "run" / "scorecard.json")["rows"]["train"] == 90 - spent["write"]
+
+
+def test_a_budget_of_calls_ends_the_rounds(tmp_path: Path, teacher: str) -> None:
+    from stillroom.errors import BudgetReached
+
+    with pytest.raises(BudgetReached):  # nothing is left for the held-out rows
+        flow.distill(
+            recipe(
+                teacher, "margin", budget={"calls": 45}, rounds={"strategy": "margin", "start": 27, "budgets": [60]}
+            ),
+            tmp_path / "run",
+        )
+    found = read_json(tmp_path / "run" / "rounds" / "rounds.json")
+    assert "the budget of 45 calls" in found["stopped"]
+    assert found["rounds"][-1]["calls"] == 45
+
+
+@pytest.mark.parametrize(
+    ("sections", "told"),
+    [
+        ({"teacher": {"kind": "trained", "model": {"kind": "mlp"}}}, "can be talked to"),
+        ({"questions": {"kind": "dataset", "source": "builtin:digits"}}, "only texts can be written"),
+    ],
+)
+def test_who_cannot_write_is_refused_before_anything_is_spent(
+    tmp_path: Path, teacher: str, sections: dict[str, Any], told: str
+) -> None:
+    tree = recipe(teacher, "reword", **sections)
+    if "questions" in sections:
+        tree["teacher"]["prompt"] = "{input}"
+    with pytest.raises(RecipeError, match=told):
+        flow.distill(tree, tmp_path / "run")
+    assert not (tmp_path / "run").exists()

@@ -1,0 +1,116 @@
+"""A teacher that reasons behind an API: sampled, paid, verified, rewritten; killed budgets and bills."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from benchmarks.reasoning_data import TASKS, written
+
+import stillroom
+from stillroom.errors import BudgetReached
+from stillroom.flow import plan
+from stillroom.loopback.serving import Loopback
+from stillroom.questions.arithmetic import BUILTIN, problems
+from stillroom.recipe import Recipe
+from test_reasoning import TINY, lines
+
+PRICE = {"input": 1.0, "output": 2.0}
+
+
+@pytest.fixture(scope="module")
+def teacher() -> Iterator[Loopback]:
+    """Works sums out step by step; one answer in four is wrong."""
+    loopback = Loopback({"mind": {"kind": "arithmetic", "error_rate": 0.25, "style": "short"}, "price": PRICE})
+    loopback.start()
+    yield loopback
+    loopback.stop()
+
+
+def recipe(url: str, **sections: Any) -> dict[str, Any]:
+    """Sums put to the loopback teacher, and a tiny student."""
+    model = {"kind": "transformers", "task": "causal", "tokenizer": "characters",
+             "config": {**TINY, "max_position_embeddings": 256}}  # fmt: skip
+    whole = {
+        "name": "sums",
+        "seeds": 1,
+        "questions": {"kind": "dataset", "source": "builtin:sums", "rows": {"train": 40, "test": 12}},
+        "teacher": {
+            "kind": "openai_api", "task": "reasoning", "base_url": url, "model": "loopback", "prompt": "{question}",
+            "temperature": 0.8, "max_tokens": 200, "price": PRICE,
+        },
+        "traces": {"overlap": 0, "write": 60},
+        "student": {"kind": "fresh", "model": model},
+        "training": {"epochs": 1, "batch_size": 16, "learning_rate": 0.003},
+        "evaluation": {"metrics": ["accuracy", "size", "cost"]},
+    }  # fmt: skip
+    return {**whole, **sections}
+
+
+@pytest.fixture(scope="module")
+def whole(teacher: Loopback, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A finished run."""
+    return stillroom.distill(recipe(teacher.url), tmp_path_factory.mktemp("api") / "run")
+
+
+def test_the_cost_of_one_kept_trace_is_what_the_teacher_was_paid(whole: Any, teacher: Loopback) -> None:
+    told = whole.scorecard["transfer_set"]
+    kept = lines(whole.path / "transfer_set" / "traces" / "traces.jsonl")
+    scored = lines(whole.path / "transfer_set" / "scored" / "traces.jsonl")
+    assert 0 < told["kept"] <= 40
+    assert told["usd_per_kept"] == pytest.approx(sum(one["usd"] for one in kept) / told["kept"])
+    paid = sum(one["usd"] for one in [*kept, *scored])
+    assert whole.scorecard["cost"]["teacher_usd"] == pytest.approx(paid)
+    assert paid == pytest.approx(teacher.bill()["usd"], abs=1e-6)
+    assert {"trace", "score"} <= set(whole.scorecard["asking"]["purposes"])
+    assert "for one kept trace" in (whole.path / "report.html").read_text()
+
+
+def test_what_was_bought_is_not_bought_again(whole: Any, teacher: Loopback) -> None:
+    before = teacher.bill()
+    tree = recipe(teacher.url, transfer_set={"verify": "exact"})
+    stillroom.distill(tree, whole.path)  # judged anew, from the raw answers in the ledger
+    assert teacher.bill() == before
+
+
+def test_a_budget_stops_the_sampling_and_keeps_what_was_bought(teacher: Loopback, tmp_path: Path) -> None:
+    tree = recipe(teacher.url, name="poor", budget={"calls": 20})
+    with pytest.raises(BudgetReached):
+        stillroom.distill(tree, tmp_path / "run", until="ask")
+    run = stillroom.distill({**tree, "budget": {"calls": 500}}, tmp_path / "run", until="ask")
+    assert lines(run.path / "transfer_set" / "traces" / "traces.jsonl")
+
+
+def test_the_plan_tells_calls_and_usd_from_the_least_to_the_most(teacher: Loopback) -> None:
+    found = plan(Recipe.from_tree(recipe(teacher.url)), Path())["figures"]
+    assert found["teacher calls"].startswith("52 to 172, ")
+    assert found["teacher_usd, at most"] > 0
+
+
+def test_a_language_model_behind_the_api_is_sampled_each_answer_by_itself(tmp_path: Path) -> None:
+    from stillroom.models import pretrained, text
+    from stillroom.models.characters import characters
+
+    tokenizer = characters()
+    pretrained.save(text.fresh(TINY, tokenizer, "causal", 0), tokenizer, tmp_path / "model")
+    mind = {"kind": "language", "model": str(tmp_path / "model"), "max_tokens": 12}
+    with Loopback({"mind": mind, "price": PRICE}) as url:
+        tree = recipe(url, name="mind", traces={"of": "every", "overlap": 0, "score": 0, "samples": 1})
+        tree["teacher"] |= {"max_tokens": 12}
+        run = stillroom.distill(tree, tmp_path / "run", until="ask")
+    kept = lines(run.path / "transfer_set" / "traces" / "traces.jsonl")
+    assert len(kept) == 40
+    assert len({one["text"] for one in kept}) > 20  # each is drawn by itself
+
+
+@pytest.mark.parametrize("style", ["short", "long"])
+def test_scratchpads_lead_to_the_answer(style: Any) -> None:
+    from stillroom.transfer_set.traces import read_trace
+
+    for task in [*TASKS.values(), *BUILTIN.values()]:
+        for one in problems(task, 20, 3) if task.terms[1] == 2 or task.name != "sums" else []:
+            trace = read_trace(written(one, style))
+            assert trace.answer == one.answer
+            assert trace.thought
