@@ -19,7 +19,7 @@ extras := $(subst $(space),$(comma),$(strip $(EXTRAS)))
 CHOSEN := $(if $(extras),.venv/.installed-with-$(subst $(comma),-,$(extras)),$(CORE))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo install test check docs bench bench-speed bench-hinton bench-language bench-asking bench-reasoning clean
+.PHONY: help demo install test check docs bench bench-speed bench-hinton bench-language bench-asking bench-reasoning bench-socratic clean
 .DELETE_ON_ERROR:
 
 help:
@@ -31,6 +31,7 @@ help:
 	@echo "make bench-speed     time an epoch and a step beside other tools"
 	@echo "make bench-hinton    the MNIST figures of Hinton, Vinyals and Dean (2015); hours, resumable"
 	@echo "make bench-language  soft targets of language models: cost, fidelity, quality; hours, resumable"
+	@echo "make bench-socratic  which questions to ask, and when to ask at all: calls saved, cascades; hours, resumable"
 	@echo "make bench-reasoning students of a teacher's reasoning, beside its answers, filler, unverified traces; hours, resumable"
 	@echo "make bench-asking    a teacher paid by the call: rate, processor time, kills, budgets; hours, resumable"
 	@echo "make bench           all benchmarks"
@@ -86,7 +87,7 @@ check: $(DEV)
 docs: $(DEV)
 	@$(BIN)/python docs/regenerate.py
 
-bench: bench-speed bench-hinton bench-language bench-asking bench-reasoning
+bench: bench-speed bench-hinton bench-language bench-asking bench-reasoning bench-socratic
 
 bench-speed: export OMP_NUM_THREADS := 1
 bench-speed: $(DEV)
@@ -102,6 +103,10 @@ bench-language: $(DEV)
 bench-asking: export OMP_NUM_THREADS := 1
 bench-asking: $(DEV)
 	@$(BIN)/python -m benchmarks.asking $(ARGS)
+
+bench-socratic: export OMP_NUM_THREADS := 1
+bench-socratic: $(DEV)
+	@$(BIN)/python -m benchmarks.socratic $(ARGS)
 
 bench-reasoning: export OMP_NUM_THREADS := 1
 bench-reasoning: $(DEV)

@@ -31,6 +31,7 @@ GROUPS = {
     "model": "Architectures: `model:` of a student or a teacher.",
     "student": "Where the student's first weights come from: `student:`.",
     "objective": "Terms of the loss: the entries of `objectives:`.",
+    "strategy": "Which questions to ask next: `rounds.strategy` and the entries of `rounds.compare`.",
     "verifier": "Is an answer right: `transfer_set.verify`; see [verifying answers](../explanation/verifying-answers.md).",
 }
 

@@ -73,6 +73,9 @@ def test_a_starter_is_short_and_passes_check(kind: str, here: Path, finished: Pa
         model = write_model(here / "model", layers=2)
         overrides = [f"questions.source={source}", "questions.window=24", "questions.skip=4", "student.layers=1"]
         overrides.append(f"teacher.model={model}")
+    if kind in ("label", "socratic"):
+        lines = [f"this is text number {n} of ninety,{('positive', 'negative', '')[n % 3]}" for n in range(90)]
+        (here / "texts.csv").write_text("\n".join(["text,label", *lines]))
     if kind == "reasoning":
         from tests.tiny_language import write_model
 

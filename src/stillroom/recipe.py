@@ -153,12 +153,13 @@ class Rounds(Knobs):
     compare: tuple[AnyStrategy, ...] = ()
     """Further strategies to draw beside it, such as random; their calls are charged too."""
 
-    @field_validator("budgets")
-    @classmethod
-    def _rising(cls, budgets: tuple[int, ...]) -> tuple[int, ...]:
-        if list(budgets) != sorted(set(budgets)):
-            raise ValueError("should rise from each round to the next")
-        return budgets
+    @model_validator(mode="after")
+    def _fits(self) -> Rounds:
+        if list(self.budgets) != sorted(set(self.budgets)):
+            raise ValueError("budgets should rise from each round to the next")
+        if self.start > self.budgets[0] * (1 - self.audit) + 1e-9:
+            raise ValueError("the first of budgets should have room for start and its share of the audit slice")
+        return self
 
 
 class Cascade(Knobs):
