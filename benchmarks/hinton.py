@@ -9,10 +9,8 @@ each experiment. `--write` runs nothing and makes the two files from what is fin
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,6 +21,7 @@ if __package__ in (None, ""):
 
 import numpy as np
 
+from benchmarks import command
 from benchmarks import hinton_figures as figures
 from benchmarks import hinton_recipes as recipes
 from benchmarks.hinton_recipes import PRESETS, Sizes, Tree
@@ -185,14 +184,14 @@ def write_results(preset: str, rows: Rows, folder: Path) -> list[dict[str, Any]]
             finished[name] = row
     bars, tables = merged(finished)
     listed = bars_of(read_bars(BENCH), bars, REASONS.get(preset, {}))
-    command = f"make bench-hinton ARGS='--preset {preset}'"
+    line = f"make bench-hinton ARGS='--preset {preset}'"
     left = [f"{name} ({one.words})" for name, one in EXPERIMENTS.items() if name not in finished]
     words = WORDS[preset] + (f" Not finished at this preset: {', '.join(left)}." if left else "")
     write(
         BENCH,
         "Hinton, Vinyals and Dean (2015) on MNIST",
         words,
-        command,
+        line,
         listed,
         tables,
         machine(),
@@ -213,23 +212,14 @@ def _data_folder() -> Path:
     return Path(given)
 
 
-def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument(
-        "--preset", choices=list(PRESETS), default=DEFAULT, help=f"how much patience (default {DEFAULT})"
-    )
-    parser.add_argument("--only", nargs="+", choices=list(EXPERIMENTS), metavar="EXPERIMENT", help="just these")
-    parser.add_argument("--list", action="store_true", help="name the experiments and stop")
-    parser.add_argument("--write", action="store_true", help="run nothing, write the results of what is finished")
-    parser.add_argument("--reread", action="store_true", help="run nothing, read the figures of finished runs anew")
-    return parser.parse_args()
-
-
 def main() -> None:
     """Run what is asked for and not finished yet; write results after each."""
-    asked = _arguments()
+    words = {name: one.words for name, one in EXPERIMENTS.items()}
+    options = command.parser(__doc__, EXPERIMENTS, PRESETS, DEFAULT)
+    options.add_argument("--reread", action="store_true", help="run nothing, read the figures of finished runs anew")
+    asked = options.parse_args()
     if asked.list:
-        print("\n".join(f"{name:15} {one.words}" for name, one in EXPERIMENTS.items()))
+        print(command.listed(words))
         return
     data, sizes, base = _data_folder(), PRESETS[asked.preset], HOME / asked.preset
     folder = base / "results" if asked.preset == "smoke" else RESULTS
@@ -237,26 +227,22 @@ def main() -> None:
     if asked.preset == "smoke":
         draw(base, "smoke", Drawn("mnist.npz", 3000, test=500), data)
         draw(base, "smoke_photos", Drawn("photos.npz", 300, test=100), data)
-    for name in [] if asked.write else asked.only or EXPERIMENTS:
-        settings = settings_of(name, sizes)
-        if asked.reread:
+    wanted = {name: words[name] for name in command.wanted(asked, EXPERIMENTS)}
+    if asked.reread:
+        for name in wanted:
+            settings = settings_of(name, sizes)
             if rows.find(name, settings) is not None:
                 rows.append(name, settings, EXPERIMENTS[name].read(base, sizes))
-            continue
-        if rows.find(name, settings) is not None:
-            print(f"{name}: finished before")
-            continue
-        started = time.monotonic()
-        print(f"{name}: {EXPERIMENTS[name].words}", flush=True)
-        row = run(name, base, sizes, data)
-        rows.append(name, settings, row)
-        print(f"{name}: done in {time.monotonic() - started:,.0f} s", flush=True)
-        write_results(asked.preset, rows, folder)
-    for bar in write_results(asked.preset, rows, folder):
-        state = "not run" if "value" not in bar else "met" if bar["met"] else "missed"
-        print(
-            f"{state:8}{bar['id']:26}{bar.get('value', '')!s:22}{bar['op']} {bar['target']:g}   {bar.get('why', '')[:90]}"
-        )
+        wanted = {}
+    command.run_each(
+        wanted,
+        asked.again,
+        rows,
+        lambda name: settings_of(name, sizes),
+        lambda name: run(name, base, sizes, data),
+        lambda: write_results(asked.preset, rows, folder),
+    )
+    print(command.last_word(write_results(asked.preset, rows, folder)))
 
 
 if __name__ == "__main__":

@@ -9,10 +9,8 @@ each finished block is written down at once. `--again` runs a finished block onc
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
@@ -24,6 +22,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from benchmarks import command
 from benchmarks.language_sizes import PRESETS, NotMade, Sizes
 from benchmarks.results import RESULTS, Found, Row, Rows, Table, bars_of, fingerprint, read_bars, write
 
@@ -152,8 +151,8 @@ def write_results(preset: str, rows: Rows, folder: Path) -> list[dict[str, Any]]
         tables |= row.tables
     listed = bars_of(read_bars(BENCH), bars, reasons)
     words = WORDS + PRESET_WORDS[preset] + (f" Not finished at this preset: {', '.join(left)}." if left else "")
-    command = f"make bench-language ARGS='--preset {preset}'"
-    write(BENCH, TITLE, words.strip(), command, listed, tables, machine(), versions(), folder)
+    line = f"make bench-language ARGS='--preset {preset}'"
+    write(BENCH, TITLE, words.strip(), line, listed, tables, machine(), versions(), folder)
     return listed
 
 
@@ -168,23 +167,20 @@ def _data_folder() -> Path:
     return Path(given)
 
 
-def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument(
-        "--preset", choices=list(PRESETS), default=DEFAULT, help=f"how much patience (default {DEFAULT})"
-    )
-    parser.add_argument("--only", nargs="+", choices=list(BLOCKS), metavar="BLOCK", help="just these")
-    parser.add_argument("--again", nargs="+", choices=list(BLOCKS), metavar="BLOCK", default=[], help="once more")
-    parser.add_argument("--list", action="store_true", help="name the blocks and stop")
-    parser.add_argument("--write", action="store_true", help="run nothing, write the results of what is finished")
-    return parser.parse_args()
+def _made(name: str, sizes: Sizes, base: Path) -> Row:
+    """A block's figures, or why there are none."""
+    try:
+        return run(name, sizes, base, _data_folder())
+    except NotMade as error:
+        return Row({bar: Found(None, why=f"not run: {error}") for bar in BLOCKS[name].bars})
 
 
 def main() -> None:
     """Run what is asked for and not finished yet; write results after each block."""
-    asked = _arguments()
+    words = {name: block.words for name, block in BLOCKS.items()}
+    asked = command.parser(__doc__, BLOCKS, PRESETS, DEFAULT).parse_args()
     if asked.list:
-        print("\n".join(f"{name:12} {block.words}" for name, block in BLOCKS.items()))
+        print(command.listed(words))
         return
     import torch
 
@@ -192,27 +188,16 @@ def main() -> None:
     sizes, base = PRESETS[asked.preset], HOME / asked.preset
     folder = base / "results" if asked.preset == "smoke" else RESULTS
     rows = Rows(folder / f"{BENCH}.rows.jsonl")
-    for name in [] if asked.write else asked.only or asked.again or BLOCKS:
-        settings = settings_of(name, sizes)
-        before = rows.find(name, settings)
-        complete = before is not None and all(found.value is not None for found in before.bars.values())
-        if complete and name not in asked.again:
-            print(f"{name}: finished before")
-            continue
-        started = time.monotonic()
-        print(f"{name}: {BLOCKS[name].words}", flush=True)
-        try:
-            row = run(name, sizes, base, _data_folder())
-        except NotMade as error:
-            row = Row({bar: Found(None, why=f"not run: {error}") for bar in BLOCKS[name].bars})
-        rows.append(name, settings, row)
-        print(f"{name}: done in {time.monotonic() - started:,.0f} s", flush=True)
-        write_results(asked.preset, rows, folder)
-    for bar in write_results(asked.preset, rows, folder):
-        state = "not run" if "value" not in bar else "met" if bar["met"] else "missed"
-        print(
-            f"{state:8}{bar['id']:26}{bar.get('value', '')!s:22}{bar['op']} {bar['target']:g}   {bar.get('why', '')[:90]}"
-        )
+    command.run_each(
+        {name: words[name] for name in command.wanted(asked, BLOCKS)},
+        asked.again,
+        rows,
+        lambda name: settings_of(name, sizes),
+        lambda name: _made(name, sizes, base),
+        lambda: write_results(asked.preset, rows, folder),
+        is_finished=command.complete,
+    )
+    print(command.last_word(write_results(asked.preset, rows, folder)))
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ runs/bench-socratic/PRESET, so a stopped run goes on; `--write` makes the result
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import sys
@@ -20,6 +19,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from benchmarks import command
 from benchmarks import socratic_tables as tables
 from benchmarks.results import RESULTS, Row, Rows, bars_of, fingerprint, read_bars, write
 from benchmarks.socratic_cascades import run_streams
@@ -130,8 +130,8 @@ def write_results(preset: str, rows: Rows, folder: Path) -> list[dict[str, Any]]
     left = [name for name in EXPERIMENTS if name not in found]
     words = tables.WORDS + (f" Not finished at this preset: {', '.join(left)}." if left else "")
     title = "Asking what the student does not know"
-    command = f"make bench-socratic ARGS='--preset {preset}'"
-    write(BENCH, title, words, command, listed, parts, machine(), versions(), folder)
+    line = f"make bench-socratic ARGS='--preset {preset}'"
+    write(BENCH, title, words, line, listed, parts, machine(), versions(), folder)
     return listed
 
 
@@ -150,42 +150,29 @@ def _data_folder(wanted: list[str]) -> Path:
     return Path(given)
 
 
-def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--preset", choices=list(PRESETS), default="full", help="how much patience (default full)")
-    parser.add_argument("--only", nargs="+", choices=list(EXPERIMENTS), metavar="EXPERIMENT", help="just these")
-    parser.add_argument("--list", action="store_true", help="name the experiments and stop")
-    parser.add_argument("--write", action="store_true", help="run nothing, write the results of what is finished")
-    return parser.parse_args()
-
-
 def main() -> None:
     """Run what is asked for and not finished yet; write results after each."""
+    asked = command.parser(__doc__, EXPERIMENTS, PRESETS, "full").parse_args()
+    if asked.list:
+        print(command.listed(EXPERIMENTS))
+        return
     import torch
 
-    asked = _arguments()
-    if asked.list:
-        print("\n".join(f"{name:10} {words}" for name, words in EXPERIMENTS.items()))
-        return
     torch.set_num_threads(1)
     sizes, home = PRESETS[asked.preset], HOME / asked.preset
     folder = home / "results" if asked.preset == "smoke" else RESULTS
     rows = Rows(folder / f"{BENCH}.rows.jsonl")
-    wanted = [] if asked.write else asked.only or list(EXPERIMENTS)
+    wanted = command.wanted(asked, EXPERIMENTS)
     data = _data_folder(wanted)
-    for name in wanted:
-        settings = f"{settings_of(name, sizes)}-{_count(name, sizes)}"
-        if rows.find(name, settings) is not None:
-            print(f"{name}: finished before")
-            continue
-        print(f"{name}: {EXPERIMENTS[name]}", flush=True)
-        rows.append(name, settings, run(name, sizes, home, data))
-        write_results(asked.preset, rows, folder)
-    for bar in write_results(asked.preset, rows, folder):
-        state = "not run" if "value" not in bar else "met" if bar["met"] else "missed"
-        print(
-            f"{state:8}{bar['id']:20}{bar.get('value', '')!s:22}{bar['op']} {bar['target']:g}   {bar.get('why', '')[:90]}"
-        )
+    command.run_each(
+        {name: EXPERIMENTS[name] for name in wanted},
+        asked.again,
+        rows,
+        lambda name: f"{settings_of(name, sizes)}-{_count(name, sizes)}",
+        lambda name: run(name, sizes, home, data),
+        lambda: write_results(asked.preset, rows, folder),
+    )
+    print(command.last_word(write_results(asked.preset, rows, folder)))
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ if __package__ in (None, ""):
 
 import torch
 
+from benchmarks import command
 from benchmarks.results import RESULTS, Found, Row, Rows, Table, bars_of, fingerprint, read_bars, write
 from benchmarks.speed_blocks import SMALL, WIDE, Bench
 from benchmarks.timing import paired_difference, paired_ratio, rounds
@@ -181,11 +182,7 @@ def main() -> None:
         tables |= row.tables
     listed = bars_of(read_bars(BENCH), bars, {})
     write(BENCH, "Speed", WORDS, "make bench-speed", listed, tables, machine(), versions(), asked.out)
-    for bar in listed:
-        state = "not run" if "value" not in bar else "met" if bar["met"] else "missed"
-        print(
-            f"{state:8}{bar['id']:24}{bar.get('value', '')!s:22}{bar['op']} {bar['target']:g}   {bar.get('why', '')[:100]}"
-        )
+    print(command.last_word(listed))
 
 
 if __name__ == "__main__":

@@ -111,7 +111,7 @@ class Limits:
 
 
 @dataclass(frozen=True)
-class Spent:
+class Paid:
     """Of a run: requests that were, or may have been, billed; the seconds that the answered ones took, added up."""
 
     calls: int = 0

@@ -50,9 +50,7 @@ def distill(
     with opened(loaded, path, folder or base, show) as at_work:
         asked = teach(at_work)  # what must be trained first is trained; now the teacher can be asked
         if last >= 1:
-            choose_questions(
-                at_work, asked
-            )  # in rounds, where the recipe says so: of all questions, those worth asking
+            choose_questions(at_work, asked)  # in rounds, where the recipe says so: those worth asking
             kept = ask(at_work, asked)  # every question once; the answers are the transfer set
         if last >= 2:
             train(at_work, asked, kept)  # student, control, hard_teacher and arms, over seeds

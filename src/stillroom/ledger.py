@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from stillroom.budget import NANO, Cost, Spent
+from stillroom.budget import NANO, Cost, Paid
 from stillroom.budget import Limits as Limits
 from stillroom.budget import Rates as Rates
 from stillroom.errors import BudgetReached, CorruptFile, DiskFull, RunBusy, RunError
@@ -177,11 +177,11 @@ class Ledger:
         """Give all of these back in one transaction."""
         self._end(reservations, "released", why)
 
-    def spent(self, purpose: str | None = None) -> Spent:
+    def spent(self, purpose: str | None = None) -> Paid:
         """What this run has spent, or has in flight at its most; of one purpose, or of all."""
         return self._added(COUNTED, purpose)
 
-    def lost(self) -> Spent:
+    def lost(self) -> Paid:
         """The part of it that may have been billed and brought no answer: cut off, or left by a killed process."""
         return self._added("state = 'lost'", None)
 
@@ -190,7 +190,7 @@ class Ledger:
         sql = "SELECT latency_s FROM requests WHERE run = ? AND state = 'kept' AND latency_s IS NOT NULL"
         return [seconds for (seconds,) in self._read(sql, (self.run,))]
 
-    def purposes(self) -> dict[str, Spent]:
+    def purposes(self) -> dict[str, Paid]:
         """What this run has spent, by purpose."""
         rows = self._read("SELECT DISTINCT purpose FROM requests WHERE run = ? ORDER BY purpose", (self.run,))
         return {purpose: self.spent(purpose) for (purpose,) in rows}
@@ -294,12 +294,12 @@ class Ledger:
         )
         at.execute("UPDATE sessions SET ended = 1 WHERE id = ?", (session,))
 
-    def _added(self, which: str, purpose: str | None) -> Spent:
+    def _added(self, which: str, purpose: str | None) -> Paid:
         sums = "count(*), total(tokens_in), total(tokens_out), total(nano_usd), total(latency_s)"
         chosen, values = ("", (self.run,)) if purpose is None else ("AND purpose = ?", (self.run, purpose))
         found = self._read(f"SELECT {sums} FROM requests WHERE run = ? {chosen} AND {which}", values)[0]
         calls, read, written, nano_usd, seconds = found
-        return Spent(calls, int(read), int(written), int(nano_usd), seconds)
+        return Paid(calls, int(read), int(written), int(nano_usd), seconds)
 
     def _each(self, sql: str, keys: Sequence[bytes], order: str = "") -> Iterator[Any]:
         for start in range(0, len(keys), KEYS_A_QUERY):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from stillroom.errors import WrongAnswer
@@ -48,7 +50,8 @@ def evaluate(run: Run, asked: AskedTeacher, kept: Kept | Traces) -> None:
         if folder is not None:
             give_back()
             if isinstance(kept, Traces):
-                sit_reasoning(run, asked, kept, models, _spent(run, asked), _about(run, 1.0), folder)
+                spent = _spent(run, asked, asking_facts(run, asked))
+                sit_reasoning(run, asked, kept, models, spent, _about(run, 1.0), folder)
             elif run.recipe.is_language:
                 sit_language(
                     run, asked, kept, models, _spent(run, asked), _about(run, settled_temperature(run)), folder
@@ -120,19 +123,19 @@ def _exam(
         except WrongAnswer:
             return None
 
-    recipe = run.recipe
+    recipe, paid = run.recipe, asking_facts(run, asked)
     return Exam(
         recipe.name, run.splits, models, asked, taught, answers(run.splits.test), answers(run.splits.validation),
         recipe.evaluation, run.device,
-        _spent(run, asked),
+        _spent(run, asked, paid),
         sorted(set(run.splits.omitted.label_N.tolist()) - {-1}),
         independent,
-        {"rows": len(kept), "bytes": kept.size_bytes, "shared_bytes": 0}, versions(), asking_facts(run, asked),
+        {"rows": len(kept), "bytes": kept.size_bytes, "shared_bytes": 0}, versions(), paid,
     )  # fmt: skip
 
 
-def _spent(run: Run, asked: AskedTeacher) -> Spent:
-    """What the run has cost so far, from its events."""
+def _spent(run: Run, asked: AskedTeacher, paid: Mapping[str, Any] = MappingProxyType({})) -> Spent:
+    """What the run has cost so far, from its events; `paid`: what the ledger says of a teacher that is paid by the call."""
     from stillroom.evaluation.cost import Spent
     from stillroom.teachers.ensemble import members_of
 
@@ -143,7 +146,6 @@ def _spent(run: Run, asked: AskedTeacher) -> Spent:
     # Answers of a teacher that the recipe no longer names were paid for, but not for this student.
     asked_now = {asked.fingerprint, *(member.fingerprint for member in members_of(asked))}
     asking = [one for one in events if one["event"] == "asked" and one["teacher"] in asked_now]
-    paid = asking_facts(run, asked)
     return Spent(
         asking_s=sum(one["seconds"] for one in asking),
         training_s=sum(trained.values()),

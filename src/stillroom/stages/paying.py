@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stillroom.budget import NANO, Limits, Spent
+from stillroom.budget import NANO, Limits, Paid
 from stillroom.errors import ModelError
 from stillroom.kinds import AskedTeacher, Teacher
 from stillroom.rows import Questions
@@ -105,8 +105,7 @@ def keep_answered(run: Run, kept: Kept) -> None:
         raise ModelError(
             f"the teacher answered none of the {left[part]:,} {part} rows as asked",
             where="teacher",
-            cure="Look at its raw answers with `stillroom export-answers RUN --jsonl`, then change prompt, labels or read; "
-            "reading again costs nothing",
+            cure="Look at prompt, labels and read; what was answered is kept, and is read again without asking",
         )
     if splits.slice_N is not None:
         found = replace(found, slice_N=splits.slice_N[kept.answered(splits.test.key_N)])
@@ -114,7 +113,9 @@ def keep_answered(run: Run, kept: Kept) -> None:
     if missing:
         note = f"rows that the teacher refused, or answered so that it could not be read, are left out: {missing}"
         found = replace(found, notes=[*splits.notes, note])
-    run.__dict__["splits"] = found
+    for each in [run, *run.arms.values()]:
+        if each.splits is splits:  # an arm with questions of its own asks, and narrows, them itself
+            each.__dict__["splits"] = found
 
 
 def asking_facts(run: Run, asked: AskedTeacher) -> dict[str, Any]:
@@ -145,7 +146,7 @@ def asking_facts(run: Run, asked: AskedTeacher) -> dict[str, Any]:
     return found
 
 
-def _figures(spent: Spent, priced: bool) -> dict[str, Any]:
+def _figures(spent: Paid, priced: bool) -> dict[str, Any]:
     tokens = spent.tokens_in + spent.tokens_out
     found: dict[str, Any] = {"calls": spent.calls, "tokens": tokens, "tokens_in": spent.tokens_in}
     return found | ({"usd": spent.nano_usd / NANO} if priced else {})

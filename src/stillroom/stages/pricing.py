@@ -31,9 +31,10 @@ def expected_calls(run: Run, teacher: Teacher, pilot_calls: int) -> Told:
     questions = [_to_learn(run), run.splits.validation, run.splits.test]
     if not pilot_calls:
         found = expected(asked, wanted_by(asked, questions))
-        notes = [f"calls, tokens, USD and minutes of the teacher are {found.basis}: check --pilot 20"]
+        notes = [f"calls, tokens, USD and minutes of the teacher are {found.basis} (--pilot 20)"]
         return _figures(found), [*notes, *_rounds_note(run)], found.minutes.middle
-    with paying(run):
+    # The answers are the run's, so the folder is from now on; a run that is at work is not disturbed.
+    with run.dir.hold(run.recipe.name), paying(run):
         assert run.ledger is not None, "a teacher that is paid has one"
         charged = asked.charge(run.ledger, "pilot")
         piloted, notes = _piloted(run, charged, pilot_calls)
@@ -70,8 +71,10 @@ def _piloted(run: Run, charged: Any, calls: int) -> tuple[Pilot, list[str]]:
     piloted = pilot(charged, questions, calls)
     labelled = questions.take(np.flatnonzero(questions.labelled_N))
     # What the pilot bought is read again, out of the ledger; nothing else is asked.
-    known = [one.key in charged.ledger.kept_among([one.key]) for one in charged.wanted(labelled.raw)]
-    there = labelled.take(np.flatnonzero(np.array(known, bool).reshape(len(labelled), -1).all(1)))
+    keys = [one.key for one in charged.wanted(labelled.raw)]
+    kept = charged.ledger.kept_among(keys)
+    known_N = np.array([key in kept for key in keys], bool).reshape(len(labelled), -1).all(1)
+    there = labelled.take(np.flatnonzero(known_N))
     if not len(there):
         return piloted, ["the pilot asked no row with a label, so it does not tell how good the teacher is"]
     said = charged.answer(there)

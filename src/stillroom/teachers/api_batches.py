@@ -17,7 +17,7 @@ from stillroom.budget import Cost, Rates
 from stillroom.errors import BudgetReached, ModelError, RunError, StillroomError
 from stillroom.ledger import Ledger, Reservation
 from stillroom.teachers.api_calls import Patience, Reply, Request, Took
-from stillroom.teachers.api_faults import Verdict, failed, judge, shortened, usage_of
+from stillroom.teachers.api_faults import Outcome, failed, judge, shortened, usage_of
 from stillroom.teachers.api_wire import Came, Wire
 
 MOST_REQUESTS, MOST_BYTES = 50_000, 150 << 20
@@ -145,7 +145,7 @@ class Batcher:
             )
         open_here = {one.key: one for one in ledger.in_batch(mark)}
         why: dict[bytes, str] = {}
-        stop: Verdict | None = None
+        stop: Outcome | None = None
         answered: list[tuple[Reservation, str, Cost, float]] = []
         for key, verdict, raw in self._results(batch):
             one = open_here.pop(key, None)
@@ -181,7 +181,7 @@ class Batcher:
             self._sleep(wait_s)
             wait_s = min(LAST_POLL_S, wait_s * 1.5)
 
-    def _results(self, batch: dict[str, Any]) -> Iterator[tuple[bytes, Verdict, str]]:
+    def _results(self, batch: dict[str, Any]) -> Iterator[tuple[bytes, Outcome, str]]:
         """Key, verdict and raw body of each result of a batch."""
         client, lines = self.wire.client.with_options(timeout=DOWNLOAD_S), list[str]()
         for file in filter(None, [batch.get("output_file_id"), batch.get("error_file_id")]):
@@ -195,7 +195,7 @@ class Batcher:
             response = told.get("response")
             if not isinstance(response, dict):
                 message = (told.get("error") or {}).get("message", "no response")
-                yield key, Verdict("again", shortened(str(message)), billed=False), ""
+                yield key, Outcome("again", shortened(str(message)), billed=False), ""
                 continue
             raw = json.dumps(response.get("body"))
             status = response.get("status_code")

@@ -19,7 +19,7 @@ from typing import Any
 from stillroom.budget import Cost, Rates
 from stillroom.errors import BudgetReached, ModelError, RunError
 from stillroom.ledger import Ledger, Reservation
-from stillroom.teachers.api_faults import Verdict, judge, usage_of
+from stillroom.teachers.api_faults import Outcome, judge, usage_of
 from stillroom.teachers.api_wire import Came, Wire
 
 CAUGHT_UP_S = 0.25
@@ -141,7 +141,7 @@ class Caller:
         """
         _Asking(self, requests, ledger, purpose, took).run()
 
-    def judge(self, came: Came) -> Verdict:
+    def judge(self, came: Came) -> Outcome:
         """What to do about a response."""
         return judge(came.status, came.headers, came.text, self.model, self._accepted)
 
@@ -177,7 +177,7 @@ class Caller:
             self._crowded = 0
         self._requests.pause(wait_s)
 
-    def is_hopeless(self, verdict: Verdict) -> bool:
+    def is_hopeless(self, verdict: Outcome) -> bool:
         """A request was given up; True where the trouble is the endpoint's and not this request's."""
         with self._lock:
             self._given_up += 1
@@ -300,7 +300,7 @@ class _Asking:
         job.tries += 1
         came = self.caller.wire.post(PATH, job.request.body)
         latency_s = time.monotonic() - started_s
-        verdict = came if isinstance(came, Verdict) else self.caller.judge(came)
+        verdict = came if isinstance(came, Outcome) else self.caller.judge(came)
         reply = Reply(verdict.body, self._settled(job, came, verdict, latency_s), latency_s)
         if verdict.what == "answer":
             self.caller.came_through()
@@ -308,7 +308,7 @@ class _Asking:
         else:
             self._follow(job, verdict)
 
-    def _follow(self, job: _Job, verdict: Verdict) -> None:
+    def _follow(self, job: _Job, verdict: Outcome) -> None:
         """There was no answer: try again, give up this request, or stop."""
         job.spoiled += verdict.spoiled
         if verdict.what == "again" and not self._enough(job, verdict):
@@ -328,7 +328,7 @@ class _Asking:
         with self._telling:
             self.took(job.place, reply)
 
-    def _settled(self, job: _Job, came: Came | Verdict, verdict: Verdict, latency_s: float) -> Cost:
+    def _settled(self, job: _Job, came: Came | Outcome, verdict: Outcome, latency_s: float) -> Cost:
         """Put down in the ledger what a try cost; one that was certainly not billed keeps its reservation."""
         assert job.reservation is not None
         most, usage = job.request.most, usage_of(verdict.body)
@@ -345,7 +345,7 @@ class _Asking:
         self._over(job)
         return cost
 
-    def _enough(self, job: _Job, verdict: Verdict) -> bool:
+    def _enough(self, job: _Job, verdict: Outcome) -> bool:
         """Tried so often that one more time would not help."""
         most = self.caller.manners.patience.tries
         if verdict.absent and not self.caller.answered:

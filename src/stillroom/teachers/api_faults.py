@@ -34,7 +34,7 @@ NOT_BILLED = {429, 503, 529}
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Outcome:
     """What to do about a response."""
 
     what: Literal["answer", "again", "unanswered", "stop"]
@@ -58,7 +58,7 @@ class Verdict:
     """Nothing takes a connection there."""
 
 
-def judge(status: int, headers: Mapping[str, str], text: str, model: str, accepted: tuple[str, ...]) -> Verdict:
+def judge(status: int, headers: Mapping[str, str], text: str, model: str, accepted: tuple[str, ...]) -> Outcome:
     """What to do about a response with this status and body."""
     failure = failed(status, headers, text)
     if failure is not None:
@@ -66,13 +66,13 @@ def judge(status: int, headers: Mapping[str, str], text: str, model: str, accept
     body = _json(text)
     if body is None:
         if HTML.match(text):
-            return Verdict(
+            return Outcome(
                 "again", "the endpoint answers with a page of HTML instead of JSON",
                 "Check teacher.base_url: it usually ends in /v1", spoiled=True, html=True,
             )  # fmt: skip
-        return Verdict("again", "the answer is cut: it is no whole JSON", "Check the connection", spoiled=True)
+        return Outcome("again", "the answer is cut: it is no whole JSON", "Check the connection", spoiled=True)
     if not isinstance(body, dict):
-        return Verdict("again", f"the answer is no object but {text[:40]!r}", "Check teacher.base_url", spoiled=True)
+        return Outcome("again", f"the answer is no object but {text[:40]!r}", "Check teacher.base_url", spoiled=True)
     if body.get("error") and not body.get("choices"):
         error = _error_in(body, text)
         found = error["code"] if isinstance(error["code"], int) and 400 <= error["code"] < 600 else 500
@@ -80,29 +80,29 @@ def judge(status: int, headers: Mapping[str, str], text: str, model: str, accept
     return _answer(body, model, accepted)
 
 
-def failed(status: int, headers: Mapping[str, str], text: str) -> Verdict | None:
+def failed(status: int, headers: Mapping[str, str], text: str) -> Outcome | None:
     """What to do about a response whose status is no success; None for one that is."""
     if 300 <= status < 400:
-        return Verdict(
+        return Outcome(
             "stop", f"the endpoint redirects to {headers.get('location', 'somewhere else')!r}, and texts go nowhere else",
             "Set teacher.base_url to the address that is meant, or look at the proxy", billed=False,
         )  # fmt: skip
     return None if status < 400 else _failure(status, _error_in(_json(text), text), headers)
 
 
-def _answer(body: dict[str, Any], model: str, accepted: tuple[str, ...]) -> Verdict:
+def _answer(body: dict[str, Any], model: str, accepted: tuple[str, ...]) -> Outcome:
     """An answer's body, where it is one and from the model that was asked."""
     said = body.get("model")
     if isinstance(said, str) and not same_model(said, model, accepted):
-        return Verdict(
+        return Outcome(
             "stop", f"the answer is from the model {said!r}, and {model!r} was asked",
             f"Set teacher.model: {said}, or teacher.accept_model: [{said}] if they are the same", body=body,
         )  # fmt: skip
     choices = body.get("choices")
     first = choices[0] if isinstance(choices, list) and choices else None
     if not isinstance(first, dict) or not isinstance(first.get("message"), dict):
-        return Verdict("again", "the answer holds no choice", "Ask the endpoint's owner", body=body, spoiled=True)
-    return Verdict("answer", body=body)
+        return Outcome("again", "the answer holds no choice", "Ask the endpoint's owner", body=body, spoiled=True)
+    return Outcome("answer", body=body)
 
 
 def same_model(said: str, asked: str, accepted: tuple[str, ...]) -> bool:
@@ -123,37 +123,37 @@ def usage_of(body: Any) -> tuple[int, int] | None:
     return counts[0], counts[1]  # type: ignore[return-value]
 
 
-def _failure(status: int, error: dict[str, Any], headers: Mapping[str, str], told: str = "") -> Verdict:
+def _failure(status: int, error: dict[str, Any], headers: Mapping[str, str], told: str = "") -> Outcome:
     """What to do about an error."""
     code, kind, message = str(error["code"] or ""), str(error["type"] or ""), error["message"]
     shown = f"{told}HTTP {status}{f' {code}' if code else ''}: {message}"
     words = f"{code} {kind} {message}"
     if code in NO_MONEY or kind in NO_MONEY or status == 402:
-        return Verdict("stop", f"the account has no credit left: {shown}", "Add credit, and run again", billed=False)
+        return Outcome("stop", f"the account has no credit left: {shown}", "Add credit, and run again", billed=False)
     if status == 403 and FILTERED.search(words):
-        return Verdict("unanswered", f"filtered: {shown}", billed=False)
+        return Outcome("unanswered", f"filtered: {shown}", billed=False)
     if status in (401, 403):
-        return Verdict(
+        return Outcome(
             "stop", f"the endpoint does not take the key: {shown}",
             "Check the environment variable that teacher.api_key_env names", billed=False,
         )  # fmt: skip
     if status >= 500 or status in PASSING:
         wait_s = retry_after_s(headers)
-        return Verdict(
+        return Outcome(
             "again", shown, "Try again later", wait_s=wait_s, billed=status not in NOT_BILLED, too_fast=status == 429
         )
     if status in (400, 413, 422) and (code == "context_length_exceeded" or TOO_LONG.search(words)):
-        return Verdict("unanswered", f"over the context: {shown}", billed=False)
+        return Outcome("unanswered", f"over the context: {shown}", billed=False)
     if status in (400, 422) and FILTERED.search(words):
-        return Verdict("unanswered", f"filtered: {shown}", billed=False)
+        return Outcome("unanswered", f"filtered: {shown}", billed=False)
     if status == 404:
-        return Verdict(
+        return Outcome(
             "stop",
             f"there is no such model or address: {shown}",
             "Check teacher.model and teacher.base_url",
             billed=False,
         )
-    return Verdict("stop", f"the endpoint does not take the request: {shown}", _cure_of(words), billed=False)
+    return Outcome("stop", f"the endpoint does not take the request: {shown}", _cure_of(words), billed=False)
 
 
 def _cure_of(words: str) -> str:

@@ -14,7 +14,7 @@ import httpx2
 import openai
 
 from stillroom.teachers.addresses import has_proxy, is_local, is_openai
-from stillroom.teachers.api_faults import Verdict, shortened
+from stillroom.teachers.api_faults import Outcome, shortened
 from stillroom.teachers.api_transport import Transport
 
 UNTOLD: Any = {
@@ -63,12 +63,12 @@ class Wire:
         if not is_openai(address):  # of the environment, and nobody else's business
             self.client.organization = self.client.project = None
 
-    def post(self, path: str, body: bytes) -> Came | Verdict:
+    def post(self, path: str, body: bytes) -> Came | Outcome:
         """Send a body of JSON; what came back, or what to do where nothing did."""
         url = f"{self.address}/{path}"
         return self.sent(lambda: self.client.post(url, cast_to=httpx2.Response, content=body, options=JSON_BODY))
 
-    def sent(self, send: Any) -> Came | Verdict:
+    def sent(self, send: Any) -> Came | Outcome:
         """What came of `send()`, which gives a response of the client's."""
         try:
             response = send()
@@ -78,12 +78,12 @@ class Wire:
             if isinstance(error.__cause__, httpx2.ConnectTimeout):
                 return self._absent("it takes no connection")
             cure = "Raise teacher.timeout_s, or try again later"
-            return Verdict("again", f"no answer within {self._timeout_s:g} s", cure, lost=True)
+            return Outcome("again", f"no answer within {self._timeout_s:g} s", cure, lost=True)
         except openai.APIConnectionError as error:
             told = shortened(self._without_key(str(error.__cause__ or error)))
             if isinstance(error.__cause__, httpx2.ConnectError):
                 return self._absent(told)
-            return Verdict("again", f"the connection broke: {told}", "Check the network", lost=True)
+            return Outcome("again", f"the connection broke: {told}", "Check the network", lost=True)
         return Came(response.status_code, response.headers, self._without_key(response.text))
 
     def hang_up(self) -> None:
@@ -95,8 +95,8 @@ class Wire:
         hidden = self._key if self._key and len(self._key) >= SHORTEST_HIDDEN else None
         return text.replace(hidden, HIDDEN) if hidden else text
 
-    def _absent(self, told: str) -> Verdict:
+    def _absent(self, told: str) -> Outcome:
         cure = "Start the server, or check teacher.base_url"
-        return Verdict(
+        return Outcome(
             "again", f"nothing answers at {self.address}: {told}", cure, billed=False, lost=True, absent=True
         )

@@ -21,7 +21,7 @@ from stillroom.kinds import Verifier
 from stillroom.rows import Questions, Verdict
 from stillroom.rundir import write_file
 from stillroom.transfer_set.rewriting import read_rewrite
-from stillroom.transfer_set.trace_choice import CostOfKept, Length, choose_traces, cost_of_kept, more_needed
+from stillroom.transfer_set.trace_choice import Billed, CostOfKept, Length, choose_traces, cost_of_kept, more_needed
 from stillroom.transfer_set.traces import Trace, read_trace
 
 FILE = "traces.jsonl"
@@ -34,7 +34,7 @@ LIKELY_REASONS = 3
 ALL = 1 << 30
 
 
-class Sample(Protocol):
+class Sample(Billed, Protocol):
     """What a teacher says once; `thought` is what some teachers give apart from the text."""
 
     @property
@@ -45,21 +45,6 @@ class Sample(Protocol):
     @property
     def finish_reason(self) -> str:
         """Why it ended."""
-        ...
-
-    @property
-    def tokens_in(self) -> int:
-        """Read."""
-        ...
-
-    @property
-    def tokens_out(self) -> int:
-        """Written."""
-        ...
-
-    @property
-    def usd(self) -> float:
-        """Charged."""
         ...
 
     @property

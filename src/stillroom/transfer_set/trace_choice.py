@@ -18,8 +18,8 @@ LONG_SHARE = 0.2
 """Of the questions of a mixed set: those that keep their longest trace."""
 
 
-class Sampled(Protocol):
-    """What is known of the cost of one sample."""
+class Billed(Protocol):
+    """What one sample cost."""
 
     @property
     def tokens_in(self) -> int:
@@ -111,7 +111,7 @@ class CostOfKept:
 
 
 def cost_of_kept(
-    samples: Sequence[Sampled], verdicts: Sequence[Verdict], kept: int | None = None, calls: int | None = None
+    samples: Sequence[Billed], verdicts: Sequence[Verdict], kept: int | None = None, calls: int | None = None
 ) -> CostOfKept:
     """The cost of all samples over those kept. kept: where fewer were kept than accepted; calls: where one call gave several."""
     outcomes = Counter(verdict.outcome for verdict in verdicts)
