@@ -198,7 +198,9 @@ def write(
     versions: Mapping[str, str],
     folder: Path = RESULTS,
 ) -> None:
-    """Write NAME.json and, from what is in it, NAME.md."""
+    """Write NAME.json and, from what is in it, NAME.md. What was found earlier and not this time stays, and says when."""
+    told = {name: table.to_json() for name, table in tables.items()}
+    bars, told = with_earlier(folder / f"{bench}.json", bars, told)
     result = {
         "name": bench,
         "title": title,
@@ -208,12 +210,32 @@ def write(
         "versions": dict(versions),
         "machine": dict(machine),
         "bars": bars,
-        "tables": {name: table.to_json() for name, table in tables.items()},
+        "tables": told,
     }
     folder.mkdir(parents=True, exist_ok=True)
     text = json.dumps(result, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     (folder / f"{bench}.json").write_text(text)
     (folder / f"{bench}.md").write_text(page(json.loads(text)))
+
+
+def with_earlier(
+    path: Path, bars: list[dict[str, Any]], tables: dict[str, Any]
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Bars and tables, and from the file of an earlier run those that this one lacks, each with its day and command."""
+    if not path.is_file():
+        return bars, tables
+    before = json.loads(path.read_text())
+    since = {"made": before["made"], "command": before["command"]}
+    found = {bar["id"]: {**bar, "earlier": bar.get("earlier", since)} for bar in before["bars"] if "value" in bar}
+    kept = [found.get(bar["id"], bar) if "value" not in bar else bar for bar in bars]
+    older = {name: {**table, "earlier": table.get("earlier", since)} for name, table in before["tables"].items()}
+    return kept, {**tables, **{name: table for name, table in older.items() if name not in tables}}
+
+
+def _when(one: Mapping[str, Any], made: str = "made") -> str:
+    """Of what an earlier run found: when, and by which command."""
+    since = one.get("earlier")
+    return f"{made} on {since['made']} by `{since['command']}`" if since else ""
 
 
 def page(result: Mapping[str, Any]) -> str:
@@ -234,8 +256,7 @@ def page(result: Mapping[str, Any]) -> str:
         parts += ["### Why some were missed or not run", "\n".join(whys)]
     for table in result["tables"].values():
         parts += [f"## {table['title']}", _grid(table["columns"], table["rows"])]
-        if table["note"]:
-            parts.append(table["note"])
+        parts += [table["note"], _when(table, "Made")]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -244,7 +265,8 @@ def _bar_line(bar: Mapping[str, Any]) -> list[str]:
     ends = " to ".join(shown(end) for end in bar["ci95"]) if "ci95" in bar else ""
     wanted = "at most" if bar["op"] == "<=" else "at least"
     value = shown(bar["value"]) if "value" in bar else ""
-    return [mark, f"{bar['what']} (`{bar['id']}`)", f"{wanted} {shown(bar['target'])}", value, ends, str(bar["n"])]
+    count = "; ".join(part for part in (str(bar["n"]), _when(bar)) if part)
+    return [mark, f"{bar['what']} (`{bar['id']}`)", f"{wanted} {shown(bar['target'])}", value, ends, count]
 
 
 def _grid(columns: Sequence[Any], rows: Sequence[Sequence[Any]]) -> str:

@@ -116,3 +116,23 @@ def test_the_page_is_made_of_the_json_bars_first(tmp_path: Path) -> None:
 )
 def test_numbers_are_shown_with_four_digits(value: object, text: str) -> None:
     assert shown(value) == text
+
+
+def test_what_an_earlier_run_found_stays_and_says_when(tmp_path: Path) -> None:
+    earlier = bars_of([LOW, HIGH], {"few-errors": Found(90.0), "much-kept": Found(0.8)}, {})
+    tables = {"old": TABLE, "both": TABLE}
+    write("bench", "Title", "Words.", "make bench --short", earlier, tables, MACHINE, {}, tmp_path)
+    known = json.loads((tmp_path / "bench.json").read_text())
+    for _ in range(2):  # a third run keeps the first one's day and command
+        later = bars_of([LOW, HIGH], {"few-errors": Found(70.0)}, {})
+        write("bench", "Title", "Words.", "make bench --long", later, {"both": TABLE}, MACHINE, {}, tmp_path)
+    result = json.loads((tmp_path / "bench.json").read_text())
+    low, high = result["bars"]
+    assert low["value"] == 70
+    assert "earlier" not in low
+    assert high["value"] == 0.8
+    assert high["earlier"] == {"made": known["made"], "command": "make bench --short"}
+    assert set(result["tables"]) == {"old", "both"}
+    assert "earlier" not in result["tables"]["both"]
+    text = (tmp_path / "bench.md").read_text()
+    assert text.count(f"ade on {known['made']} by `make bench --short`") == 2
