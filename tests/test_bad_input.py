@@ -521,11 +521,14 @@ def test_a_shard_with_a_flipped_bit(run: Path) -> None:
 
 def test_weights_with_a_flipped_bit(run: Path) -> None:
     flip(run / "student" / "model.safetensors")
-    for words in (["predict", run, "data.csv"], ["try", run, "--row", "0"]):
+    commands = (["predict", run, "data.csv"], ["try", run, "--row", "0"], ["evaluate", run], ["distill", "tiny.yaml"])
+    for words in commands:
         told = stillroom(*words)
         assert told.status == 1
         assert "this file does not match its checksum" in told.error
         assert "student/model.safetensors" in told.error
+    shutil.rmtree(run / "evaluation")
+    assert "student/model.safetensors" in stillroom("evaluate", run).error
     shutil.rmtree(run / "student")
     done("distill", "tiny.yaml")
     done("predict", run, "data.csv")

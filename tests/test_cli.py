@@ -20,6 +20,7 @@ from click.testing import CliRunner
 from command_line import METRICS, done, events, recipe, rows_of, stillroom, write_csv, write_recipe
 from stillroom import cli, starters
 from stillroom.recipe import Recipe
+from stillroom.rundir import read_json
 
 ENSEMBLE = {"kind": "ensemble", "size": 3, "member": {"kind": "trained", "model": {"kind": "mlp"}, "epochs": 1}}
 SMALL = ["seeds=1", "teacher.size=2", "teacher.member.epochs=2", "training.epochs=2", "evaluation.metrics=[accuracy]"]
@@ -261,7 +262,7 @@ def test_a_folder_of_another_run_is_refused(here: Path) -> None:
     (here / "mine" / "notes.txt").write_text("mine")
     told = stillroom("distill", "tiny.yaml", "--run", "mine")
     assert (told.status, "holds no run" in told.error) == (2, True)
-    assert [path.name for path in (here / "mine").iterdir() if path.name != ".lock"] == ["notes.txt"]
+    assert [path.name for path in (here / "mine").iterdir()] == ["notes.txt"]
 
 
 def test_runs_that_share_a_store_ask_only_what_is_missing(here: Path, finished: Path) -> None:
@@ -273,6 +274,9 @@ def test_runs_that_share_a_store_ask_only_what_is_missing(here: Path, finished: 
     done("distill", "a.yaml")
     done("distill", "b.yaml")
     assert [calls(here / "runs" / name) for name in "ab"] == [90, 10]
+    done("distill", "a.yaml", "evaluation.metrics=[accuracy]")  # evaluated again, with the answers of both in the store
+    told = [read_json(here / "runs" / name / "scorecard.json")["transfer_set"] for name in "ab"]
+    assert [(one["rows"], one["stored_rows"]) for one in told] == [(90, 100), (100, 100)]
     assert (here / "store").is_dir()
 
 

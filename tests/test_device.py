@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import pytest
 import torch
 
 from stillroom.models.device import Device, choose, gains_from_bfloat16, threads
+from stillroom.models.mlp import Mlp
+from stillroom.recipe import Recipe
+from stillroom.stages.opening import opened
 
 
 def test_small_networks_take_one_thread_and_wide_ones_what_torch_takes() -> None:
@@ -24,6 +30,30 @@ def test_threads_are_put_back() -> None:
     with threads(before + 1):
         assert torch.get_num_threads() == before + 1
     assert torch.get_num_threads() == before
+
+
+@pytest.mark.parametrize("first", ["run", "arm"])
+def test_a_run_at_work_computes_with_few_threads_and_an_arm_of_it_may_take_all(tmp_path: Path, first: str) -> None:
+    tree = {
+        "name": "threads",
+        "questions": {"kind": "dataset", "source": "builtin:digits"},
+        "teacher": {"kind": "trained", "model": {"kind": "mlp", "hidden": [4]}},
+        "student": {"kind": "fresh", "model": {"kind": "mlp", "hidden": [4]}},
+        "objectives": [{"kind": "soft_target", "temperature": 2}],
+        "arms": {"wide": {"student": {"model": {"kind": "mlp", "hidden": [8]}}}},
+    }
+    with threads(2):
+        with opened(Recipe.from_tree(tree), tmp_path / "run", tmp_path) as run:
+            for one in (run, run.arms["wide"])[:: 1 if first == "run" else -1]:
+                assert one.device.wide_threads == 2
+                assert torch.get_num_threads() == 1
+        assert torch.get_num_threads() == 2
+
+
+@pytest.mark.parametrize("hidden", [(5,), (7, 3)])
+def test_the_weights_of_a_plain_network_are_counted_without_building_it(hidden: tuple[int, ...]) -> None:
+    model = Mlp(hidden=hidden)
+    assert model.weights((3, 4), 6) == sum(one.numel() for one in model.build((3, 4), 6).parameters())
 
 
 def test_bfloat16_is_taken_where_it_gains_or_is_asked_for() -> None:

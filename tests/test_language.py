@@ -18,6 +18,7 @@ from transformers import AutoModelForCausalLM, AutoModelForMaskedLM
 
 import stillroom
 from command_line import events
+from run_folder import unnamed
 from stillroom.errors import ModelError
 from stillroom.models import pretrained
 from stillroom.models.device import Device
@@ -108,6 +109,7 @@ def test_a_run_ends_in_a_scorecard_and_a_report(whole: Any) -> None:
     assert 0 <= kept["fidelity"]["kl"] < 1
     assert set(kept["fidelity"]["by_source"]) == {"train", "validation", "test"}
     assert kept["bytes_per_token"] < kept["dense_bytes_per_token"]
+    assert not unnamed(whole.path)
 
 
 def test_the_student_is_a_plain_model_of_transformers(whole: Any) -> None:

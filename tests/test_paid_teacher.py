@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,25 +17,30 @@ from stillroom.errors import BudgetReached, RecipeError
 from stillroom.flow import plan
 from stillroom.loopback.serving import Loopback
 from stillroom.recipe import Recipe
+from stillroom.stages import pricing
 
 pytest.importorskip("openai")
 ROWS = 90
 
 
-@pytest.fixture
-def teacher(tmp_path: Path) -> Iterator[Loopback]:
+def write_rows(folder: Path) -> None:
     lines = [
         f"{'a fine one' if row % 3 else 'a bad one'} of number {row},{'good' if row % 3 else 'bad'}"
         for row in range(ROWS)
     ]
-    (tmp_path / "rows.csv").write_text("\n".join(["text,label", *lines]))
+    (folder / "rows.csv").write_text("\n".join(["text,label", *lines]))
+
+
+@pytest.fixture
+def teacher(tmp_path: Path) -> Iterator[Loopback]:
+    write_rows(tmp_path)
     mind = {"kind": "rule", "source": "rows.csv", "question": "Text: (.*)", "error_rate": 0.0, "refuse": 0.2}
     found = Loopback({"mind": mind, "price": {"input": 1.0, "output": 2.0}}, tmp_path)
     with found:
         yield found
 
 
-def recipe(teacher: Loopback, **sections: Any) -> dict[str, Any]:
+def recipe(teacher: Loopback | str, **sections: Any) -> dict[str, Any]:
     return {
         "name": "paid",
         "seeds": 1,
@@ -43,7 +52,7 @@ def recipe(teacher: Loopback, **sections: Any) -> dict[str, Any]:
         },
         "teacher": {
             "kind": "openai_api",
-            "base_url": teacher.url,
+            "base_url": teacher if isinstance(teacher, str) else teacher.url,
             "model": "loopback",
             "prompt": "Text: {text}",
             "price": {"input": 1.0, "output": 2.0},
@@ -76,6 +85,23 @@ def test_refused_rows_are_left_out_of_every_model_and_told(teacher: Loopback, tm
     assert teacher.bill()["calls"] == ROWS, "nothing is paid for twice"
 
 
+WITHOUT_TORCH = """
+import json, sys
+sys.modules["torch"] = None
+from stillroom import distill
+distill(json.load(sys.stdin), "run", until="ask")
+"""
+
+
+def test_the_first_request_does_not_wait_for_torch(teacher: Loopback, tmp_path: Path) -> None:
+    asking = subprocess.run(
+        [sys.executable, "-c", WITHOUT_TORCH], input=json.dumps(recipe(teacher)), text=True, cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}, capture_output=True, timeout=60,
+    )  # fmt: skip
+    assert asking.returncode == 0, asking.stderr
+    assert teacher.bill()["calls"] == ROWS
+
+
 def test_a_budget_stops_and_what_was_bought_is_kept(teacher: Loopback, tmp_path: Path) -> None:
     with pytest.raises(BudgetReached, match="40 calls"):
         distill(recipe(teacher, budget={"calls": 40}), tmp_path / "run", folder=tmp_path)
@@ -100,6 +126,31 @@ def test_check_guesses_for_nothing_and_a_pilot_measures(
     distill(recipe(teacher), tmp_path / "runs" / "paid", folder=tmp_path)
     assert teacher.bill()["calls"] == ROWS, "the pilot's answers were bought for good"
     assert 0.8 * low <= teacher.bill()["usd"] - before <= 1.2 * high
+
+
+@pytest.mark.parametrize(
+    ("error_rate", "epochs", "control", "no_better"),
+    [
+        (0.4, 30, 12, True),  # a poor teacher of what the labels alone teach well
+        (0.0, 1, 7, False),  # after one epoch the control says the most frequent label
+    ],
+)
+def test_a_pilot_compares_the_teacher_with_the_control(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error_rate: float, epochs: int, control: int, no_better: bool
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_rows(tmp_path)
+    training = {"epochs": epochs, "batch_size": 8, "learning_rate": 0.01}
+    mind = {"kind": "rule", "source": "rows.csv", "question": "Text: (.*)", "error_rate": error_rate}
+    with Loopback({"mind": mind, "price": {"input": 1.0, "output": 2.0}}, tmp_path) as url:
+        loaded = Recipe.from_tree(recipe(url, training=training))
+        told = " ".join(plan(loaded, tmp_path, pilot=12)["notes"])
+        assert f"trained on 55 labels alone, got {control} of 12 held-out ones right, the teacher " in told
+        assert ("The teacher is no better than the control" in told) == no_better
+        monkeypatch.setattr(pricing, "CONTROL_S", 0.0)
+        told = " ".join(plan(loaded, tmp_path, pilot=12)["notes"])
+        assert "was not compared with the control" in told
+        assert "trained on 55 labels" not in told
 
 
 def _ends(told: str) -> tuple[float, float, float]:

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Iterator
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import stillroom
-from command_line import events
+from command_line import done, events
 from reasoner import AskedReasoner
+from run_folder import unnamed
 from stillroom import kinds
 from stillroom.errors import ModelError, RecipeError
 from stillroom.flow import plan
 from stillroom.recipe import Recipe
 from stillroom.rundir import read_json
+from stillroom.terminal import print_scorecard
 
 TINY = {
     "model_type": "llama", "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2,
@@ -102,6 +106,17 @@ def test_a_run_ends_in_a_scorecard_and_a_report(whole: Any) -> None:
     assert "another answer than the gold one" in page
     card_text = (whole.path / "student" / "README.md").read_text()
     assert "Exact match" in card_text
+    assert not unnamed(whole.path)
+
+
+def test_its_figures_are_shown_in_a_terminal(whole: Any) -> None:
+    teacher = whole.scorecard["models"]["teacher"]["exact_match"]["mean"]
+    assert f"{teacher:.4f}" in done("runs", "--root", whole.path.parent).out
+    lines_of = done("compare", whole.path, whole.path).out.splitlines()
+    assert any("teacher: exact_match" in line and line.count(f"{teacher:.3f}") == 2 for line in lines_of)
+    with redirect_stdout(io.StringIO()) as shown:
+        print_scorecard(whole.scorecard, "reasoning")
+    assert any(line.split()[:3] == ["exact", "match", f"{teacher:.3f}"] for line in shown.getvalue().splitlines())
 
 
 def test_the_scorecard_is_what_the_verifier_said(whole: Any) -> None:

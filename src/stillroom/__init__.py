@@ -13,6 +13,7 @@ The map; imports only point down:
 
     __main__  cli                              the command line
     demo  exporting  finished                  the demo; what one does with finished runs
+    service/                                   an HTTP interface in OpenAI's shapes, jobs, web pages
     flow                                       THE page: the whole program, one call a stage. Read it first
     loopback/                                  a teacher on this machine, asked as one over the network
     stages/                                    what each line of flow does

@@ -12,7 +12,7 @@ The threshold is set anew on the last of these, and follows when what is asked c
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -24,12 +24,12 @@ from stillroom.errors import InputError
 from stillroom.evaluation.deferral import Deferral
 from stillroom.inputs import Inputs
 from stillroom.kinds import Model, Objective
-from stillroom.models.classifier import Classifier
 from stillroom.recipe import Training
 from stillroom.rows import Answers, Array, Prediction, Questions, Raw, joined
 from stillroom.rundir import read_json
 
 if TYPE_CHECKING:
+    from stillroom.models.classifier import Classifier
     from stillroom.models.device import Device
 
 FILE = "cascade.json"
@@ -38,8 +38,13 @@ LEAST_AUDIT = 0.005
 MEMORY_ROWS = 500
 """Over about so many rows the share that is left to the teacher is averaged."""
 Ask = Callable[[Questions], Answers]
-Learn = Callable[[Questions, Array], Classifier]
+Learn = Callable[[Questions, Array], "Classifier"]
 """A student from questions and the teacher's log-probabilities [N, C]."""
+
+
+def is_sure(kept: Mapping[str, Any], log_probabilities_NC: Array) -> Array:
+    """Of which rows [N] a student answers by itself, by what its run left in cascade.json."""
+    return Deferral.of(dict(kept)).sure(log_probabilities_NC)
 
 
 @dataclass(frozen=True)
@@ -95,6 +100,8 @@ class Cascade:
     @classmethod
     def load(cls, run: str | Path, ask: Ask, **options: Any) -> Cascade:
         """What a run left in its student's folder. Raises InputError for one without a cascade."""
+        from stillroom.models.classifier import Classifier
+
         folder = Path(run) / "student" if (Path(run) / "student").is_dir() else Path(run)
         if not (folder / FILE).is_file():
             raise InputError(
@@ -176,6 +183,7 @@ class FromScratch:
     seed: int = 0
 
     def __call__(self, questions: Questions, logs_NC: Array) -> Classifier:
+        from stillroom.models.classifier import Classifier
         from stillroom.training.batches import Source
         from stillroom.training.fit import Lesson, fit
         from stillroom.training.loop import Hooks

@@ -302,6 +302,42 @@ def loopback(spec: Path, overrides: tuple[str, ...], host: str, port: int) -> No
 
 
 @stillroom.command()
+@click.option("--root", type=click.Path(path_type=Path), default=Path("service"), show_default=True, help="Its folder.")
+@click.option("--host", default="127.0.0.1", show_default=True)
+@click.option("--port", type=int, default=8010, show_default=True, help="0: any that is free.")
+@click.option("--allow-host", multiple=True, help="A name or address that its URL may have, where others can reach it.")
+@click.option("--allow-teacher", multiple=True, metavar="HOST:PORT", help="A teacher on a private address.")
+@click.option("--forbid-teacher", multiple=True, metavar="HOST|MODEL", help="A teacher nobody may distil from.")
+@click.option("--redact", multiple=True, metavar="REGEX", help="Blank what matches before a completion is stored.")
+@click.option("--new-key", metavar="NAME", help="Make a key with every right, print it once, and serve nothing.")
+@click.option("--open", "show", is_flag=True, help="Show the pages in this machine's browser.")
+def serve(
+    root: Path, host: str, port: int, allow_host: tuple[str, ...], allow_teacher: tuple[str, ...],
+    forbid_teacher: tuple[str, ...], redact: tuple[str, ...], new_key: str | None, show: bool,
+) -> None:  # fmt: skip
+    """The HTTP service and the web pages; the official OpenAI client works against it."""
+    from stillroom.errors import ModelError
+
+    try:
+        from stillroom.service import serving
+        from stillroom.service.settings import Settings
+    except ImportError as error:
+        cure = "pip install 'stillroom[serve]'"
+        raise ModelError(f"the service needs {error.name}, which is not installed", where="serve", cure=cure) from error
+    if new_key is not None:
+        click.echo(serving.new_key(root, new_key))
+        return
+    settings = Settings(root, host, port, allow_host, allow_teacher, forbid_teacher, redact)
+
+    def ready(url: str) -> None:
+        click.echo(f"Stillroom serves at {url}; Ctrl-C ends it", err=True)
+        if show and not serving.show(url):
+            click.echo(f"No browser can be started here; open {url} in one", err=True)
+
+    serving.serve(settings, ready)
+
+
+@stillroom.command()
 @click.argument("kind", required=False)
 @JSON
 def kinds(kind: str | None, as_json: bool) -> None:

@@ -176,7 +176,8 @@ def list_runs(root: Path) -> list[dict[str, Any]]:
             scorecard = _scorecard(run)
             one["seeds"] = len(scorecard["seeds"])
             for role in ("teacher", "student", "control"):
-                accuracy = scorecard["models"].get(role, {}).get("accuracy")
+                model = scorecard["models"].get(role, {})
+                accuracy = model.get("accuracy", model.get("exact_match"))
                 if accuracy is not None:
                     one[role] = accuracy["mean"]
         found.append(one)
@@ -204,13 +205,16 @@ def side_by_side(runs: Sequence[Path]) -> dict[str, Any]:
         cards.append(_scorecard(run))
     figures: dict[str, list[Any]] = {}
     for model in ("teacher", "student", "control"):
-        for key in ("bits_per_byte", "perplexity", "accuracy", "errors", "nll", "latency_ms_p50", "parameters"):
+        for key in (
+            "bits_per_byte", "perplexity", "exact_match", "answer_tokens", "accuracy", "errors", "nll", "latency_ms_p50",
+            "parameters",
+        ):  # fmt: skip
             values = [card["models"].get(model, {}).get(key) for card in cards]
             if any(values):
                 figures[f"{model}: {key}"] = values
     figures["gap_recovered"] = [card["gap_recovered"] for card in cards]
-    if any(card.get("task") == "language" for card in cards):
-        notes = ["whether these runs were tested on the same text is not looked at for language models"]
+    if any(card.get("task") in ("language", "reasoning") for card in cards):
+        notes = ["whether these runs were tested on the same text or questions is not looked at for language models"]
         return {"runs": [str(run) for run in runs], "figures": figures, "notes": notes}
     said = [read_test(run / "evaluation" / "predictions", "student") for run in runs]
     found: dict[str, Any] = {"runs": [str(run) for run in runs], "figures": figures, "notes": []}

@@ -85,6 +85,7 @@ TABLE: dict[str, dict[str, str]] = {
         "margin_diverse": "stillroom.questions.choosing:MarginDiverse",
         "teacher_written": "stillroom.questions.teacher_written:TeacherWritten",
         "reword": "stillroom.questions.reword:Reword",
+        "on_policy": "stillroom.questions.on_policy:OnPolicy",
     },
     "verifier": {
         "exact": "stillroom.transfer_set.verify:Exact",
@@ -93,7 +94,6 @@ TABLE: dict[str, dict[str, str]] = {
         "majority": "stillroom.transfer_set.verify_majority:Majority",
     },
 }
-
 
 NetworkTask: TypeAlias = Literal["classification", "causal", "masked"]
 Task: TypeAlias = NetworkTask | Literal["reasoning"]
@@ -310,7 +310,7 @@ class Strategy(Part):
     """How the next questions to ask are found among those that were not asked yet; a pure function of what it is given."""
 
     wants: ClassVar[frozenset[str]] = frozenset()
-    """What it looks at: probabilities and features of a student's, or of a committee of several."""
+    """What it looks at: probabilities and features of a student's, or of several's; text: what a student itself writes."""
 
     def choose(self, pool: Pool, count: int, seed: int) -> Array:
         """Positions in the pool of `count` questions, int64 [count], each once; all of them where there are no more."""

@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 LINE_SECONDS = 5.0
 
@@ -27,6 +27,19 @@ class Show(Protocol):
 
     def stage(self, words: str, total: int, unit: str) -> Any:
         """A context around one piece of work; yields a callable that is told how much was just done."""
+        ...
+
+
+@runtime_checkable
+class Watching(Show, Protocol):
+    """A Show that follows the curves of trainings too, and may end one between two steps, where it can go on later."""
+
+    def point(self, words: str, point: dict[str, float]) -> None:
+        """A point of the curve of the training that is called so: step, epoch, loss and what validation gave."""
+        ...
+
+    def may_go_on(self) -> None:
+        """Raises what is to end the training."""
         ...
 
 

@@ -138,14 +138,14 @@ class Stop(Knobs):
 
 
 class Rounds(Knobs):
-    """Ask, train, look, ask again: which questions a teacher is asked that can only be asked."""
+    """Ask, train, look, ask again: what a teacher is asked next. With on_policy, what the student itself writes."""
 
     strategy: AnyStrategy
     """How the next questions are found, by its kind alone or as a mapping with knobs."""
     start: int = Field(default=32, ge=1)
     """Questions drawn at random for the first round."""
     budgets: tuple[Annotated[int, Field(ge=1)], ...] = Field(min_length=1)
-    """Calls in all by the end of each round, start and audit slice included; rising."""
+    """Calls in all by the end of each round, start and audit slice included; of on_policy, windows each student wrote; rising."""
     audit: float = Field(default=0.1, ge=0, lt=1)
     """Share of every budget that is spent on random questions, which are never learned from and judge the rounds."""
     stop: Stop = Stop()
@@ -157,7 +157,7 @@ class Rounds(Knobs):
     def _fits(self) -> Rounds:
         if list(self.budgets) != sorted(set(self.budgets)):
             raise ValueError("budgets should rise from each round to the next")
-        if self.start > self.budgets[0] * (1 - self.audit) + 1e-9:
+        if "text" not in self.strategy.wants and self.start > self.budgets[0] * (1 - self.audit) + 1e-9:
             raise ValueError("the first of budgets should have room for start and its share of the audit slice")
         return self
 
@@ -226,7 +226,7 @@ class Recipe(Knobs):
     budget: Budget = Budget()
     """Where to stop."""
     rounds: Rounds | None = None
-    """Ask in rounds, each time what the student doubts most; none: every question is asked."""
+    """Ask in rounds, each time what the student doubts most, or what it writes itself; none: every question is asked."""
     cascade: Cascade | None = None
     """Keep beside the student when it should leave a question to the teacher."""
     accept_terms: AcceptedTerms | None = None

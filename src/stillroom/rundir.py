@@ -232,26 +232,31 @@ class RunDir:
     def hold(self, name: str) -> Iterator[None]:
         """Hold the folder for the run called `name`. Raises RunBusy or ForeignRun."""
         with path_errors(self.path):
+            self._refuse_foreign(name)  # before anything is written into what is somebody else's
             self.path.mkdir(parents=True, exist_ok=True)
             handle = take_lock(self.path / ".lock")
         with held(handle):
-            owner = self.path / OWNER
-            if owner.is_file():
-                if owner.read_text() != name:
-                    raise ForeignRun(
-                        f"this folder holds the run {owner.read_text()!r}, not {name!r}",
-                        where=str(self.path),
-                        cure="Choose another folder with --run, or give the recipe that run's name",
-                    )
-            elif any(child.name not in (".lock", ".name.staged") for child in self.path.iterdir()):
-                raise ForeignRun(
-                    "this folder is not empty and holds no run",
-                    where=str(self.path),
-                    cure="Choose another folder with --run",
-                )
-            else:
-                write_file(owner, name.encode())
+            self._refuse_foreign(name)
+            if not (self.path / OWNER).is_file():
+                write_file(self.path / OWNER, name.encode())
             yield
+
+    def _refuse_foreign(self, name: str) -> None:
+        """Raise ForeignRun where the folder is another run's, or holds something else."""
+        owner = self.path / OWNER
+        if owner.is_file():
+            if owner.read_text() != name:
+                raise ForeignRun(
+                    f"this folder holds the run {owner.read_text()!r}, not {name!r}",
+                    where=str(self.path),
+                    cure="Choose another folder with --run, or give the recipe that run's name",
+                )
+        elif self.path.is_dir() and any(one.name not in (".lock", ".name.staged") for one in self.path.iterdir()):
+            raise ForeignRun(
+                "this folder is not empty and holds no run",
+                where=str(self.path),
+                cure="Choose another folder with --run",
+            )
 
     @contextmanager
     def stage(self, name: str, made_from: str) -> Iterator[Path | None]:

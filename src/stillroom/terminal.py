@@ -14,6 +14,8 @@ from stillroom.errors import DataError
 
 ROLES = ("teacher", "student", "control", "hard_teacher")
 SHOWN = (
+    ("exact_match", "exact match", "{:.3f}"),
+    ("answer_tokens", "tokens an answer", "{:,.1f}"),
     ("errors", "errors", "{:,.1f}"),
     ("bits_per_byte", "bits a byte", "{:.3f}"),
     ("perplexity", "perplexity", "{:,.1f}"),

@@ -76,7 +76,7 @@ def test_reading_a_tree() -> None:
     assert drawn_tree(text) == {"cli.py", "models/", "models/mlp.py", "models/deep/", "errors.py"}
 
 
-@pytest.mark.parametrize("page", ["commands.md", "recipe.md", "errors.md"])
+@pytest.mark.parametrize("page", ["commands.md", "recipe.md", "errors.md", "service.md"])
 def test_a_reference_page_is_what_the_program_says(page: str, generator: dict[str, Any]) -> None:
     text = (REFERENCE / page).read_text()
     assert text == generator["fresh"](page, text), f"docs/reference/{page} is out of date. Run: make docs"

@@ -15,7 +15,7 @@ from stillroom.questions import choosing
 from stillroom.questions.choosing import Looking
 from stillroom.rows import Array, Pool
 
-KINDS = ["random", "entropy", "margin", "committee", "diverse", "margin_diverse"]
+KINDS = ["random", "entropy", "margin", "committee", "diverse", "margin_diverse", "on_policy"]
 
 
 def pool(rows: int = 60, members: int = 3, classes: int = 4, seed: int = 0) -> Pool:

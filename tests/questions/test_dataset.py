@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from stillroom.errors import DataError, RecipeError
+from stillroom.errors import DataError, NotYet, RecipeError
 from stillroom.kinds import parse
 from stillroom.questions.dataset import Dataset
 from stillroom.questions.splitting import quotas
@@ -61,6 +61,35 @@ def test_a_split_is_a_share_below_1_and_a_count_above(tmp_path: Path, rng: np.ra
     splits = build(tmp_path, split={"validation": 30, "test": 0.5})
     assert (len(splits.validation), len(splits.test), len(splits.train)) == (30, 150, 120)
     assert any("validation: 30 rows" in note for note in splits.notes)
+
+
+@pytest.mark.parametrize(
+    ("labels", "refused"),
+    [
+        (["apple;ripe", "apple", "pear;ripe", "pear"], True),
+        (["a|b", "b | c", "a|c", "c"], True),
+        (["animal|dog", "animal|cat", "plant|oak", "plant|elm"], False),  # names of single classes
+        (["red", "red; or so", "green", "blue", "grey", "pink"], False),  # a mark by chance
+    ],
+)
+def test_several_labels_in_a_cell_are_no_class(labels: list[str], refused: bool, tmp_path: Path) -> None:
+    rows = [f"{place},{label}" for place, label in enumerate(labels * 20)]
+    (tmp_path / "d.csv").write_text("\n".join(["x,label", *rows]))
+    if refused:
+        with pytest.raises(NotYet, match="several labels at once, such as"):
+            build(tmp_path, source="d.csv")
+    else:
+        assert len(build(tmp_path, source="d.csv").classes) == len(labels)
+
+
+@pytest.mark.parametrize("role", ["validation", "test"])
+def test_all_rows_are_no_share_and_one_row_is_a_count(role: str, tmp_path: Path, rng: np.random.Generator) -> None:
+    save(tmp_path, ["a", "b"] * 10, rng)
+    with pytest.raises(ValueError, match="a share should be below 1"):
+        build(tmp_path, split={role: 1.0})
+    kept = Dataset(source="d.npz", split={role: 1}).model_dump(mode="json")
+    again = Dataset(**kept).build([tmp_path])
+    assert len(getattr(again, role)) == 1
 
 
 def test_the_split_hangs_on_its_seed_and_the_content_only(tmp_path: Path, rng: np.random.Generator) -> None:

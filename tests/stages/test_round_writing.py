@@ -6,17 +6,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from stillroom import flow
 from stillroom.errors import RecipeError
 from stillroom.ledger import Limits, opened
 from stillroom.loopback.serving import Loopback
+from stillroom.recipe import Recipe
 from stillroom.rundir import read_json
 
-MIND = {
-    "kind": "rule", "source": "builtin:intents", "question": "Text: (.*)", "error_rate": 0.0, "unknown": "nearest",
-    "writes": r"^(Write|Reword)\b",
-}  # fmt: skip
+RECIPES = Path(__file__).resolve().parents[2] / "recipes"
+SHIPPED = yaml.safe_load((RECIPES / "loopback" / "socratic.yaml").read_text())
+MIND = {**SHIPPED["mind"], "error_rate": 0.0}
+"""The teacher that ships for recipes/socratic.yaml, so that what it takes for writing fits what it is asked."""
 
 
 def recipe(url: str, strategy: str, **sections: Any) -> dict[str, Any]:
@@ -62,6 +64,16 @@ def test_a_teacher_writes_and_is_asked_about_it(tmp_path: Path, teacher: str, st
     assert sum(spent.values()) - spent["score"] == 100
     assert rounds[-1]["usd"] > rounds[0]["usd"] > 0
     assert read_json(tmp_path / "run" / "scorecard.json")["rows"]["train"] == 90 - spent["write"]
+
+
+@pytest.mark.parametrize("strategy", ["teacher_written", "reword"])
+def test_the_shipped_recipe_has_texts_written(tmp_path: Path, teacher: str, strategy: str) -> None:
+    few = ["rounds.start=27", "rounds.budgets=[60]", "rounds.compare=[]", "training.epochs=2", "seeds=1"]
+    few += ["questions.split.validation=30", "questions.split.test=30", f"teacher.base_url={teacher}"]
+    loaded = Recipe.load(RECIPES / "socratic.yaml", [f"rounds.strategy={strategy}", *few])
+    flow.distill(loaded, tmp_path / "run", folder=RECIPES, until="ask")
+    rounds = read_json(tmp_path / "run" / "rounds" / "rounds.json")["rounds"]
+    assert len(rounds[-1]["written"]) == loaded.rounds.strategy.variants * rounds[-1]["write_calls"] > 0  # type: ignore[union-attr]
 
 
 def test_a_budget_of_calls_ends_the_rounds(tmp_path: Path, teacher: str) -> None:

@@ -28,6 +28,8 @@ from stillroom.rows import Questions
 from stillroom.teachers import api_asked
 from stillroom.teachers.api_asked import AskedApi
 from stillroom.teachers.api_reading import Refusal, Sample
+from stillroom.transfer_set.ask import ask
+from stillroom.transfer_set.store import Store
 
 CLASSES = ["negative", "positive"]
 NO_WEIGHT = 1e-6
@@ -79,6 +81,26 @@ def test_labels_texts_and_asks_once(ledger: Ledger) -> None:
     assert ledger.spent().calls == 4
     assert asked.gives == {"answers"}
     assert asked.shared.models == {MODEL}
+
+
+def test_what_was_never_paid_for_is_sent_before_all_else_is_read_again(ledger: Ledger, tmp_path: Path) -> None:
+    old, shards_there = [f"a good film, number {number}" for number in range(40)], []
+
+    def script(body: dict[str, Any], number: int) -> Reply:
+        if "new" in body["messages"][-1]["content"]:
+            shards_there.append(len(list((tmp_path / "store").glob("*/0*"))))
+        return honest(body, number)
+
+    with Endpoint(script) as endpoint:
+        asked = teacher(endpoint.url).charge(ledger)
+        asked.answer(texts(*old))
+        kept = ask(
+            Store(tmp_path / "store"), asked, texts(*old, "a new good one", "a new bad one"), kind="openai_api",
+            licences={}, views=[0], seen=lambda questions, view: questions, shard_rows=10,
+        )  # fmt: skip
+    assert shards_there == [0, 0]
+    assert len(endpoint.asked) == len(kept) == 42
+    assert chosen(kept.reader(texts("a new bad one", old[3]).key_N).all()) == ["negative", "positive"]
 
 
 def test_what_is_sent(ledger: Ledger) -> None:

@@ -36,8 +36,11 @@ class Device:
         return Device(self.name, "bfloat16" if narrow else "float32", threads)
 
 
-def choose(wanted: str, threads: int | Literal["auto"] = 1) -> Device:
-    """The device a recipe asks for. Raises RecipeError where this machine lacks it."""
+def choose(wanted: str, threads: int | Literal["auto"] = 1, most: int | None = None) -> Device:
+    """The device a recipe asks for. `most`: the threads that torch takes by itself, None: as it is set now.
+
+    Raises RecipeError where this machine lacks it.
+    """
     import torch
 
     if wanted == "auto":
@@ -50,8 +53,9 @@ def choose(wanted: str, threads: int | Literal["auto"] = 1) -> Device:
         raise RecipeError(f"this machine has no {kind} device", where="device", cure="Use device: auto or cpu")
     if number and int(number) >= torch.cuda.device_count():
         raise RecipeError(f"this machine has no device {wanted}", where="device", cure="Use device: cuda")
-    small, wide = (1, torch.get_num_threads()) if threads == "auto" else (threads, threads)
-    return Device(wanted, threads=small, wide_threads=wide)
+    if threads == "auto":
+        return Device(wanted, threads=1, wide_threads=most or torch.get_num_threads())
+    return Device(wanted, threads=threads, wide_threads=threads)
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
@@ -28,3 +29,8 @@ class Mlp(Model):
 
         widths = [math.prod(input_shape), *self.hidden]
         return MlpNetwork(widths, classes, self.dropout, self.input_dropout)
+
+    def weights(self, input_shape: tuple[int, ...], classes: int) -> int:
+        """How many weights the network would have; nothing is built."""
+        widths = [math.prod(input_shape), *self.hidden, classes]
+        return sum((before + 1) * after for before, after in pairwise(widths))

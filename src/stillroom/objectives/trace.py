@@ -31,7 +31,10 @@ class TraceLoss:
     """Looks at every scored token; logits are never whole in memory."""
 
     def count(self, batch: Batch) -> float:
-        return float(batch.rows) if batch.weight_B is None else float(batch.weight_B.sum())
+        if batch.all_labelled or batch.label_B is None:
+            return float(batch.rows) if batch.weight_B is None else float(batch.weight_B.sum())
+        known_P = batch.label_B >= 0  # what a student wrote itself is no text to learn
+        return float(known_P.sum() if batch.weight_B is None else (known_P * batch.weight_B).sum())
 
     def sum(self, output: Output, batch: Batch) -> torch.Tensor:
         from stillroom.objectives.fused import fused_cross_entropy

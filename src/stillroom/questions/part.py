@@ -20,6 +20,8 @@ WHOLE = re.compile(r"-?(0|[1-9][0-9]{0,17})")
 DECIMAL = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][-+]?[0-9]{1,2})?")
 MOST_MEASURED = 50
 """More different non-integer labels than this are a quantity, not classes."""
+MARKS, SEVERAL = ";|", 0.3
+"""Between the labels of one cell; cells with one are meant so where they are more than this share."""
 
 
 @dataclass(frozen=True)
@@ -106,6 +108,7 @@ def classes_of(part: Part, more: Iterable[Any] = ()) -> list[Any]:
     """The different labels, and `more`, sorted: numbers as numbers, else as texts. Raises for what are no classes."""
     given = [label for label in part.label_N.tolist() if label is not None]
     distinct = {*given, *more}
+    _refuse_several(part, distinct)
     measured = sum(isinstance(label, float) and not label.is_integer() for label in distinct)
     if measured > MOST_MEASURED:
         raise NotYet(
@@ -123,6 +126,25 @@ def classes_of(part: Part, more: Iterable[Any] = ()) -> list[Any]:
         found = f"only one class, {next(iter(distinct))!r}" if distinct else "no label"
         raise DataError(f"there is {found}", where=part.place, cure="Give labelled rows of at least two classes")
     return sorted(distinct, key=None if _are_numbers(distinct) else str)
+
+
+def _refuse_several(part: Part, distinct: set[Any]) -> None:
+    """Raise NotYet where cells hold several labels, such as apple;ripe, which would pass for classes of their own.
+
+    Names of single classes that hold a mark, such as animal|dog, have more parts than there are classes.
+    """
+    texts = [label if isinstance(label, str) else "" for label in part.label_N.tolist()]
+    labelled = sum(label is not None for label in part.label_N.tolist())
+    for mark in MARKS:
+        rows = [row for row, text in enumerate(texts, 1) if mark in text]
+        parts = {piece.strip() for label in distinct for piece in str(label).split(mark)} - {""}
+        if len(rows) > SEVERAL * labelled and len(parts) <= len(distinct):
+            raise NotYet(
+                f"{len(rows):,} of {labelled:,} rows with several labels at once, such as {texts[rows[0] - 1]!r}",
+                where=f"{part.place}, row {rows[0]}",
+                cure="Give one class for each row; multi-label data comes later. Where these are names of single classes, "
+                f"write them without {mark}",
+            )
 
 
 def _are_numbers(labels: Iterable[Any]) -> bool:

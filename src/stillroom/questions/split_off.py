@@ -23,13 +23,15 @@ CONTAINING = "containing"
 GROUP = "questions.split.group"
 
 
-def _an_amount(amount: float) -> float:
+def _an_amount(amount: int | float) -> int | float:
+    if isinstance(amount, float) and amount == 1:
+        raise ValueError("a share should be below 1, for some rows must stay; one row is written 1, without a point")
     if amount <= 0 or (amount >= 1 and amount != int(amount)):
         raise ValueError("should be a share of the rows between 0 and 1, or a whole number of rows")
     return amount
 
 
-Amount = Annotated[float, AfterValidator(_an_amount)]
+Amount = Annotated[int | float, AfterValidator(_an_amount)]
 
 
 class Split(Knobs):

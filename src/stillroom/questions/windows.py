@@ -164,17 +164,15 @@ def _form(tokenizer: Any, length: int, context: int | None, skip: int, mask: Mas
             where="questions.window",
             cure=f"Set it to {limit} or less",
         )
-    bare, whole = encoded(tokenizer, ["a"])[0], tokenizer("a", add_special_tokens=True)["input_ids"]
-    start = next((at for at in range(len(whole)) if whole[at : at + len(bare)] == bare), 0)
-    last = list(whole[start + len(bare) :]) if masked else []
+    first, last = _around(tokenizer)
     ends = [tokenizer.convert_tokens_to_ids(end) for end in DOCUMENT_ENDS if end in tokenizer.all_special_tokens]
     between = [*ends, tokenizer.eos_token_id, tokenizer.sep_token_id]
     form = _Form(
         tokenizer,
         length,
         limit,
-        list(whole[:start]),
-        last,
+        first,
+        last if masked else [],
         next((token for token in between if token is not None), None),
         np.array(tokenizer.all_special_ids, np.int32),
         None if mask is None else mask.for_tokenizer(tokenizer),
@@ -194,6 +192,13 @@ def _form(tokenizer: Any, length: int, context: int | None, skip: int, mask: Mas
             cure="Take it out" if masked else f"Use less than {length - 1}",
         )
     return form
+
+
+def _around(tokenizer: Any) -> tuple[list[int], list[int]]:
+    """The tokens that a tokenizer puts before a text of its own accord, and those after it."""
+    bare, whole = encoded(tokenizer, ["a"])[0], list(tokenizer("a", add_special_tokens=True)["input_ids"])
+    start = next((at for at in range(len(whole)) if whole[at : at + len(bare)] == bare), 0)
+    return whole[:start], whole[start + len(bare) :]
 
 
 def encoded(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
@@ -304,6 +309,33 @@ def _masked(rows: dict[str, Array], mask: Mask | None) -> dict[str, Array]:
     shown = rows if mask is None else mask.apply(rows, _keys(rows), HELD_OUT_VIEW)
     assert isinstance(shown, dict)
     return shown
+
+
+def prompt_lengths(questions: Questions, tokens: int, tokenizer: Any) -> Array:
+    """How many of its first tokens a causal model may go on from, int64 [N]; 0 where a row leaves nothing to go on from or to.
+
+    Of running text so many tokens; of a conversation all up to where scoring begins.
+    """
+    assert isinstance(questions.raw, dict), "windows are named arrays"
+    ids_NT, scored_NT = questions.raw["ids"], questions.raw["target"] >= 0
+    first_N = scored_NT.argmax(1)
+    prompt_N = np.where(first_N > len(_around(tokenizer)[0]), first_N + 1, tokens)
+    usable_N = scored_NT.any(1) & (prompt_N <= (ids_NT >= 0).sum(1)) & (prompt_N < ids_NT.shape[1])
+    found: Array = np.where(usable_N, prompt_N, 0).astype(np.int64)
+    return found
+
+
+def written_windows(
+    prompts: Sequence[Sequence[int]], written: Sequence[Sequence[int]], length: int, row_N: Array
+) -> Questions:
+    """Rows of `length` tokens of what a model wrote after each prompt; targets are what it wrote, and nothing else."""
+    ids_NT = np.full((len(prompts), length), PADDING, np.int32)
+    target_NT = np.full_like(ids_NT, PADDING)
+    for row, (before, after) in enumerate(zip(prompts, written, strict=True)):
+        end = len(before) + len(after)
+        ids_NT[row, :end] = [*before, *after]
+        target_NT[row, len(before) - 1 : end - 1] = after
+    return questions_of({"ids": ids_NT, "target": target_NT}, row_N)
 
 
 def questions_of(raw: dict[str, Array], row_N: Array) -> Questions:

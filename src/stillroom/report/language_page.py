@@ -10,6 +10,7 @@ from stillroom.report.language_diagnosis import LANGUAGE_RULES
 from stillroom.report.language_verdict import figures, verdict
 from stillroom.report.language_words import language_roles, masked
 from stillroom.report.numbers import Tree
+from stillroom.report.on_policy import on_policy
 from stillroom.report.sections import words_of
 
 
@@ -30,6 +31,7 @@ def contents(scorecard: Tree, given: Tree, ident: str) -> dict[str, Any]:
         "gap": sections.gap(scorecard, ident),
         "kept": parts.kept(scorecard, details, ident),
         "training": evidence.training(scorecard, details, ident),
+        "on_policy": on_policy(scorecard, details, ident),
         "by_position": parts.by_position(scorecard, details, ident),
         "examples": parts.examples(scorecard, details, ident),
         "samples": parts.samples(scorecard, details),

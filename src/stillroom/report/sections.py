@@ -362,13 +362,14 @@ def facts_of(tree: Tree, parts: tuple[tuple[str, str, Callable[[float], str]], .
 
 def _transfer(stored: Tree) -> Facts:
     parts = (
-        ("rows", "answers kept", n.big),
+        ("rows", "answers of this run", n.big),
+        ("stored_rows", "answers in the store", n.big),
         ("bytes", "size on disk", n.size_of),
         ("bytes_per_token", "for one position", lambda v: f"{n.count(v)} bytes"),
         ("shared_bytes", "shared by all answers", lambda value: n.size_of(value) if value else ""),
     )
     found = facts_of(stored, parts)
-    rows, size = n.number(stored.get("rows")), n.number(stored.get("bytes"))
+    rows, size = n.number(stored.get("stored_rows", stored.get("rows"))), n.number(stored.get("bytes"))
     if rows and size and "bytes_per_token" not in stored:
         found.append(("for one answer", n.size_of(size / rows)))
     for key, name in (

@@ -34,10 +34,11 @@ def ask(run: Run, asked: AskedTeacher) -> Kept | Traces:
     return ask_answers(run, asked)
 
 
-def ask_answers(run: Run, asked: AskedTeacher, purpose: str = "") -> Kept:
+def ask_answers(run: Run, asked: AskedTeacher, purpose: str = "", written: Questions | None = None) -> Kept:
     """Ask each member what the store lacks, then merge the members' answers where there are several.
 
-    `purpose`: of the calls where a round asks; it sees for itself what was not answered.
+    `purpose`: of the calls where a round asks; it sees for itself what was not answered. `written`: windows that a language
+    model wrote, asked about in the place of the run's own.
     """
     from stillroom.teachers.ensemble import Ensemble, members_of
     from stillroom.transfer_set.ask import KeptTeacher
@@ -49,7 +50,11 @@ def ask_answers(run: Run, asked: AskedTeacher, purpose: str = "") -> Kept:
     for place, (member, knobs) in enumerate(zip(members, teacher.each(), strict=True)):
         licence = knobs.licence or teacher.licence or "unknown"
         words = f"ask teacher {place + 1} of {len(members)}"
-        kept.append(_ask_one(run, member, knobs.kind, {"teacher": licence, **terms}, words, purpose or LABEL))
+        told = {"teacher": licence, **terms}
+        if written is not None:
+            kept.append(_ask_language(run, member, knobs.kind, told, words, questions=written))
+            continue
+        kept.append(_ask_one(run, member, knobs.kind, told, words, purpose or LABEL))
         if purpose:
             train = run.splits.train
             answered = train.take(np.flatnonzero(kept[-1].answered(train.key_N)))
@@ -61,7 +66,7 @@ def ask_answers(run: Run, asked: AskedTeacher, purpose: str = "") -> Kept:
         for place, one in enumerate(kept):
             licences[f"teacher.{place}"] = one.header.licences["teacher"]
         if run.recipe.is_language:
-            whole = _ask_language(run, asked, "ensemble", licences, MERGE, kept)
+            whole = _ask_language(run, asked, "ensemble", licences, MERGE, kept, written)
         else:
             whole = _ask_one(run, teacher.over([KeptTeacher(one) for one in kept]), "ensemble", licences, MERGE)
     if not run.arm:
@@ -80,6 +85,20 @@ def answers_of(run: Path) -> Kept:
     return open_kept(run / "transfer_set" / read_json(run / ASKED)["answers"])
 
 
+def asking_of(run: Run) -> list[tuple[str, Questions, Sequence[int]]]:
+    """What a teacher of classes is asked: the questions of each split, and in which views."""
+    recipe, splits = run.recipe, run.splits
+    views = [] if recipe.transfer_set.live else views_of(recipe)
+    # The teacher's class prior is its mean answer to the rows as they are, whatever view the students learn from.
+    prior = [PLAIN_VIEW] if recipe.training.class_prior == "teacher" else []
+    return [
+        ("train", splits.train, sorted({*views, *prior})),
+        ("omitted", splits.omitted, prior),
+        ("validation", splits.validation, (PLAIN_VIEW,)),
+        ("test", splits.test, (PLAIN_VIEW,)),
+    ]
+
+
 def _ask_one(
     run: Run, teacher: AskedTeacher, kind: str, licences: dict[str, str], words: str, purpose: str = LABEL
 ) -> Kept:
@@ -89,7 +108,7 @@ def _ask_one(
     from stillroom.transfer_set.recognise import recognise
     from stillroom.transfer_set.store import Store
 
-    recipe, splits = run.recipe, run.splits
+    recipe = run.recipe
     if recipe.is_language:
         return _ask_language(run, teacher, kind, licences, words)
     plain = teacher  # what a run counts calls by; with further layers beside the last, its answers are kept apart
@@ -97,15 +116,7 @@ def _ask_one(
         teacher = showing_layers(run, teacher)
     shared = recipe.transfer_set.store
     store = Store(run.dir.path / "transfer_set" if shared is None else run.folders[0] / shared)
-    views = [] if recipe.transfer_set.live else views_of(recipe)
-    # The teacher's class prior is its mean answer to the rows as they are, whatever view the students learn from.
-    prior = [PLAIN_VIEW] if recipe.training.class_prior == "teacher" else []
-    asking: list[tuple[str, Questions, Sequence[int]]] = [
-        ("train", splits.train, sorted({*views, *prior})),
-        ("omitted", splits.omitted, prior),
-        ("validation", splits.validation, (PLAIN_VIEW,)),
-        ("test", splits.test, (PLAIN_VIEW,)),
-    ]
+    asking = asking_of(run)
     if is_paid(recipe):  # first how good it is, on rows whose labels are known
         asking.sort(key=lambda part: part[0] not in ("validation", "test"))
     if isinstance(teacher, CallableTeacher) and teacher.looks:
@@ -139,13 +150,15 @@ def _ask_one(
 
 
 def _ask_language(
-    run: Run, teacher: AskedTeacher, kind: str, licences: dict[str, str], words: str, members: Sequence[Kept] = ()
-) -> Kept:
+    run: Run, teacher: AskedTeacher, kind: str, licences: dict[str, str], words: str, members: Sequence[Kept] = (),
+    questions: Questions | None = None,
+) -> Kept:  # fmt: skip
     from stillroom.stages.language_asking import ask_language, keep_nothing, merge_language, scored_positions
     from stillroom.teachers.language import AskedLanguageEnsemble, AskedLanguageModel
 
-    asked = len(run.splits.train) * (0 if run.recipe.transfer_set.live else len(views_of(run.recipe)))
-    positions = scored_positions(run)
+    windows = len(run.splits.train if questions is None else questions)
+    asked = windows * (0 if run.recipe.transfer_set.live else len(views_of(run.recipe)))
+    positions = scored_positions(run, questions)
     with run.show.stage(words, asked, "windows") as done:
         started = time.monotonic()
 
@@ -161,6 +174,6 @@ def _ask_language(
         if teacher.by_key:
             return keep_nothing(run, teacher, kind, licences)
         if isinstance(teacher, AskedLanguageEnsemble):
-            return merge_language(run, teacher, members, licences, count)
+            return merge_language(run, teacher, members, licences, count, questions)
         assert isinstance(teacher, AskedLanguageModel), "kinds that solve a language task build one"
-        return ask_language(run, teacher, kind, licences, count)
+        return ask_language(run, teacher, kind, licences, count, questions)

@@ -14,7 +14,6 @@ import numpy as np
 from stillroom.cascade import FILE
 from stillroom.errors import ModelError
 from stillroom.evaluation.deferral import Deferral, figures
-from stillroom.models.classifier import Classifier
 from stillroom.rows import Answers, Array, Questions
 from stillroom.rundir import read_json, write_file, write_json
 from stillroom.stages.opening import Run
@@ -33,6 +32,8 @@ def settle_cascade(run: Run, exam: Exam, found: Predictions, kept: Kept, folder:
 
     Raises ModelError where the teacher answered no held-out row.
     """
+    from stillroom.models.classifier import Classifier
+
     knobs, student = run.recipe.cascade, found.said["student"]
     if knobs is None:
         return {}

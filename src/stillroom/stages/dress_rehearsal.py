@@ -34,6 +34,8 @@ from stillroom.rows import Questions, joined
 from stillroom.rundir import RunDir
 from stillroom.stages.ask import ask_answers
 from stillroom.stages.layers import further_width
+from stillroom.stages.on_policy_plan import practised
+from stillroom.stages.on_policy_rounds import policy_of
 from stillroom.stages.opening import Run, clock_of
 from stillroom.stages.practice import (
     QUICK_S,
@@ -93,6 +95,8 @@ class Rehearsed:
     student_row_s: float = 0.0
     hidden_width: int = 0
     """Of the teacher's answers, summed over its members."""
+    write_s: float = 0.0
+    """In which a student writes a token, in rounds on policy."""
     look_bytes: int = 0
     """What a student holds, beside itself, while it answers a batch of validation rows."""
 
@@ -159,6 +163,10 @@ class Rehearsal:
         if recipe.evaluation.independent_teacher is not None:
             held.append(self._taught(self.run, recipe.evaluation.independent_teacher, "independent"))
         folders = {role.name: self.place / role.folder(0) for role in roles(self.run)}
+        policy = policy_of(self.run)
+        if policy is not None:
+            held_in_writing, self.found.write_s = practised(self.run, policy.knobs, folders["student"])
+            self._most("write", held_in_writing)
         held_in_exam, line, self.found.student_row_s = sit(self.run, asked, folders, self.place)
         self._most("exam", held_in_exam)
         self.found.look_bytes = (

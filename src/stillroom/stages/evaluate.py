@@ -7,14 +7,18 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from stillroom.errors import WrongAnswer
 from stillroom.evaluation.processes import give_back
 from stillroom.kinds import AskedTeacher
 from stillroom.models.references import weight_files
-from stillroom.rows import Questions, Raw
-from stillroom.rundir import fingerprint, read_json, write_file, write_json
-from stillroom.stages.deferring import settle_cascade, show_cascade
+from stillroom.rows import PLAIN_VIEW, Questions, Raw
+from stillroom.rundir import fingerprint, read_json, verify, write_file, write_json
+from stillroom.stages.ask import asking_of
+from stillroom.stages.deferring import audit_of, settle_cascade, show_cascade
 from stillroom.stages.language import sit_language
+from stillroom.stages.on_policy_rounds import WORK
 from stillroom.stages.opening import Run, versions, views_of
 from stillroom.stages.paying import asking_facts, in_words
 from stillroom.stages.teach import trained_and_built
@@ -26,7 +30,7 @@ if TYPE_CHECKING:
     from stillroom.transfer_set.sampling import Traces
     from stillroom.transfer_set.store import Kept
 
-FORMAT = 2
+FORMAT = 3
 """Of what the evaluation writes; a newer one evaluates again."""
 SCORECARD = "scorecard.json"
 SHOWN_QUESTIONS = 8
@@ -47,7 +51,9 @@ def evaluate(run: Run, asked: AskedTeacher, kept: Kept | Traces) -> None:
         None if independent is None else independent.fingerprint,
     )  # fmt: skip
     with run.dir.stage("evaluation", made_from) as folder:
-        if folder is not None:
+        if folder is None:
+            verify(models["student"][0])  # what is loaded below is verified there; nobody looks at this one otherwise
+        else:
             give_back()
             if isinstance(kept, Traces):
                 spent = _spent(run, asked, asking_facts(run, asked))
@@ -130,8 +136,22 @@ def _exam(
         _spent(run, asked, paid),
         sorted(set(run.splits.omitted.label_N.tolist()) - {-1}),
         independent,
-        {"rows": len(kept), "bytes": kept.size_bytes, "shared_bytes": 0}, versions(), paid,
+        _stored(run, kept), versions(), paid,
     )  # fmt: skip
+
+
+def _stored(run: Run, kept: Kept) -> dict[str, int]:
+    """How many of the kept answers are this run's, the audit slice of its rounds among them, and what the store holds."""
+    from stillroom.transfer_set.store import places
+
+    asking = [*asking_of(run), ("audit", audit_of(run, kept), (PLAIN_VIEW,))]
+    own = [
+        places(questions.key_N[kept.answered(questions.key_N, view)], view)
+        for _, questions, views in asking
+        for view in views
+    ]
+    rows = len(np.unique(np.concatenate(own)))
+    return {"rows": rows, "stored_rows": len(kept), "bytes": kept.size_bytes, "shared_bytes": 0}
 
 
 def _spent(run: Run, asked: AskedTeacher, paid: Mapping[str, Any] = MappingProxyType({})) -> Spent:
@@ -141,8 +161,9 @@ def _spent(run: Run, asked: AskedTeacher, paid: Mapping[str, Any] = MappingProxy
 
     events = run.dir.events()
     trained = {one["name"]: one["seconds"] for one in events if one["event"] in ("trained", "taught")}
-    # One student, and those on which its temperature was tried, are what a user of it cannot do without.
-    needed = [seconds for name, seconds in trained.items() if name == "student" or name.startswith("tuning/student/")]
+    # One student, what it went on from, and those on which its temperature was tried: no user of it can do without.
+    before = ("tuning/student/", f"{WORK}/student/")
+    needed = [seconds for name, seconds in trained.items() if name == "student" or name.startswith(before)]
     # Answers of a teacher that the recipe no longer names were paid for, but not for this student.
     asked_now = {asked.fingerprint, *(member.fingerprint for member in members_of(asked))}
     asking = [one for one in events if one["event"] == "asked" and one["teacher"] in asked_now]

@@ -13,6 +13,8 @@ from stillroom.rows import KEY_BYTES, joined
 from stillroom.stages.dress_rehearsal import Rehearsed
 from stillroom.stages.language_asking import kept_bytes, scored_positions
 from stillroom.stages.language_text import is_recorded
+from stillroom.stages.on_policy_plan import read_by, writing_of
+from stillroom.stages.on_policy_rounds import policy_of
 from stillroom.stages.opening import Run, views_of
 from stillroom.stages.part_checks import TRAINING_BYTES
 from stillroom.stages.train import TEMPERATURES, Role, _asks_for_more, roles
@@ -44,6 +46,8 @@ class Planned(NamedTuple):
     rows: int
     times: int
     role: Role | None = None
+    rounds: tuple[tuple[Training, int], ...] = ()
+    """Further trainings that go on from it, with their rows; the last one's weights stay."""
 
     @property
     def untrained(self) -> bool:
@@ -56,7 +60,8 @@ class Planned(NamedTuple):
 
         if self.untrained:
             return 0.0
-        return found.lessons[self.name].step_s * steps_in(self.knobs, max(1, self.rows)) * self.knobs.accumulate
+        each = ((self.knobs, max(1, self.rows)), *self.rounds)
+        return found.lessons[self.name].step_s * sum(steps_in(*one) for one in each) * self.knobs.accumulate
 
     def checkpoints(self, found: Rehearsed) -> int:
         """How many it writes, two at most: while the second is written the first one stands."""
@@ -76,8 +81,17 @@ def trainings(run: Run) -> Iterator[Planned]:
             yield from _teachers(role.run, role.run.teacher_home)
         knobs, train = role.run.recipe.training, role.run.splits.train
         tries = sum(one.heat() == "auto" for one in role.objectives) * len(TEMPERATURES)
-        yield Planned(role.folder(0), knobs, len(train), role.seeds + tries, role)
+        yield Planned(role.folder(0), knobs, len(train), role.seeds + tries, role, _rounds(role))
     yield from _teachers(run, "independent")
+
+
+def _rounds(role: Role) -> tuple[tuple[Training, int], ...]:
+    """What a role goes through after its first training, in rounds on policy."""
+    policy = policy_of(role.run)
+    if policy is None or role.untrained:
+        return ()
+    knobs = role.run.recipe.training.model_copy(update={"epochs": policy.knobs.epochs})
+    return tuple((knobs, part.written + part.beside) for part in policy.parts)
 
 
 def _teachers(run: Run, home: str) -> Iterator[Planned]:
@@ -94,6 +108,7 @@ def _teachers(run: Run, home: str) -> Iterator[Planned]:
 def memory_bytes_of(run: Run, found: Rehearsed) -> int:
     """The most that the process of a run holds."""
     most = {"open": found.most_bytes["open"], "ask": found.most_bytes["ask"] + _asking_bytes(run, found)}
+    most["write"] = found.most_bytes.get("write", 0)
     classes, splits = len(run.splits.classes), run.splits
     said = classes * WEIGHT_BYTES * (len(splits.test) + len(splits.validation))
     most["exam"] = found.most_bytes["exam"] + 2 * said * (1 + len(roles(run)) * run.recipe.seeds)
@@ -135,7 +150,8 @@ def _answers_held_bytes(role: Role, found: Rehearsed) -> int:
     if role.labels_alone or not _keeps(run):
         return 0
     if run.recipe.is_language:
-        return kept_bytes(run, scored_positions(run)) // max(1, len(run.recipe.teacher.each()))
+        written = read_by(role).tokens // role.seeds
+        return kept_bytes(run, scored_positions(run) + written) // max(1, len(run.recipe.teacher.each()))
     numbers = len(run.splits.train) * len(run.splits.classes)
     hidden = any("hidden" in one.required() for one in role.objectives) * len(run.splits.train) * found.hidden_width
     return 2 * WEIGHT_BYTES * numbers + 2 * len(views_of(run.recipe)) * (numbers + hidden)
@@ -154,7 +170,10 @@ def disk(run: Run, found: Rehearsed) -> Disk:
     answers, trained, most = sum(_answers_bytes(one, found) for one in asking), 0, 0
     for one in trainings(run):
         trained += one.times * _blocks([*found.lessons[one.name].folder_bytes, BLOCK, BLOCK])
-        most = max(most, trained + one.checkpoints(found) * one.checkpoint_bytes(found))
+        earlier = bool(one.rounds) * _blocks([*found.lessons[one.name].folder_bytes, BLOCK, BLOCK])
+        most = max(most, trained + earlier + one.checkpoints(found) * one.checkpoint_bytes(found))
+    written = writing_of(run)
+    trained += written.file_bytes + written.pieces * SHARD_FILES
     done = answers + trained + _evaluation_bytes(run) + SMALL_FILES
     return Disk(done, max(done, answers + most))
 
@@ -172,10 +191,11 @@ def _answers_bytes(run: Run, found: Rehearsed) -> int:
     if recipe.is_language:
         if not views:
             return BLOCK
-        windows = len(splits.train) * views
-        shards = views * -(-len(splits.train) // SHARD_WINDOWS)
+        written = writing_of(run.main or run, run)
+        windows = len(splits.train) * views + written.windows
+        shards = views * -(-len(splits.train) // SHARD_WINDOWS) + written.pieces
         each = (members + (members > 1)) * (windows * (KEY_BYTES + 16) + shards * (KEY_FILE + SHARD_FILES + BLOCK))
-        return kept_bytes(run, scored_positions(run)) + each
+        return kept_bytes(run, scored_positions(run) + written.tokens) + each
     asked = [len(splits.train)] * views + [len(part) for part in (splits.validation, splits.test) if len(part)]
     parts = [min(SHARD_ROWS, rows - start) for rows in asked for start in range(0, rows, SHARD_ROWS)]
     total = 0

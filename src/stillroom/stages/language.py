@@ -99,9 +99,12 @@ def _reads(run: Run) -> tuple[Any, int]:
 
 
 def window_source(
-    run: Run, objectives: Sequence[Objective], asked: AskedTeacher, kept: Kept, labels_alone: bool
+    run: Run, objectives: Sequence[Objective], asked: AskedTeacher, kept: Kept, labels_alone: bool, own: int = 0
 ) -> WindowSource:
-    """What a role's batches are made of: windows, with the teacher's kept or live answers unless it learns from text alone."""
+    """What a role's batches are made of: windows, with the teacher's kept or live answers unless it learns from text alone.
+
+    `own`: so many of the first ones the student wrote itself.
+    """
     from stillroom.stages.layers import further_width, showing_layers, shown_layers
     from stillroom.stages.opening import views_of
     from stillroom.teachers.language import Speaks
@@ -121,12 +124,12 @@ def window_source(
     if recipe.transfer_set.live:
         live = showing_layers(run, asked) if hidden else asked
         assert isinstance(live, Speaks), "kinds that solve a language task build one"
-        return WindowSource(train, live=live, seen=seen, with_hidden=hidden, layers=layers, layer_width=width)
+        return WindowSource(train, live=live, seen=seen, with_hidden=hidden, layers=layers, layer_width=width, own=own)
     views = views_of(recipe)
     assert kept.header.layout is not None, "a language model's answers have one"
     layout, fitted = opened(kept.folder, kept.header.layout)
     readers = [kept.position_reader(train.key_N, view) for view in views]
-    return WindowSource(train, readers, layout, fitted, None, views, seen, hidden, layers, width)
+    return WindowSource(train, readers, layout, fitted, None, views, seen, hidden, layers, width, own)
 
 
 def sit_language(
@@ -136,6 +139,7 @@ def sit_language(
     """The exam of language models: scorecard.json and details.json."""
     from stillroom.evaluation.language_exam import LanguageExam, sit_language
     from stillroom.questions.windows import scored_bytes
+    from stillroom.stages.on_policy_facts import on_policy_facts
     from stillroom.stages.opening import versions
     from stillroom.teachers.language import Speaks
 
@@ -150,14 +154,15 @@ def sit_language(
     )  # fmt: skip
     with run.show.stage("evaluate", 1, "scorecard") as done:
         scorecard, details = sit_language(exam, folder)
-        write_json(folder / "details.json", details)
+        write_json(folder / "details.json", details | on_policy_facts(run, models))
         write_json(folder / "scorecard.json", scorecard)
         done(1)
 
 
 def _kept_facts(run: Run, asked: AskedTeacher, kept: Kept) -> dict[str, Any]:
     """What the scorecard says of the transfer set, with its fidelity on test text measured now."""
-    from stillroom.stages.language_asking import fidelity_path, merger_of, scored_positions, store_of
+    from stillroom.stages.language_asking import fidelity_path, merger_of, positions_in, scored_positions, store_of
+    from stillroom.stages.on_policy_facts import windows_written
     from stillroom.stages.opening import views_of
     from stillroom.teachers.language import AskedLanguageEnsemble, Speaks
     from stillroom.transfer_set.recording import Recorder, measured, opened
@@ -183,6 +188,9 @@ def _kept_facts(run: Run, asked: AskedTeacher, kept: Kept) -> dict[str, Any]:
     by_source = {**measured_before["tried"][measured_before["kept"]], "test": fidelity}
     # This run's own: a shared store may hold more.
     windows, positions = len(run.splits.train) * len(views_of(run.recipe)), scored_positions(run)
+    written = windows_written(run)
+    if written is not None:
+        windows, positions = windows + len(written), positions + positions_in(written)
     shared = sum(_shared_bytes(one) for one in (kept, *members))
     each = sum(_record_bytes(one) for one in (kept, *members))
     told = {"members_bytes_per_token": sum(map(_record_bytes, members))} if members else {}

@@ -10,9 +10,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from stillroom.errors import ModelError
+from stillroom.errors import BudgetReached, ModelError
 from stillroom.kinds import AskedTeacher
-from stillroom.rows import Questions
+from stillroom.rows import PositionAnswers, Questions
 from stillroom.rundir import fingerprint, read_json, write_json
 from stillroom.stages.language_text import is_recorded
 from stillroom.stages.layers import further_width, showing_layers
@@ -36,28 +36,35 @@ Count = Callable[[int], None]
 """Told how many windows were just answered."""
 
 
-def ask_language(run: Run, asked: AskedLanguageModel, kind: str, licences: dict[str, str], count: Count) -> Kept:
-    """Calibrate on the run's own questions, see that enough is kept, then ask every training window once."""
+def ask_language(
+    run: Run, asked: AskedLanguageModel, kind: str, licences: dict[str, str], count: Count,
+    questions: Questions | None = None,
+) -> Kept:  # fmt: skip
+    """Calibrate on the run's own questions, see that enough is kept, then ask every training window once.
+
+    `questions`: other windows, such as a student wrote, in the form that was found for the run's own. Raises BudgetReached.
+    """
     store = store_of(run)
     with store.hold():
         recorder = _recorder_of_nothing(asked) if run.recipe.transfer_set.live else recorder_of(run, asked, store)
-    return _ask_all(run, store, recorder, kind, licences, count)
+    return _ask_all(run, store, _Metered(run, recorder), kind, licences, count, questions)
 
 
 def merge_language(
-    run: Run, asked: AskedLanguageEnsemble, kept: Sequence[Kept], licences: dict[str, str], count: Count
-) -> Kept:
+    run: Run, asked: AskedLanguageEnsemble, kept: Sequence[Kept], licences: dict[str, str], count: Count,
+    questions: Questions | None = None,
+) -> Kept:  # fmt: skip
     """The answers of an ensemble, made position by position from those of its members. Raises ModelError."""
     store, wanted = store_of(run), run.recipe.transfer_set.fidelity
     if run.recipe.transfer_set.live:
-        return _ask_all(run, store, _recorder_of_nothing(asked), "ensemble", licences, count)
+        return _ask_all(run, store, _recorder_of_nothing(asked), "ensemble", licences, count, questions)
     with store.hold():
         merger = merger_of(run, asked, store, kept)
         kl = _tried(run, None).kl(merger)
     # A sample leaves tokens out, so that its KL is infinite and says nothing; its members' have been looked at.
     if wanted is not None and math.isfinite(kl) and kl > wanted.kl:
         _refuse_poor(kl, wanted)
-    return _ask_all(run, store, merger, "ensemble", licences, count)
+    return _ask_all(run, store, merger, "ensemble", licences, count, questions)
 
 
 def keep_nothing(run: Run, asked: AskedTeacher, kind: str, licences: dict[str, str]) -> Kept:
@@ -84,15 +91,47 @@ def store_of(run: Run) -> Store:
     return Store(run.dir.path / "transfer_set" if shared is None else run.folders[0] / shared)
 
 
+class _Metered:
+    """A recorder under a budget of teacher tokens: it packs nothing that would pass it."""
+
+    def __init__(self, run: Run, recorder: Recorder) -> None:
+        self.run, self.recorder, self.most = run, recorder, run.recipe.budget.teacher_tokens
+        self.fingerprint, self.classes, self.hidden_width = (
+            recorder.fingerprint,
+            recorder.classes,
+            recorder.hidden_width,
+        )
+        self.shard_rows, self.written = recorder.shard_rows, recorder.written
+
+    def answer(self, questions: Questions, view: int = 0) -> PositionAnswers:
+        """Packed records of every scored position. Raises BudgetReached before the teacher is asked."""
+        if self.most is not None:
+            spent, more = spent_tokens(self.run), positions_in(questions)
+            if spent + more > self.most:
+                raise BudgetReached(
+                    f"the budget of {self.most:,} teacher tokens does not cover the next {len(questions):,} windows: {spent:,} "
+                    f"are spent, and these have {more:,}",
+                    where="budget.teacher_tokens",
+                    cure="What was asked is kept; raise the budget and run again to go on",
+                )
+        return self.recorder.answer(questions, view)
+
+
+def spent_tokens(run: Run) -> int:
+    """Tokens that this run's teachers were asked for so far, all attempts together."""
+    return sum(int(one.get("tokens", 0)) for one in run.dir.events() if one["event"] == "asked")
+
+
 def _ask_all(
-    run: Run, store: Store, recorder: Recorder | Merger, kind: str, licences: dict[str, str], count: Count
-) -> Kept:
+    run: Run, store: Store, recorder: Recorder | Merger | _Metered, kind: str, licences: dict[str, str], count: Count,
+    questions: Questions | None = None,
+) -> Kept:  # fmt: skip
     from stillroom.transfer_set.ask import ask as ask_all
 
     recipe = run.recipe
     packs: Packs = recorder
     return ask_all(
-        store, packs, run.splits.train, kind=kind, licences=licences,
+        store, packs, run.splits.train if questions is None else questions, kind=kind, licences=licences,
         views=[] if recipe.transfer_set.live else views_of(recipe),
         seen=run.seen_as(recipe.questions.augment), progress=count, shard_rows=recorder.shard_rows,
         layout=recorder.written,
@@ -196,14 +235,19 @@ def _kl(figures: dict[str, Any]) -> float:
     return float(figures["validation"].get("kl", float("inf")))
 
 
-def scored_positions(run: Run) -> int:
-    """Positions that the teacher is asked for, all views of the training windows together."""
+def scored_positions(run: Run, questions: Questions | None = None) -> int:
+    """Positions that the teacher is asked for, all views of the training windows, or of these, together."""
     if run.recipe.transfer_set.live or is_recorded(run.recipe.teacher):
         return 0
-    train = run.splits.train
+    asked = run.splits.train if questions is None else questions
     seen = run.seen_as(run.recipe.questions.augment)
-    parts = [seen(train, view).raw for view in views_of(run.recipe)]
-    return sum(int((raw["target"] >= 0).sum()) for raw in parts if isinstance(raw, dict))
+    return sum(positions_in(seen(asked, view)) for view in views_of(run.recipe))
+
+
+def positions_in(questions: Questions) -> int:
+    """Scored positions of windows as they are shown."""
+    assert isinstance(questions.raw, dict), "windows are named arrays"
+    return int((questions.raw["target"] >= 0).sum())
 
 
 def kept_bytes(run: Run, positions: int) -> int:

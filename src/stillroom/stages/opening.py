@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,7 @@ from stillroom.budget import Clock
 from stillroom.errors import RecipeError
 from stillroom.evaluation.dark_knowledge import group_similarity
 from stillroom.kinds import Ground, Model, NetworkTask, Student, Teacher, View
-from stillroom.progress import Show, Silent
+from stillroom.progress import Show, Silent, Watching
 from stillroom.recipe import Recipe
 from stillroom.recipe_file import locate, read_tree
 from stillroom.rows import PLAIN_VIEW, Questions, Raw, Splits
@@ -52,6 +52,8 @@ class Run:
     """Of an arm: the run it belongs to."""
     ledger: Ledger | None = None
     """Of a run whose teacher is paid by the call, while it is at work."""
+    closing: ExitStack | None = None
+    """Of a run at work: what ends with it."""
 
     @cached_property
     def splits(self) -> Splits:
@@ -73,10 +75,22 @@ class Run:
 
     @cached_property
     def device(self) -> Device:
-        """Where tensors live."""
-        from stillroom.models.device import choose
+        """Where tensors live; a run at work computes with its number of threads from the first look at it on."""
+        from stillroom.models.device import choose, threads
 
-        return choose(self.recipe.device, self.recipe.threads)
+        found = choose(self.recipe.device, self.recipe.threads, (self.main or self).most_threads)
+        if self.main is not None:
+            self.main.device  # noqa: B018 - an arm computes with the threads of its run
+        elif self.closing is not None:
+            self.closing.enter_context(threads(found.threads))
+        return found
+
+    @cached_property
+    def most_threads(self) -> int:
+        """As many as torch takes by itself; looked at before a run at work makes them fewer."""
+        import torch
+
+        return torch.get_num_threads()
 
     @cached_property
     def arms(self) -> dict[str, Run]:
@@ -176,13 +190,15 @@ def table_recipe(data: Path, label: str | None, overrides: Sequence[str] = ()) -
 @contextmanager
 def opened(recipe: Recipe, path: Path, folder: Path, show: Show | None = None) -> Iterator[Run]:
     """Check all that can be checked, then hold the run folder and write the resolved recipe into it."""
-    from stillroom.models.device import threads
     from stillroom.stages.paying import paying
 
     recipe.check()
     run = Run(recipe, RunDir(path), look_in(folder), show or Silent(), clock_of(recipe, path))
-    check_data(run)
-    with threads(run.device.threads), run.dir.hold(recipe.name), run.clock.running(), paying(run):
+    with ExitStack() as run.closing:
+        check_data(run)
+        run.closing.enter_context(run.dir.hold(recipe.name))
+        run.closing.enter_context(run.clock.running())
+        run.closing.enter_context(paying(run))
         head = "".join(f"# {name} {version}\n" for name, version in versions().items())
         body = yaml.safe_dump(recipe.to_tree(), sort_keys=False, allow_unicode=True)
         for name, text in (("recipe.yaml", head + body), (FOLDER, str(folder.resolve()))):
@@ -257,7 +273,8 @@ def _check_data(run: Run) -> None:
         check_teacher(run, independent, "evaluation.independent_teacher", ready)
     for checked in [run, *run.arms.values()]:
         at = f"arms.{checked.arm}." if checked.arm else ""
-        checked.device  # noqa: B018 - a device that is not there is told now
+        if checked.recipe.device not in ("auto", "cpu"):
+            checked.device  # noqa: B018 - a device that is not there is told now
         check_task(checked, at)
         check_training(checked, checked.recipe.training, f"{at}training")
         check_model(checked, checked.recipe.student, f"{at}student")
@@ -283,7 +300,17 @@ def working(run: Run, name: str, made_from: str, words: str, steps: int) -> Iter
 
     with run.show.stage(words, steps, "steps") as done:
         hooks = Hooks(stepped=done, resumed=lambda steps: done(steps, before=True), may_go_on=run.clock.check)
+        if isinstance(run.show, Watching):
+            hooks = replace(hooks, may_go_on=_both(run.clock, run.show), looked=partial(run.show.point, words))
         yield run.dir.work_of(name, made_from), hooks
+
+
+def _both(clock: Clock, show: Watching) -> Callable[[], None]:
+    def may_go_on() -> None:
+        clock.check()
+        show.may_go_on()
+
+    return may_go_on
 
 
 def views_of(recipe: Recipe) -> list[int]:

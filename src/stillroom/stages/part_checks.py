@@ -9,9 +9,11 @@ import numpy as np
 
 from stillroom.errors import DataError, ModelError, RecipeError, WrongAnswer
 from stillroom.kinds import AskedTeacher, Model, Student, Teacher
+from stillroom.models.mlp import Mlp
 from stillroom.recipe import Recipe, Training
 from stillroom.rows import Questions, joined
 from stillroom.stages.opening import ASKED, Run
+from stillroom.students.fresh import Fresh
 from stillroom.teachers.python import Python
 from stillroom.teachers.terms import check_terms
 from stillroom.teachers.trained import Trained
@@ -55,17 +57,11 @@ def check_training(run: Run, knobs: Training, where: str) -> None:
 
 def check_model(run: Run, part: Student | Model, where: str) -> None:
     """The network must take the rows and find room; building it without memory for its weights costs nothing."""
-    import torch
-
-    ground = run.ground(untaught=True)
     try:
-        learned = run.inputs(part, run.splits.train.raw, ground)
-        with torch.device("meta"):
-            network = part.network(learned, len(run.splits.classes), ground)
+        weights = _weights(run, part)
     except ModelError as error:
         raise ModelError(error.what, where=_knob_of(part, error.where, where), cure=error.cure) from error
     where = _knob_of(part, "", where)
-    weights = sum(tensor.numel() for tensor in network.parameters())
     room = memory_bytes()
     if weights * TRAINING_BYTES > room:
         raise ModelError(
@@ -74,6 +70,20 @@ def check_model(run: Run, part: Student | Model, where: str) -> None:
             where=where,
             cure="Choose a smaller one",
         )
+
+
+def _weights(run: Run, part: Student | Model) -> int:
+    """How many weights the network has; a plain one is not built for that, since loading torch takes a second."""
+    ground, classes = run.ground(untaught=True), len(run.splits.classes)
+    learned = run.inputs(part, run.splits.train.raw, ground)
+    plain = part.architecture() if isinstance(part, Fresh) else part
+    if isinstance(plain, Mlp):
+        return plain.weights(tuple(learned.shape), classes)
+    import torch
+
+    with torch.device("meta"):
+        network = part.network(learned, classes, ground)
+    return sum(tensor.numel() for tensor in network.parameters())
 
 
 def _knob_of(part: Student | Model, told: str, where: str) -> str:

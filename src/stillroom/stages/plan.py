@@ -19,6 +19,7 @@ from stillroom.stages.footprint import disk, memory_bytes_of, trainings
 from stillroom.stages.language_asking import scored_positions
 from stillroom.stages.language_text import is_recorded
 from stillroom.stages.layers import layer_notes
+from stillroom.stages.on_policy_plan import Writing, writing_of
 from stillroom.stages.opening import Run, check_data, clock_of, look_in, views_of
 from stillroom.stages.part_checks import memory_bytes
 from stillroom.stages.paying import is_paid
@@ -40,10 +41,10 @@ def plan(recipe: Recipe, folder: Path, pilot: int = 0) -> dict[str, Any]:
         return plan_reasoning(run)
     splits, members = run.splits, recipe.teacher.each()
     learned = run.inputs(recipe.student, splits.train.raw, run.ground(untaught=True))
-    found, asked = rehearsed(run), _asked(run)
+    found, asked, written = rehearsed(run), _asked(run), writing_of(run)
     held, files = memory_bytes_of(run, found), disk(run, found)
     _refuse_what_will_not_fit(held, files.most, Path("runs"))
-    seconds = _seconds(run, found, asked)
+    seconds = _seconds(run, found, asked + written.windows) + found.write_s * written.tokens
     price = recipe.evaluation.price
     figures = {
         "training rows": len(splits.train),
@@ -52,8 +53,9 @@ def plan(recipe: Recipe, folder: Path, pilot: int = 0) -> dict[str, Any]:
         "test rows": len(splits.test),
         **({} if recipe.is_language else {"classes": len(splits.classes)}),
         "teachers asked": len(members),
-        "teacher calls": asked * len(members),
-        "teacher tokens": scored_positions(run) * len(members) if recipe.is_language else 0,
+        "teacher calls": (asked + written.windows * (asked > 0)) * len(members),
+        "teacher tokens": _tokens(run, written) * len(members),
+        **({"windows written": written.windows, "tokens written": written.tokens} if written.windows else {}),
         "models trained": sum(one.times for one in trainings(run) if not one.untrained),
         "roles": ", ".join(role.name for role in roles(run)),
         "seeds": recipe.seeds,
@@ -66,24 +68,31 @@ def plan(recipe: Recipe, folder: Path, pilot: int = 0) -> dict[str, Any]:
         figures["usd"] = round((seconds / 3600) * price.usd_per_hour, 6)
     inputs = [f"inputs: {learned.describe()}"] if learned.describe() else []
     notes = [*splits.notes, *inputs, *layer_notes(run)]
-    notes += _price(run, figures, pilot, seconds)
+    control_s = next((one.seconds(found) for one in trainings(run) if one.name == "control"), None)
+    notes += _price(run, figures, pilot, seconds, control_s)
     if price is None:
         notes.append("no price is given, so no USD; add evaluation: {price: {usd_per_hour: ..}}")
     notes += [f"the licence of {what} is unknown" for what, licence in _licences(recipe).items() if licence is None]
     return {"name": recipe.name, "figures": figures, "notes": notes, **({"piloted": pilot} if pilot else {})}
 
 
-def _price(run: Run, figures: dict[str, Any], pilot: int, seconds: float) -> list[str]:
+def _price(run: Run, figures: dict[str, Any], pilot: int, seconds: float, control_s: float | None) -> list[str]:
     """Put what a paid teacher's calls take into the figures; what to say of it."""
     notes, members = list[str](), run.recipe.teacher.each()
     for place, member in enumerate(members):
         if member.costs:
-            paid, told, minutes = expected_calls(run, member, pilot)
+            paid, told, minutes = expected_calls(run, member, pilot, control_s)
             notes += told
             seconds += 60 * minutes
             figures["minutes"] = round(seconds / 60 + 0.1, 1)
             figures |= paid if len(members) == 1 else {f"teacher {place + 1}, {k}": v for k, v in paid.items()}
     return notes
+
+
+def _tokens(run: Run, written: Writing) -> int:
+    """For how many tokens each teacher is asked; of a live one they are not counted."""
+    positions = scored_positions(run) if run.recipe.is_language else 0
+    return positions + written.tokens * (positions > 0)
 
 
 def _asked(run: Run) -> int:

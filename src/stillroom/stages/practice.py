@@ -189,7 +189,8 @@ def _small_recipe(recipe: Recipe, batch: int) -> Recipe:
     return recipe.model_copy(
         update={
             "seeds": 1,
-            "rounds": None,
+            # An arm of a language model may lay a part of its rounds over the run's.
+            "rounds": recipe.rounds if recipe.is_language else None,
             "questions": recipe.questions.model_copy(update={"views": 1}),
             "training": small_training(recipe.training, batch),
             "transfer_set": recipe.transfer_set.model_copy(update={"store": None, "fidelity": None}),

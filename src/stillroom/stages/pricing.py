@@ -1,30 +1,37 @@
 """What the calls of a paid teacher would take, for `check`: a guess that costs nothing, or the figures of a small pilot.
 
-A pilot asks held-out rows with labels first, so that it also tells how good the teacher is; its answers are bought for
-good, and a run later finds them in its ledger.
+A pilot asks held-out rows with labels first, so that it also tells how good the teacher is, beside a control where one is
+trained in no time; its answers are bought for good, and a run later finds them in its ledger.
 """
 
 from __future__ import annotations
 
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from stillroom.errors import RecipeError
-from stillroom.kinds import Teacher
-from stillroom.rows import Questions, joined
+from stillroom.kinds import Teacher, parse
+from stillroom.rows import Array, Questions, joined
 from stillroom.stages.paying import ledger_path, paying
 
 if TYPE_CHECKING:
     from stillroom.stages.opening import Run
     from stillroom.teachers.api_estimates import Expected, Pilot, Range
 
+CONTROL_S = 20.0
+"""A control that takes longer is not trained for a pilot."""
 Told = tuple[dict[str, Any], list[str], float]
 """Figures, notes, and the minutes that calls take at the middle of their interval."""
 
 
-def expected_calls(run: Run, teacher: Teacher, pilot_calls: int) -> Told:
-    """Of a teacher that is paid by the call; makes at most `pilot_calls` calls. Raises what asking raises."""
+def expected_calls(run: Run, teacher: Teacher, pilot_calls: int, control_s: float | None = None) -> Told:
+    """Of a teacher that is paid by the call; makes at most `pilot_calls` calls. Raises what asking raises.
+
+    `control_s`: how long the run's control would train; None where it has none.
+    """
     from stillroom.teachers.api_estimates import expected, wanted_by
 
     asked: Any = teacher.build(run.dir.path, run.folders, run.splits.classes)
@@ -37,7 +44,7 @@ def expected_calls(run: Run, teacher: Teacher, pilot_calls: int) -> Told:
     with run.dir.hold(run.recipe.name), paying(run):
         assert run.ledger is not None, "a teacher that is paid has one"
         charged = asked.charge(run.ledger, "pilot")
-        piloted, notes = _piloted(run, charged, pilot_calls)
+        piloted, notes = _piloted(run, charged, pilot_calls, control_s)
         found = expected(charged, wanted_by(charged, questions, run.ledger), piloted)
         spent = run.ledger.spent("pilot")
     bought = f"the pilot made {spent.calls:,} calls" + (f" for {spent.usd:.4g} USD" if found.usd is not None else "")
@@ -61,7 +68,7 @@ def _rounds_note(run: Run) -> list[str]:
     return ["in rounds that is the most they can ask; strategies that choose the same questions share their calls"]
 
 
-def _piloted(run: Run, charged: Any, calls: int) -> tuple[Pilot, list[str]]:
+def _piloted(run: Run, charged: Any, calls: int, control_s: float | None) -> tuple[Pilot, list[str]]:
     """A pilot on held-out rows, on training rows where there are too few, and how many labels it got right."""
     from stillroom.evaluation.proportions import wilson
     from stillroom.teachers.api_estimates import pilot
@@ -87,7 +94,52 @@ def _piloted(run: Run, charged: Any, calls: int) -> tuple[Pilot, list[str]]:
     )
     if high <= most / len(there):
         told += ". It is no better than that: look at prompt and labels before asking more"
-    return piloted, [told]
+    return piloted, [told, *_beside_control(run, there, right_N, control_s)]
+
+
+def _beside_control(run: Run, asked: Questions, right_N: Array, control_s: float | None) -> list[str]:
+    """How the teacher did beside a control, on those of these rows that the control did not learn from."""
+    if control_s is None:
+        return ["no training row has a label, so there is no control to compare the teacher with"]
+    if control_s > CONTROL_S:
+        return [
+            f"the teacher was not compared with the control, the student trained on labels alone: about {control_s:,.0f} s"
+        ]
+    learned_from = {key.tobytes() for key in run.splits.train.key_N}
+    new = np.flatnonzero([key.tobytes() not in learned_from for key in asked.key_N])
+    if not len(new):
+        return ["the pilot asked no held-out row, so the teacher was not compared with the control"]
+    known = run.splits.train.take(np.flatnonzero(run.splits.train.labelled_N))
+    control, teacher = int((_control_says(run, known, asked.take(new)) == asked.label_N[new]).sum()), right_N[new].sum()
+    told = (
+        f"the control, the student trained on {len(known):,} labels alone, got {control:,} of {len(new):,} held-out ones "
+        f"right, the teacher {teacher:,}"
+    )
+    if teacher <= control:
+        told += ". The teacher is no better than the control: look at prompt and labels, or ask more in the pilot"
+    return [told]
+
+
+def _control_says(run: Run, known: Questions, asked: Questions) -> Array:
+    """The class [N] that the student takes each row for when it has learned from labels alone; nothing of it is kept."""
+    from stillroom.models.classifier import Classifier
+    from stillroom.models.device import threads
+    from stillroom.training.batches import Source
+    from stillroom.training.fit import Lesson, fit, steps_in
+    from stillroom.training.loop import Hooks
+
+    recipe, splits, ground = run.recipe, run.splits, run.ground(untaught=True)
+    learned = run.inputs(recipe.student, splits.train.raw, ground)
+    source = Source(known, learned, seen=run.seen_as(recipe.questions.augment) if recipe.questions.augment else None)
+    lesson = Lesson(
+        recipe.student.architecture(), lambda: recipe.student.network(learned, len(splits.classes), ground),
+        (parse("objective", {"kind": "hard_label"}),), recipe.training, source, splits.classes, splits.validation, 0,
+        steps_in(recipe.training, len(splits.train)), run.device, recipe.dtype,
+    )  # fmt: skip
+    with threads(run.device.threads), TemporaryDirectory() as place:
+        fit(lesson, Path(place) / "control", Path(place) / "work", Hooks())
+        said: Array = Classifier.load(Path(place) / "control", run.device).log_probabilities(asked.raw).argmax(1)
+    return said
 
 
 def _figures(found: Expected) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from stillroom.recipe import Rounds
 from stillroom.rows import Array, Questions
 from stillroom.rundir import fingerprint, read_json, write_json
 from stillroom.stages.ask import ask_answers
+from stillroom.stages.on_policy_rounds import check_on_policy, is_on_policy
 from stillroom.stages.opening import Run
 from stillroom.stages.round_students import Students, as_long, asking_only, taken
 from stillroom.stages.round_writing import WRITE, with_written, written
@@ -44,13 +45,31 @@ AUDITED = 20
 def check_rounds(run: Run) -> None:
     """Refuse what rounds cannot do, before anything is spent. Raises RecipeError."""
     recipe = run.recipe
+    if is_on_policy(run):
+        return check_on_policy(run)
+    for name, arm in run.arms.items():
+        if recipe.rounds is None and arm.recipe.rounds is not None:
+            raise RecipeError(
+                "an arm has rounds, and the run itself has none",
+                where=f"arms.{name}.rounds",
+                cure="Give the run rounds, and an arm of a language model rounds: null, for the same steps on the text",
+            )
     if recipe.rounds is None:
-        return
+        return None
     others = [arm.arm for arm in run.arms.values() if arm.has_own_teacher]
-    writes = any(isinstance(one, Writes) for one in (recipe.rounds.strategy, *recipe.rounds.compare))
+    compared = [recipe.rounds.strategy, *recipe.rounds.compare]
+    compared += [one.others for one in compared if isinstance(one, Writes)]
+    writes = any(isinstance(one, Writes) for one in compared)
     talks = recipe.teacher.costs and len(recipe.teacher.each()) == 1
     for is_set, where, what, cure in (
-        (recipe.is_language, "rounds", "rounds choose among questions that have classes", "Take rounds out"),
+        (
+            recipe.is_language, "rounds.strategy", "this chooses among questions that have classes",
+            "Use on_policy, or take rounds out",
+        ),
+        (
+            any("text" in one.wants for one in compared), "rounds", "on_policy is for language models, and alone",
+            "Use another strategy",
+        ),
         (recipe.transfer_set.live, "transfer_set.live", "a live teacher is asked everything", "Take live out"),
         (
             bool(recipe.questions.augment), "questions.augment", "in rounds a question is asked as it is",
@@ -83,7 +102,7 @@ def choose_questions(run: Run, asked: AskedTeacher) -> None:
     Raises BudgetReached where a budget does not even allow the first round.
     """
     knobs, recipe = run.recipe.rounds, run.recipe
-    if knobs is None:
+    if knobs is None or is_on_policy(run):  # nothing is chosen where a student writes, as it is trained
         return
     made_from = fingerprint(
         FORMAT, knobs.model_dump(mode="json"), asked.fingerprint, run.splits.fingerprint(),

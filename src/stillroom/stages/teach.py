@@ -39,7 +39,9 @@ def trained_and_built(run: Run, teacher: Teacher, home: str, words: str) -> Aske
 def built(run: Run, teacher: Teacher, home: str) -> AskedTeacher:
     """The teacher ready to be asked; what had to be trained stands in its folders below `home`."""
     give_back()
-    asked = teacher.build(run.dir.path / home, run.folders, run.splits.classes, run.device)
+    # A teacher behind an API computes nothing here, and loading torch would keep its first request waiting.
+    device = None if all(member.costs for member in teacher.each()) else run.device
+    asked = teacher.build(run.dir.path / home, run.folders, run.splits.classes, device)
     if run.recipe.transfer_set.live:
         _narrow(asked, run.recipe.dtype)
     return asked

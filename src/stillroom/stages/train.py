@@ -17,15 +17,18 @@ from stillroom.rundir import fingerprint, read_json, write_json
 from stillroom.stages.ask import ask_answers
 from stillroom.stages.language_text import is_recorded
 from stillroom.stages.layers import further_width, mapped, showing_layers, shown_layers
+from stillroom.stages.on_policy_rounds import policy_of
 from stillroom.stages.opening import Run, views_of, working
 from stillroom.stages.teach import teach
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import torch
 
     from stillroom.inputs import Inputs
     from stillroom.training.batches import Source
-    from stillroom.training.fit import Prior
+    from stillroom.training.fit import Lesson, Prior
     from stillroom.training.language_batches import WindowSource
     from stillroom.transfer_set.sampling import Traces
     from stillroom.transfer_set.store import Kept
@@ -103,6 +106,8 @@ def train(run: Run, asked: AskedTeacher, kept: Kept | Traces) -> None:
         from stillroom.stages.reasoning_training import train_traces
 
         return train_traces(run, asked, kept)
+    from stillroom.stages.on_policy import train_on_policy
+
     for role in roles(run):
         teacher, answers = asked, kept
         if role.run.has_own_teacher:
@@ -112,6 +117,9 @@ def train(run: Run, asked: AskedTeacher, kept: Kept | Traces) -> None:
             answers = ask_answers(role.run, teacher)
         objectives = settled(role, teacher, answers)
         for seed in range(role.seeds):
+            if policy_of(role.run) is not None and not role.untrained:
+                train_on_policy(role, objectives, teacher, answers, seed)
+                continue
             train_one(role, objectives, teacher, answers, seed, role.folder(seed), f"{role.name}, seed {seed}")
     shutil.rmtree(run.dir.work, ignore_errors=True)
 
@@ -154,44 +162,83 @@ def _heated(objectives: Sequence[Objective], heat: float) -> tuple[Objective, ..
     )
 
 
+@dataclass(frozen=True)
+class After:
+    """An earlier training that another goes on from: its folder, and what that was made from."""
+
+    folder: Path
+    made_from: str
+    own: int = 0
+    """So many of the first windows the student wrote itself: their tokens are no labels."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A training that may begin, or be found finished: what it is made from, and all that it is made of."""
+
+    role: Role
+    name: str
+    made_from: str
+    lesson: Lesson
+
+
 def train_one(
     role: Role, objectives: tuple[Objective, ...], asked: AskedTeacher, kept: Kept, seed: int, name: str, words: str
 ) -> None:
     """Train one role's model of one seed into its folder; the control gets the student's number of steps."""
-    from stillroom.training.fit import Lesson, fit, steps_in
+    carry_out(prepared(role, objectives, asked, kept, seed, name), words)
+
+
+def prepared(
+    role: Role, objectives: tuple[Objective, ...], asked: AskedTeacher, kept: Kept, seed: int, name: str,
+    after: After | None = None,
+) -> Prepared:  # fmt: skip
+    """What a training is made of; nothing is read of the weights it goes on from before it begins."""
+    from stillroom.students.going_on import going_on
+    from stillroom.training.fit import Lesson, steps_in
 
     recipe, splits, knobs = role.run.recipe, role.run.splits, role.run.recipe.training
+    student = recipe.student if after is None else going_on(recipe.student, after.folder)
     steps = 0 if role.untrained else steps_in(knobs, len(splits.train))
     ground = role.run.ground(untaught=role.labels_alone)
     learned = role.run.inputs(recipe.student, splits.train.raw, ground)
-    source = _source(role, learned, objectives, asked, kept, seed)
+    source = _source(role, learned, objectives, asked, kept, seed, 0 if after is None else after.own)
     prior = _prior(role.run, kept)
     learns_from = source.questions if recipe.is_language else splits.train
 
     def first_weights() -> torch.nn.Module:
-        return recipe.student.network(learned, len(splits.classes), ground)
+        return student.network(learned, len(splits.classes), ground)
 
     made_from = fingerprint(
         recipe.student.model_dump(mode="json"), [objective.model_dump(mode="json") for objective in objectives],
         knobs.model_dump(mode="json", exclude={"checkpoint_seconds"}), learned.fingerprint,
         recipe.questions.model_dump(mode="json", include={"augment", "views"}),
         [part.fingerprint() for part in (learns_from, splits.validation, splits.omitted)], splits.classes, seed, recipe.dtype,
-        begun_from(recipe.student, ground), None if kept.header.layout is None or role.labels_alone else kept.header.layout,
+        begun_from(recipe.student, ground) if after is None else [after.made_from, after.own],
+        None if kept.header.layout is None or role.labels_alone else kept.header.layout,
         None if role.labels_alone else [asked.fingerprint, recipe.transfer_set.model_dump(mode="json", exclude={"store"})],
         None if prior is None else [prior.share_C.tolist(), prior.moved],
     )  # fmt: skip
-    with role.run.dir.stage(name, made_from) as folder:
+    lesson = Lesson(
+        recipe.student.architecture(), first_weights, objectives, knobs, source, splits.classes,
+        splits.validation, seed, steps, role.run.device, recipe.dtype, prior,
+        compared=name.startswith("tuning/"), after=None if after is None else after.folder,
+    )  # fmt: skip
+    return Prepared(role, name, made_from, lesson)
+
+
+def carry_out(one: Prepared, words: str) -> None:
+    """Train into the folder, unless it is finished."""
+    from stillroom.training.fit import fit
+
+    run = one.role.run
+    with run.dir.stage(one.name, one.made_from) as folder:
         if folder is None:
             return
-        lesson = Lesson(
-            recipe.student.architecture(), first_weights, objectives, knobs, source, splits.classes,
-            splits.validation, seed, steps, role.run.device, recipe.dtype, prior,
-            compared=name.startswith("tuning/"),
-        )  # fmt: skip
         give_back()
-        with working(role.run, name, made_from, words, steps) as (work, hooks):
-            history = fit(lesson, folder, work, hooks)
-        role.run.dir.event("trained", name=name, seconds=round(history.seconds, 3))
+        with working(run, one.name, one.made_from, words, one.lesson.steps) as (work, hooks):
+            history = fit(one.lesson, folder, work, hooks)
+        run.dir.event("trained", name=one.name, seconds=round(history.seconds, 3))
 
 
 def begun_from(student: Student, ground: Ground) -> list[Any]:
@@ -210,12 +257,12 @@ def begun_from(student: Student, ground: Ground) -> list[Any]:
 
 
 def _source(
-    role: Role, learned: Inputs, objectives: tuple[Objective, ...], asked: AskedTeacher, kept: Kept, seed: int
+    role: Role, learned: Inputs, objectives: tuple[Objective, ...], asked: AskedTeacher, kept: Kept, seed: int, own: int
 ) -> Source | WindowSource:
     from stillroom.stages.language import window_source
 
     if role.run.recipe.is_language:
-        return window_source(role.run, objectives, asked, kept, role.labels_alone)
+        return window_source(role.run, objectives, asked, kept, role.labels_alone, own)
     if role.labels_alone:
         return _labels_alone(role.run, learned)
     return _transfer_set(role.run, learned, objectives, asked, kept, seed)

@@ -18,7 +18,7 @@ import numpy as np
 from stillroom.budget import Cost
 from stillroom.errors import RecipeError, RunError
 from stillroom.ledger import Ledger
-from stillroom.rows import Answers, Questions, Raw
+from stillroom.rows import Answers, Array, Questions, Raw
 from stillroom.rundir import fingerprint
 from stillroom.teachers import api_reading as reading
 from stillroom.teachers.addresses import is_openai
@@ -149,6 +149,14 @@ class AskedApi:
             with np.errstate(divide="ignore"):
                 logs_NC[row] = np.maximum(np.log(p_C), LEAST_LOG_PROBABILITY)
         return Answers(logs_NC, answered_N=answered_N)
+
+    def paid_before(self, questions: Questions) -> Array:
+        """True for each question [N] whose answers are all in the ledger already."""
+        keys = [one.key for one in self._wanted(self._label_settings, questions.raw, range(self.knobs.samples))]
+        kept = self._open_ledger().kept_among(keys)
+        known = np.fromiter((key in kept for key in keys), bool, len(keys))
+        found: Array = np.logical_and.reduce(known.reshape(len(questions), self.knobs.samples), axis=1)
+        return found
 
     def samples(self, questions: Questions, n: int, purpose: str | None = None, first: int = 0) -> list[list[Sample]]:
         """Samples `first` to `first + n` of each question's answer; one that failed is left out of its row."""

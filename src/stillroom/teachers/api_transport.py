@@ -15,6 +15,8 @@ from typing import Any
 
 import httpx2
 
+from stillroom.teachers import handed
+
 MOST_BYTES = 1 << 30
 """Of a response."""
 PIECE_BYTES = 1 << 16
@@ -78,7 +80,7 @@ class Transport(httpx2.BaseTransport):
     def _connected(self, at: tuple[str, str, int], until_s: float, request: httpx2.Request) -> socket.socket:
         scheme, host, port = at
         try:
-            sock = socket.create_connection((host, port), _left_s(until_s))
+            sock = socket.create_connection((handed.address(host, port), port), _left_s(until_s))
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if scheme == "https":
                 self._tls = self._tls or httpx2.create_ssl_context()

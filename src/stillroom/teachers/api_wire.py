@@ -13,6 +13,7 @@ from typing import Any
 import httpx2
 import openai
 
+from stillroom.teachers import handed
 from stillroom.teachers.addresses import has_proxy, is_local, is_openai
 from stillroom.teachers.api_faults import Outcome, shortened
 from stillroom.teachers.api_transport import Transport
@@ -45,7 +46,7 @@ class Wire:
     def __init__(self, address: str, key: str | None, timeout_s: float, connections: int) -> None:
         self.address, self._key, self._timeout_s = address, key, timeout_s
         # A proxy of the environment is for the world outside, and cannot reach this machine's own servers.
-        proxied = not is_local(address) and has_proxy(address)
+        proxied = not is_local(address) and has_proxy(address) and not handed.confines()
         limits = httpx2.Limits(max_connections=connections, max_keepalive_connections=connections)
         self._transport = None if proxied else Transport()
         self._inner = httpx2.Client(

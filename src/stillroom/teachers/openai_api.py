@@ -17,6 +17,7 @@ from stillroom.budget import Limits as BudgetLimits
 from stillroom.budget import Rates
 from stillroom.errors import ModelError, RecipeError, did_you_mean
 from stillroom.kinds import Knobs, Task, Teacher
+from stillroom.teachers import handed
 from stillroom.teachers.addresses import checked_url, is_openai
 
 if TYPE_CHECKING:
@@ -177,11 +178,11 @@ class OpenAIApi(Teacher):
             )
 
     def key(self) -> str | None:
-        """The key out of the environment; None where none is sent. Raises RecipeError where it is missing."""
+        """The key, handed over or out of the environment; None where none is sent. Raises RecipeError where it is missing."""
         name = self.api_key_env or (OPENAI_KEY if is_openai(self.base_url) else None)
         if name is None:
             return None
-        value = os.environ.get(name, "").strip()
+        value = (handed.key(name) or os.environ.get(name, "")).strip()
         if not value or not value.isascii() or not value.isprintable():
             told = "is not set" if not value else "holds what cannot be a key"
             raise RecipeError(

@@ -19,10 +19,11 @@ from stillroom.objectives.hidden import layers_of
 from stillroom.objectives.weighted_sum import WeightedSum
 from stillroom.recipe import Training
 from stillroom.rows import Array, Head, Output, Questions, Shown
-from stillroom.rundir import write_json
+from stillroom.rundir import read_json, write_json
 from stillroom.training.batches import Batches, Source
 from stillroom.training.class_prior import match_prior
 from stillroom.training.language_batches import WindowBatches, WindowSource, tokens_of
+from stillroom.training.language_history import gone_on
 from stillroom.training.loop import LOOKS, History, Hooks, Trainer
 
 HISTORY = "history.json"
@@ -60,6 +61,8 @@ class Lesson:
     """Afterwards the class biases are moved until the mean prediction matches it."""
     compared: bool = False
     """It is trained to be compared on validation rows with others, as temperatures are tried: all of them count."""
+    after: Path | None = None
+    """The folder of an earlier training that this one goes on from, as its history does."""
 
 
 def steps_in(knobs: Training, rows: int) -> int:
@@ -127,7 +130,8 @@ def _fit_language(lesson: Lesson, source: WindowSource, folder: Path, work: Path
     if plain is not made:
         model = LanguageModel(plain.model, made.tokenizer, made.kind, device)
     model.save(folder)
-    write_json(folder / HISTORY, history.__dict__)
+    before = None if lesson.after is None else read_json(lesson.after / HISTORY)
+    write_json(folder / HISTORY, history.__dict__ if before is None else gone_on(before, history.__dict__))
     return history
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from stillroom.models.device import Device
-from stillroom.rows import PADDING, PLAIN_VIEW, Array, Basis, Batch, Questions, SparseTargets, Tokens
+from stillroom.rows import PADDING, PLAIN_VIEW, UNLABELLED, Array, Basis, Batch, Questions, SparseTargets, Tokens
 from stillroom.transfer_set.ask import Seen
 from stillroom.transfer_set.store import PositionReader
 
@@ -40,6 +40,8 @@ class WindowSource:
     layers: tuple[int, ...] = ()
     """Of the teacher: those that stand beside its last hidden layer."""
     layer_width: int = 0
+    own: int = 0
+    """So many of the first windows the student wrote itself: the teacher scores them, but their tokens are no labels."""
 
 
 class WindowBatches:
@@ -75,7 +77,10 @@ class WindowBatches:
         if self.source.seen is not None and view != PLAIN_VIEW:
             questions = self.source.seen(questions, view)
         tokens, label_P = tokens_of(questions, self.device)
-        batch = Batch(tokens, label_P, all_labelled=True)
+        own_B = torch.from_numpy(index_B < self.source.own).to(self.device.name)
+        if self.source.own:
+            label_P = label_P.masked_fill(own_B.repeat_interleave(tokens.scored_BT.sum(1)), UNLABELLED)
+        batch = Batch(tokens, label_P, all_labelled=not self.source.own)
         if self.weighted:
             weight_B = torch.from_numpy(questions.weight_N).to(self.device.name)
             batch.weight_B = weight_B.repeat_interleave(tokens.scored_BT.sum(1))

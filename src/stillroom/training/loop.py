@@ -52,6 +52,8 @@ class Hooks:
     stepped: Callable[[int], None] = lambda steps: None
     resumed: Callable[[int], None] = lambda steps: None
     may_go_on: Callable[[], None] = lambda: None
+    looked: Callable[[dict[str, float]], None] = lambda point: None
+    """Told each point of the curve when it is found."""
     looks: int = LOOKS
 
 
@@ -201,6 +203,7 @@ class Trainer:
                 cure="Lower training.learning_rate, set training.clip: 1.0, or look for extreme values in the inputs",
             )
         self.history.curve.append(point)
+        self.hooks.looked(point)
         self.history.steps = step + 1
         if self.knobs.patience is not None and point.get("validation_loss", math.inf) < self.best_loss:
             self.best_loss, self.best_step = point["validation_loss"], step

@@ -1,0 +1,216 @@
+"""kill -9 of the server, its worker and its trainers, at their commit points and at random: what jobs come to all the same.
+
+A job ends right where it succeeds, its weights and answers are byte for byte those of a job that nobody killed, and it has
+one model. Every process that stood below the killed one must be gone within ORPHAN_S.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx2
+from sqlalchemy import func, select
+
+from benchmarks.service_jobs import body, digits, made
+from benchmarks.service_process import ENDED, Served, children_of
+from stillroom.service.tables import jobs, models
+
+ROLES = ("server", "worker", "trainer")
+ORPHAN_S, JOB_S = 5.0, 300.0
+KILL, AT, LOG = "STILLROOM_KILL", "STILLROOM_KILL_AT", "STILLROOM_COMMIT_LOG"
+STEPS = {"epochs": 1, "batch_size": 600, "checkpoint_seconds": 0}
+SENDS = 200
+
+
+def recipe() -> dict[str, Any]:
+    """A checkpoint after every step, of which there are few."""
+    teacher = {"kind": "trained", "model": {"kind": "mlp", "hidden": [8]}, **STEPS}
+    return digits(training=STEPS, teacher=teacher)
+
+
+@dataclass
+class Tally:
+    """What came of kills."""
+
+    kills: int = 0
+    jobs: int = 0
+    right: int = 0
+    orphans: int = 0
+    lost: int = 0
+    """Jobs that were acknowledged, and are not there or not ended."""
+    why: list[str] = field(default_factory=list)
+
+    def add(self, other: Tally) -> None:
+        """Both together."""
+        for name in ("kills", "jobs", "right", "orphans", "lost"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.why += other.why
+
+
+class Struck(Served):
+    """A server that is started again whenever it ends, with what is to be killed in its environment."""
+
+    def alive(self) -> bool:
+        """Its process runs."""
+        return self._process is not None and self._process.poll() is None
+
+    def again(self) -> Struck:
+        """Start it where it ended; its own kill is over then."""
+        if not self.alive():
+            self.stop()
+            self._env.pop(AT, None)
+            self.start()
+        return self
+
+    def send(self, call: str) -> str:
+        """Create a job, as a client that does not give up; its id."""
+        for _ in range(SENDS):
+            try:
+                answer = (
+                    self.again()
+                    .http()
+                    .post("/v1/fine_tuning/jobs", json=body(recipe()), headers={"Idempotency-Key": call})
+                )
+            except (httpx2.TransportError, RuntimeError):
+                time.sleep(0.1)
+                continue
+            if answer.status_code == 200:
+                return str(answer.json()["id"])
+            time.sleep(0.2)
+        raise RuntimeError(f"no job was created: {self.told()[-2000:]}")
+
+    def end_of(self, job_id: str) -> dict[str, Any]:
+        """The job when it has ended, however often the server is to be started for that."""
+        until = time.monotonic() + JOB_S
+        while time.monotonic() < until:
+            try:
+                job: dict[str, Any] = self.again().http().get(f"/v1/fine_tuning/jobs/{job_id}").json()
+            except (httpx2.TransportError, RuntimeError):
+                continue
+            if job.get("status") in ENDED or ("error" in job and job["error"] and "status" not in job):
+                return job
+            time.sleep(0.1)
+        return job
+
+
+def reference(folder: Path) -> tuple[dict[str, str], dict[str, int]]:
+    """What a job makes that nobody kills, and how many commit points each role passes meanwhile."""
+    log = folder / "points"
+    with Struck(folder, env={LOG: str(log)}) as service:
+        job = service.send("reference")
+        ended = service.end_of(job)
+        if ended["status"] != "succeeded":
+            raise RuntimeError(f"the reference failed: {ended}")
+        found = made(service.root, job)
+    # Each adds its role to the name that it was given by whoever started it.
+    paths = {"server": log, "worker": Path(f"{log}.worker"), "trainer": Path(f"{log}.worker.trainer")}
+    return found, {role: int(path.read_text()) for role, path in paths.items()}
+
+
+def struck_at(role: str, point: int, folder: Path, expected: dict[str, str]) -> Tally:
+    """One job, with one process of a role killed at one of its commit points.
+
+    In the folder of `reference`, where the job's estimate is known already, so that it costs no time again.
+    """
+    call = f"{role} at point {point}"
+    env = {AT: str(point)} if role == "server" else {KILL: f"{role}:{point}:{folder / call.replace(' ', '-')}"}
+    service = Struck(folder, env=env)
+    try:
+        tally = Tally(kills=1)
+        tally.add(_judged(service, service.send(call), expected, call))
+        return tally
+    finally:
+        service.stop()
+
+
+def struck_at_random(kills: int, folder: Path, expected: dict[str, str], seed: int = 0, roles: tuple[str, ...] = ROLES,
+                     rest_s: tuple[float, float] = (0.5, 12.0)) -> Tally:  # fmt: skip
+    """Job after job, with a process of a random role killed at random moments, until there were so many kills."""
+    rng, tally = random.Random(seed), Tally()
+    service = Struck(folder)  # as struck_at
+    try:
+        while tally.kills < kills:
+            job = service.send(f"random {seed} {tally.jobs}")
+            for _ in range(rng.randint(1, 3)):  # three without progress in between would be a job's end, as promised
+                time.sleep(rng.uniform(*rest_s))
+                if tally.kills < kills and service.alive():
+                    _strike(service, rng.choice(roles), tally)
+                    service.again()
+            tally.add(_judged(service, job, expected, f"random, job {tally.jobs}"))
+        return tally
+    finally:
+        service.stop()
+
+
+def below(pid: int) -> list[int]:
+    """Every process below one, at any depth."""
+    found = children_of(pid)
+    return [*found, *(one for child in found for one in below(child))]
+
+
+def of_role(service: Served, role: str) -> list[int]:
+    """The processes of a role, by their place below the server."""
+    workers = service.children()
+    if role == "server":
+        return [service.pid]
+    if role == "worker":
+        return workers
+    return [child for worker in workers for child in children_of(worker) if is_trainer(child)]
+
+
+def is_trainer(pid: int) -> bool:
+    """It carries a job out, and does not estimate one."""
+    try:
+        return b"stillroom.service.trainer" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return False
+
+
+def gone_within(pids: list[int], seconds: float = ORPHAN_S) -> list[int]:
+    """Those that still live after so many seconds."""
+    until = time.monotonic() + seconds
+    left = list(pids)
+    while left and time.monotonic() < until:
+        left = [pid for pid in left if lives(pid)]
+        time.sleep(0.05)
+    return left
+
+
+def lives(pid: int) -> bool:
+    """A process is there, and is no zombie."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def _strike(service: Struck, role: str, tally: Tally) -> None:
+    """Kill one process of a role, if there is one, and look for orphans."""
+    for pid in of_role(service, role)[:1]:
+        under = below(pid)
+        os.kill(pid, signal.SIGKILL)
+        tally.kills += 1
+        left = gone_within([pid, *under] if role != "server" else under)
+        tally.orphans += len(left)
+        if left:
+            tally.why.append(f"{len(left)} processes outlived a {role}")
+
+
+def _judged(service: Struck, job_id: str, expected: dict[str, str], words: str) -> Tally:
+    """How a job ended."""
+    job = service.end_of(job_id)
+    tally = Tally(jobs=1, lost=job.get("status") not in ENDED)
+    with service.rows.reading() as rows:
+        count = rows.execute(select(func.count()).where(models.c.job_id == job_id)).scalar()
+        known = rows.execute(select(func.count()).where(jobs.c.id == job_id)).scalar()
+    same = job.get("status") == "succeeded" and made(service.root, job_id) == expected
+    tally.right = int(same and count == 1 and known == 1)
+    if not tally.right:
+        tally.why.append(f"{words}: {job.get('status')}, {count} models, same bytes: {same}, {job.get('error')}")
+    return tally

@@ -1,0 +1,101 @@
+"""The app: its parts are made, its routes are hung in, its wall goes around. Nothing is answered here."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+from typing import Any
+
+from fastapi import FastAPI
+from starlette.middleware import Middleware
+
+from stillroom.service import (
+    chat,
+    completions,
+    events,
+    faults,
+    files,
+    health,
+    jobs,
+    keys,
+    lineage,
+    models,
+    native,
+    streams,
+    teachers,
+    uploads,
+)
+from stillroom.service.access import Access
+from stillroom.service.database import Database
+from stillroom.service.metrics import Meter
+from stillroom.service.outward import Outward
+from stillroom.service.pages import rendering
+from stillroom.service.pages.routes import pages
+from stillroom.service.schemas import ERRORS
+from stillroom.service.settings import Settings
+from stillroom.service.shelf import Shelf
+from stillroom.service.usage import Usage
+from stillroom.service.vault import Vault
+from stillroom.service.wall import Wall
+
+ROUTERS = (
+    files.router, jobs.router, events.router, streams.router, models.router, chat.router, completions.router, teachers.router,
+    lineage.router, keys.router, native.router, health.router, uploads.router,
+)  # fmt: skip
+TOLD = (
+    """Distillation as a service, in the shapes of OpenAI's interface where it has one. Not affiliated with OpenAI."""
+)
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """The app for these settings; its database is upgraded. Raises StillroomError for what cannot be served."""
+    database = Database(settings.root)
+    database.upgrade()
+    meter = Meter(database)
+    app = Service(
+        title="Stillroom", version=version("stillroom"), description=TOLD, lifespan=_lifespan, responses=ERRORS,
+        docs_url=None, redoc_url=None, openapi_url="/api/openapi.json", redirect_slashes=False,
+        middleware=[Middleware(Wall, settings=settings, meter=meter)],
+    )  # fmt: skip
+    app.state.settings, app.state.database, app.state.meter = settings, database, meter
+    app.state.vault = Vault(settings.root)
+    app.state.access = Access(database, settings.is_open)
+    app.state.shelf = Shelf(settings, database)
+    app.state.outward, app.state.usage = Outward(settings), Usage(database)
+    app.state.ending = threading.Event()
+    app.state.pulse = streams.Pulse(database, app.state.ending)
+    faults.install(app)
+    for router in ROUTERS:
+        app.include_router(router)
+    app.include_router(pages)
+    return app
+
+
+class Service(FastAPI):
+    """Its document leaves out the framework's own error, which no route answers with."""
+
+    def openapi(self) -> dict[str, Any]:
+        """See FastAPI."""
+        found = super().openapi()
+        for methods in found["paths"].values():
+            for operation in methods.values():
+                operation["responses"].pop("422", None)
+        for name in ("HTTPValidationError", "ValidationError"):
+            found["components"]["schemas"].pop(name, None)
+        return found
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
+    """From the first request to the last."""
+    threading.Thread(target=rendering.warm, daemon=True).start()
+    try:
+        yield {}
+    finally:
+        app.state.ending.set()
+        app.state.shelf.close()
+        app.state.outward.close()
+        app.state.usage.flush()
+        app.state.database.close()

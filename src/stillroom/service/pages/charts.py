@@ -1,0 +1,120 @@
+"""The chart of losses as SVG and as a table: few enough points for a small page, however long the training was."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, func, select
+
+from stillroom.service.tables import events
+
+MOST_POINTS, MOST_ROWS, MOST_SERIES = 1200, 12, 8
+"""Points of all lines, rows of a table for each line, and lines."""
+WIDE, HIGH, LEFT, RIGHT, TOP, BOTTOM = 640, 280, 46, 12, 26, 38
+DASHES = {"student": "", "control": " dashed", "hard_teacher": " dotted", "teacher": ""}
+
+
+@dataclass(frozen=True)
+class Line:
+    """One training: its name, whose it is, and its points (step, loss, loss on validation or None)."""
+
+    name: str
+    role: str
+    points: list[tuple[float, float, float | None]]
+
+
+def lines(rows: Connection, job_id: str) -> list[Line]:
+    """The losses of a job's trainings, in the order in which they began, all together thinned out evenly."""
+    ours = (events.c.job_id == job_id) & (events.c.type == "metrics")
+    place = func.row_number().over(order_by=events.c.number)
+    told = select(events.c.number, place.label("place")).where(ours).subquery()
+    total = rows.execute(select(func.count()).select_from(events).where(ours)).scalar_one()
+    thin = (told.c.place % (1 + total // MOST_POINTS) == 0) | (told.c.place == total)
+    kept = select(events.c.data).join(told, told.c.number == events.c.number).where(thin).order_by(events.c.number)
+    found: dict[str, list[tuple[float, float, float | None]]] = {}
+    for data in rows.execute(kept).scalars():
+        step, loss, checked = (data.get(name) for name in ("step", "train_loss", "valid_loss"))
+        if isinstance(step, int | float) and isinstance(loss, int | float) and math.isfinite(loss):
+            found.setdefault(str(data.get("model") or "training"), []).append((step, loss, checked))
+    return _chosen([Line(name, role_of(name), points) for name, points in found.items()])
+
+
+def _chosen(found: list[Line]) -> list[Line]:
+    """As many as a chart can hold: students before their teachers, and the latest of those."""
+    if len(found) <= MOST_SERIES:
+        return found
+    order = sorted(range(len(found)), key=lambda place: (found[place].role == "teacher", -place))[:MOST_SERIES]
+    return [found[place] for place in sorted(order)]
+
+
+def role_of(name: str) -> str:
+    """Whose training it is, by its name: "student, seed 0" is the student's."""
+    first = name.replace("/", " ").replace(",", " ").split(" ")[0]
+    return first if first in DASHES else "other"
+
+
+def chart(found: list[Line]) -> dict[str, Any] | None:
+    """What the template draws; None where there is nothing to draw yet."""
+    found = [line for line in found if len(line.points) > 1]
+    if not found:
+        return None
+    steps = [point[0] for line in found for point in line.points]
+    losses = [point[1] for line in found for point in line.points]
+    low, high = _round_range(min(losses), max(losses))
+    last = max(steps)
+
+    def x(step: float) -> float:
+        return LEFT + (WIDE - LEFT - RIGHT) * step / (last or 1)
+
+    def y(loss: float) -> float:
+        return HIGH - BOTTOM - (HIGH - TOP - BOTTOM) * (loss - low) / (high - low)
+
+    drawn = [
+        {
+            "role": line.role, "name": line.name, "dash": DASHES.get(line.role, " dotted"),
+            "points": " ".join(f"{x(step):.1f},{y(loss):.1f}" for step, loss, _ in line.points),
+            "x": round(x(line.points[-1][0]), 1), "y": round(y(line.points[-1][1]), 1),
+        }
+        for line in found
+    ]  # fmt: skip
+    across = [(round(x(value), 1), f"{value:,.0f}") for value in ticks(0, last, 5)]
+    up = [(round(y(value), 1), f"{value:.4g}") for value in ticks(low, high, 4)]
+    now = "; ".join(f"{line.name}: {line.points[-1][1]:.4g} at step {line.points[-1][0]:,.0f}" for line in found)
+    return {
+        "lines": drawn, "across": across, "up": up, "wide": WIDE, "high": HIGH, "left": LEFT, "right": WIDE - RIGHT,
+        "bottom": HIGH - BOTTOM, "told": f"Loss by training step, {len(found)} lines. The last values: {now}.",
+    }  # fmt: skip
+
+
+def table(found: list[Line]) -> list[dict[str, Any]]:
+    """Some points of each line, as rows."""
+    return [
+        {"name": line.name, "step": step, "loss": loss, "checked": checked}
+        for line in found
+        for step, loss, checked in spread(line.points, MOST_ROWS)
+    ]
+
+
+def spread(points: list[Any], most: int) -> list[Any]:
+    """The first, the last, and evenly some between."""
+    if len(points) <= most:
+        return points
+    return [points[round(place * (len(points) - 1) / (most - 1))] for place in range(most)]
+
+
+def ticks(low: float, high: float, wanted: int) -> list[float]:
+    """Multiples of 1, 2 or 5 times a power of ten between two numbers, about so many."""
+    if not high > low:
+        return [low]
+    power = 10.0 ** math.floor(math.log10((high - low) / wanted))
+    step = min((power * factor for factor in (1, 2, 5, 10)), key=lambda one: abs((high - low) / one - wanted))
+    first = math.ceil(low / step - 1e-9)
+    return [round(place * step, 10) for place in range(first, math.floor(high / step + 1e-9) + 1)]
+
+
+def _round_range(low: float, high: float) -> tuple[float, float]:
+    """A range with some air, that begins at 0 where the values reach down to near it."""
+    air = (high - low) * 0.06 or abs(high) * 0.1 or 1.0
+    return (0.0 if 0 <= low < 0.4 * high else low - air), high + air

@@ -1,0 +1,144 @@
+"""The page Data: files that were uploaded, what is in them and what was left out; and stored completions."""
+
+from __future__ import annotations
+
+from itertools import islice
+from typing import Any
+
+from fastapi import APIRouter, Request
+from fastapi.responses import Response
+from sqlalchemy import select
+from starlette.concurrency import run_in_threadpool
+
+from stillroom.errors import StillroomError
+from stillroom.service import completions as stored_room
+from stillroom.service import faults, forms, jsonl
+from stillroom.service import files as room
+from stillroom.service.access import Caller, Reads, Writes
+from stillroom.service.faults import ApiError
+from stillroom.service.lists import Row
+from stillroom.service.pages import tokens
+from stillroom.service.pages.rendering import PageRoute, go_to, render
+from stillroom.service.pages.tokens import Sends
+from stillroom.service.tables import completions
+
+router = APIRouter(route_class=PageRoute)
+SHOWN_FILES, SHOWN_ROWS, SHOWN_REJECTED, SHOWN_STORED = 200, 20, 100, 50
+PURPOSES = {
+    "fine-tune": "Conversations to learn from, or questions for a teacher (.jsonl)",
+    "user_data": "A table that a recipe names (.csv, .jsonl, .parquet)",
+}
+
+
+@router.get("/data")
+def show(request: Request, caller: Reads) -> Response:
+    """What there is."""
+    return _page(request, caller)
+
+
+@router.post("/data")
+async def upload(request: Request, caller: Writes) -> Response:
+    """Keep a file. It is read as it comes, so its token is looked at when it is all there."""
+    state = request.app.state
+    staged = None
+    try:
+        folder, most = state.settings.root / "files", state.settings.limits.file_bytes
+        received = await forms.receive(request, folder, field="file", most=most)
+        staged = received.staged
+        tokens.check(request, caller, received.fields.get(tokens.FIELD, ""))
+        purpose = room.checked_purpose(received.fields.get("purpose"))
+    except ApiError as error:
+        if staged is not None:
+            staged.remove()
+        if error.param in ("origin", tokens.FIELD):
+            raise
+        return await run_in_threadpool(_page, request, caller, error)
+    if staged is None:
+        return await run_in_threadpool(_page, request, caller, ApiError(400, "Choose a file first.", param="file"))
+    try:
+        row = await run_in_threadpool(room.keep, state, caller, staged, purpose, None)
+    except ApiError as error:
+        return await run_in_threadpool(_page, request, caller, error)
+    except StillroomError as error:
+        return await run_in_threadpool(_page, request, caller, faults.of(error))
+    return go_to(f"/data/{row['id']}")
+
+
+@router.get("/data/completions")
+def show_stored(request: Request, caller: Reads, model: str = "", key: str = "", value: str = "") -> Response:
+    """Stored completions, of one model or with one pair of metadata."""
+    wanted_metadata = {key: value} if key else None
+    with request.app.state.database.reading() as rows:
+        total, latest = stored_room.latest(rows, caller.project_id, wanted_metadata, model or None, SHOWN_STORED)
+        names = select(completions.c.model).where(
+            completions.c.project_id == caller.project_id, completions.c.deleted_at.is_(None)
+        )
+        models = rows.execute(names.distinct().order_by(completions.c.model)).scalars().all()
+        may_train = stored_room.may_train(rows, caller.project_id)
+    return render(
+        request, caller, "completions.html", total=total, models=models, may_train=may_train,
+        latest=[_exchange(row) for row in latest],
+        model=model, key=key, value=value,
+    )  # fmt: skip
+
+
+@router.post("/data/completions/{completion_id}/delete")
+def delete_stored(request: Request, caller: Sends, completion_id: str) -> Response:
+    """Delete a stored completion; what was made from it is marked."""
+    stored_room.completions_delete(completion_id, request, caller)
+    return go_to("/data/completions")
+
+
+@router.get("/data/{file_id}")
+def show_file(request: Request, caller: Reads, file_id: str) -> Response:
+    """A file's first rows, and the rows that were left out."""
+    state = request.app.state
+    with state.database.reading() as rows:
+        row = room.find_file(rows, caller.project_id, file_id)
+    path = room.file_path(state.settings, file_id)
+    first = list(islice(jsonl.conversations(path), SHOWN_ROWS)) if row["purpose"] == "fine-tune" else []
+    rejected = list(islice(jsonl.rejected_rows(path), SHOWN_REJECTED))
+    return render(
+        request, caller, "file.html", file=row, first=first, rejected=rejected, text=_start(path) if not first else "",
+        answered=any(one["messages"][-1]["role"] == "assistant" for one in first),
+    )  # fmt: skip
+
+
+@router.post("/data/{file_id}/delete")
+def delete_file(request: Request, caller: Sends, file_id: str) -> Response:
+    """Delete a file; what was made from it is marked."""
+    room.files_delete(file_id, request, caller)
+    return go_to("/data")
+
+
+def uploaded(request: Request, caller: Caller, purpose: str | None = None) -> list[dict[str, Any]]:
+    """A project's files, the newest first."""
+    found: list[dict[str, Any]] = room.files_list(request, caller, purpose, limit=SHOWN_FILES)["data"]
+    return found
+
+
+def _page(request: Request, caller: Caller, error: ApiError | None = None) -> Response:
+    with request.app.state.database.reading() as rows:
+        stored, _ = stored_room.latest(rows, caller.project_id, None, None, 0)
+    return render(
+        request, caller, "data.html", error.status if error else 200, files=uploaded(request, caller), stored=stored,
+        purposes=PURPOSES, wrong=error.message if error else None, most=request.app.state.settings.limits.file_bytes,
+    )  # fmt: skip
+
+
+def _start(path: Any) -> str:
+    """The first letters of a file, where they are text."""
+    with open(path, "rb") as file:
+        start = file.read(2000)
+    return "" if b"\x00" in start else start.decode("utf-8", "replace")
+
+
+def _exchange(row: Row) -> dict[str, Any]:
+    """What was asked last in a stored completion, and what was answered."""
+    messages = row["request"].get("messages") or [{}]
+    choices = row["response"].get("choices") or [{}]
+    return {
+        "id": row["id"], "model": row["model"], "by": row["by"], "created_at": row["created_at"],
+        "asked": jsonl.as_text(messages[-1].get("content")) or "", "metadata": row["metadata"] or {},
+        "answered": jsonl.as_text((choices[0].get("message") or {}).get("content")) or "",
+    }  # fmt: skip

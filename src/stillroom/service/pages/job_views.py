@@ -1,0 +1,201 @@
+"""What a job's page shows, gathered from the rows and from the files of its run."""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, func, select
+
+from stillroom.errors import StillroomError
+from stillroom.rundir import read_json
+from stillroom.service import job_rows
+from stillroom.service.events import PREFIX
+from stillroom.service.executor import LOG, RUN
+from stillroom.service.job_object import status_of
+from stillroom.service.lists import Row
+from stillroom.service.pages import charts
+from stillroom.service.pages.words import OVER, ROLES, mean
+from stillroom.service.settings import Settings
+from stillroom.service.tables import events, jobs, models
+
+MOST_MESSAGES, LOG_BYTES, MOST_EXAMPLES, MOST_LETTERS, MOST_JOBS = 30, 6000, 6, 600, 100
+PHASES = {"asking": "Asking the teacher", "training": "Training", "evaluation": "Evaluating"}
+BESIDE = ("teacher", "student", "control")
+FIGURES = (
+    ("accuracy", "right answers", "share"), ("exact_match", "right answers", "share"),
+    ("bits_per_byte", "bits a byte, fewer are better", "figure"), ("perplexity", "perplexity, less is better", "figure"),
+)  # fmt: skip
+
+
+def title(row: Row) -> str:
+    """What a job is called."""
+    return str(row["suffix"] or (row["recipe"] or {}).get("name") or row["id"])
+
+
+def folder(settings: Settings, row: Row) -> Path:
+    """A job's folder, by the id that this service gave it."""
+    return settings.root / "jobs" / str(row["id"])
+
+
+def listed(rows: Connection, project_id: str, most: int = MOST_JOBS) -> list[dict[str, Any]]:
+    """A project's jobs, the newest first."""
+    asked = select(jobs).where(jobs.c.project_id == project_id).order_by(jobs.c.number.desc()).limit(most)
+    return [{**row, **in_words(rows, row)} for row in rows.execute(asked).mappings().all()]
+
+
+def in_words(rows: Connection, row: Row) -> dict[str, Any]:
+    """A job's title, and how many wait before it."""
+    place = None if is_held(row) else job_rows.position(rows, row)
+    return {"title": title(row), "position": place - 1 if place else None}
+
+
+def is_held(row: Row) -> bool:
+    """It was estimated, or is being so, and waits for somebody to start it."""
+    wanted = (row["asked"] or {}).get("distillation") or ((row["asked"] or {}).get("method") or {}).get("distillation")
+    held = bool((wanted or {}).get("hold"))
+    begun = bool((row["figures"] or {}).get("begun_at"))
+    return held and not begun and row["status"] in (job_rows.VALIDATING, job_rows.PAUSED)
+
+
+def view(rows: Connection, settings: Settings, row: Row) -> dict[str, Any]:
+    """Everything but the results."""
+    found = charts.lines(rows, row["id"])
+    wanted = (events.c.job_id == row["id"]) & (events.c.type == "message")
+    asked = select(events).where(wanted).order_by(events.c.number.desc()).limit(MOST_MESSAGES)
+    model = select(models.c.id).where((models.c.job_id == row["id"]) & (models.c.project_id == row["project_id"]))
+    last = rows.execute(select(func.max(events.c.number)).where(events.c.job_id == row["id"])).scalar()
+    ended = row["finished_at"] or time.time()
+    return {
+        **in_words(rows, row), "job": row, "state": status_of(row), "held": is_held(row), "over": row["status"] in OVER,
+        "phases": _phases(row), "estimate": estimate(row["estimate"]), "chart": charts.chart(found),
+        "points": charts.table(found), "messages": rows.execute(asked).mappings().all(),
+        "log": log_tail(folder(settings, row) / LOG),
+        "model": rows.execute(model.where(models.c.deleted_at.is_(None))).scalar(),
+        "seconds": max(0.0, ended - row["created_at"]), "seen": f"{PREFIX}{last or 0}",
+    }  # fmt: skip
+
+
+def _phases(row: Row) -> list[dict[str, Any]]:
+    found = []
+    for name, words in PHASES.items():
+        phase = (row["phases"] or {}).get(name) or {}
+        total, done = phase.get("total") or 0, phase.get("done") or 0
+        ended = row["status"] == "succeeded"
+        share = 1.0 if ended or (total and done >= total) else done / total if total else 0.0
+        found.append({"name": words, "done": done, "total": total, "share": share})
+    return found
+
+
+def estimate(kept: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """Rows, calls, minutes, USD and sizes of an estimate, or why there is none; None before it was made."""
+    if not kept:
+        return None
+    names = {
+        "rows": "training_rows", "calls": "teacher_calls", "minutes": "minutes", "usd": "usd", "disk_mib": "disk_mib",
+        "memory_mib": "peak_memory_mib",
+    }  # fmt: skip
+    found = {
+        ours: value if isinstance(value := kept.get(theirs), int | float) else None for ours, theirs in names.items()
+    }
+    return {**found, "notes": kept.get("notes") or [], "why": kept.get("why")}
+
+
+def log_tail(path: Path) -> str:
+    """The end of a log, from the beginning of a line."""
+    try:
+        with open(path, "rb") as file:
+            whole = os.fstat(file.fileno()).st_size
+            file.seek(max(0, whole - LOG_BYTES))
+            text = file.read().decode("utf-8", "replace")
+    except FileNotFoundError:
+        return ""
+    return text if whole <= LOG_BYTES else text.partition("\n")[2]
+
+
+def scorecard(settings: Settings, row: Row) -> dict[str, Any]:
+    """A finished job's scorecard; empty where it has none."""
+    return _read(folder(settings, row) / RUN / "scorecard.json")
+
+
+def results(settings: Settings, row: Row) -> dict[str, Any]:
+    """Figures of teacher, student and control, and some of their answers side by side."""
+    card = scorecard(settings, row)
+    found = card.get("models") or {}
+    roles = [role for role in BESIDE if role in found]
+    figures = next((one for one in FIGURES if any(mean(found[role], one[0]) is not None for role in roles)), None)
+    shown = []
+    for role in roles if figures else []:
+        value = mean(found[role], figures[0])  # type: ignore[index]
+        if value is not None:
+            latency, size = mean(found[role], "latency_ms_p50"), found[role].get("size_bytes")
+            shown.append({"role": role, "name": ROLES[role], "value": value, "latency_ms": latency, "size": size})
+    details = _read(folder(settings, row) / RUN / "evaluation" / "details.json")
+    return {
+        "figures": shown, "figure_words": figures[1] if figures else "", "form": figures[2] if figures else "",
+        "agreement": mean(found.get("student") or {}, "agreement"), "answers": answers(card, details),
+        "has_report": (folder(settings, row) / RUN / "report.html").is_file(),
+    }  # fmt: skip
+
+
+def _read(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    try:
+        found = read_json(path)
+    except StillroomError:
+        return {}  # the page says what the rows know; the report's link tells of the damage
+    return found if isinstance(found, dict) else {}
+
+
+def answers(card: Mapping[str, Any], details: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Questions of the test with what each model answered."""
+    found: list[dict[str, Any]] = []
+    classes = (details.get("similarity") or {}).get("classes") or card.get("classes") or []
+    for example in details.get("examples") or []:
+        said = [(role, answer) for role in BESIDE if (answer := _likeliest(example, role, classes))]
+        if said and len(found) < MOST_EXAMPLES:
+            found.append(
+                {"asked": _asked(example), "pixels": _pixels(example), "right": example.get("label"), "said": said}
+            )
+    for sample in details.get("samples") or []:
+        texts = sample.get("models") or {}
+        said = [(role, str(texts[role])[:MOST_LETTERS]) for role in BESIDE if isinstance(texts.get(role), str)]
+        if said and len(found) < MOST_EXAMPLES:
+            found.append(
+                {"asked": str(sample.get("prompt") or "")[-MOST_LETTERS:], "pixels": None, "right": None, "said": said}
+            )
+    return found
+
+
+def _likeliest(example: Mapping[str, Any], role: str, classes: list[Any]) -> str | None:
+    shares = (example.get("probabilities") or {}).get(role)
+    if not isinstance(shares, list) or len(shares) != len(classes):
+        return None
+    place = max(range(len(shares)), key=shares.__getitem__)
+    return f"{classes[place]} ({100 * shares[place]:.0f} %)"
+
+
+def _asked(example: Mapping[str, Any]) -> str:
+    columns = example.get("columns") or {}
+    if "context" in example and not columns:
+        return str(example["context"])[-MOST_LETTERS:]
+    if len(columns) == 1:
+        return str(next(iter(columns.values())))[:MOST_LETTERS]
+    return "\n".join(f"{name}: {value}" for name, value in list(columns.items())[:12])[:MOST_LETTERS]
+
+
+def _pixels(example: Mapping[str, Any]) -> dict[str, Any] | None:
+    """A picture's squares for SVG: (column, row, darkness)."""
+    found = (example.get("image") or {}).get("pixels")
+    flat = [value for row in found for value in row] if found and isinstance(found[0], list) else found
+    side = math.isqrt(len(flat)) if flat else 0
+    if not flat or side * side != len(flat) or not all(isinstance(value, int | float) for value in flat):
+        return None
+    high = max(*flat, 1e-9)
+    squares = [(n % side, n // side, round(value / high, 2)) for n, value in enumerate(flat) if value > 0.02 * high]
+    return {"side": side, "squares": squares}

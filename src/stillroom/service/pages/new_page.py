@@ -1,0 +1,130 @@
+"""The page New distillation: a source, who answers, what learns; then an estimate. A person starts it, nothing else does."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Form, Request
+from fastapi.responses import Response
+from pydantic import BaseModel, ConfigDict, ValidationError
+from sqlalchemy import select
+
+from stillroom.service import completions as stored_room
+from stillroom.service import jobs
+from stillroom.service.access import Caller, Reads
+from stillroom.service.asked import CreateJob
+from stillroom.service.faults import ApiError
+from stillroom.service.models import presets
+from stillroom.service.pages import data_page, samples
+from stillroom.service.pages.rendering import PageRoute, go_to, render
+from stillroom.service.pages.teachers_page import said
+from stillroom.service.pages.tokens import Sends
+from stillroom.service.tables import teachers
+
+router = APIRouter(route_class=PageRoute)
+SAMPLE, FILE, STORED = "sample:", "file:", "stored"
+STUDENTS = {
+    "small-text-classifier": "Small text classifier: picks one of a few answers",
+    "tiny-language": "Tiny language model: writes, letter by letter",
+}
+
+
+class Fields(BaseModel):
+    """What stands in the form, as it was chosen and typed."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    source: str = f"{SAMPLE}texts"
+    stored_model: str = ""
+    stored_key: str = ""
+    stored_value: str = ""
+    teacher: str = ""
+    validation: str = ""
+    student: str = "small-text-classifier"
+    name: str = ""
+    labels: str = ""
+    soft_targets: str = ""
+    budget_usd: str = ""
+    budget_minutes: str = ""
+    seeds: str = ""
+    risk: str = ""
+
+    def body(self) -> CreateJob:
+        """What the interface takes; the job is held until it is started. Raises ValidationError, ApiError."""
+        suffix = {"suffix": self.name.strip()} if self.name.strip() else {}
+        if self.source.startswith(SAMPLE):
+            chosen = samples.sample(self.source.removeprefix(SAMPLE))
+            wanted = {"recipe": chosen.recipe, "hold": True}
+            named = suffix or {"suffix": f"first-{chosen.name}"}
+            return CreateJob.model_validate({"model": chosen.model, "distillation": wanted, **named})
+        wanted = {"source": self._source(), "hold": True, **self._options()}
+        judged = {"validation_file": self.validation} if self.validation else {}
+        return CreateJob.model_validate({"model": self.student, "distillation": wanted, **judged, **suffix})
+
+    def _source(self) -> dict[str, Any]:
+        if self.source.startswith(FILE):
+            return {"file": self.source.removeprefix(FILE)}
+        if self.source != STORED:
+            raise ApiError(400, "Pick what the student learns from.", param="source")
+        metadata = {self.stored_key: self.stored_value} if self.stored_key else {}
+        return {"stored_completions": {"metadata": metadata, "model": self.stored_model or None}}
+
+    def _options(self) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        if self.teacher:
+            found["teacher"] = self.teacher
+            found["soft_targets"] = bool(self.soft_targets)
+        labels = [line.strip() for line in self.labels.splitlines() if line.strip()]
+        if labels:
+            found["labels"] = labels
+        budget = {"usd": self.budget_usd.strip(), "minutes": self.budget_minutes.strip()}
+        if any(budget.values()):
+            found["budget"] = {name: value for name, value in budget.items() if value}
+        if self.seeds.strip():
+            found["seeds"] = self.seeds.strip()
+        if self.risk.strip():
+            found["cascade"] = {"risk": self.risk.strip()}
+        return found
+
+
+@router.get("/new")
+def choose(
+    request: Request,
+    caller: Reads,
+    source: str = "",
+    stored_model: str = "",
+    stored_key: str = "",
+    stored_value: str = "",
+) -> Response:
+    """What there is to choose from."""
+    given = {"stored_model": stored_model, "stored_key": stored_key, "stored_value": stored_value}
+    return _page(request, caller, Fields(**given, **({"source": source} if source else {})))
+
+
+@router.post("/new")
+def create(request: Request, caller: Sends, fields: Annotated[Fields, Form()]) -> Response:
+    """Make the job: it is looked at and estimated, and then waits to be started."""
+    try:
+        row = jobs.create_job(request.app.state, caller, fields.body())
+    except ValidationError as error:
+        return _page(request, caller, fields, said(error), 400)
+    except ApiError as error:
+        return _page(request, caller, fields, error.message, error.status)
+    return go_to(f"/jobs/{row['id']}")
+
+
+def _page(request: Request, caller: Caller, fields: Fields, wrong: str | None = None, status: int = 200) -> Response:
+    state = request.app.state
+    with state.database.reading() as rows:
+        wanted = (teachers.c.project_id == caller.project_id) & teachers.c.deleted_at.is_(None)
+        names = rows.execute(
+            select(teachers.c.name, teachers.c.distillable).where(wanted).order_by(teachers.c.name)
+        ).all()
+        stored, _ = stored_room.latest(rows, caller.project_id, None, None, 0)
+        may_train = stored_room.may_train(rows, caller.project_id)
+    students = {name: STUDENTS.get(name, name) for name in presets(state.settings)}
+    return render(
+        request, caller, "new.html", status, fields=fields, wrong=wrong, samples=samples.SAMPLES, students=students,
+        files=data_page.uploaded(request, caller, "fine-tune"), stored=stored, may_train=may_train,
+        teachers=[name for name, distillable in names if distillable],
+    )  # fmt: skip

@@ -1,0 +1,108 @@
+"""`stillroom serve`: listen, start the worker that carries out jobs, and end both cleanly."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+
+import uvicorn
+from sqlalchemy import func, select
+
+from stillroom.errors import InputError
+from stillroom.rundir import held, path_errors, take_lock
+from stillroom.service import logs
+from stillroom.service.access import SCOPES, first_project, make_key
+from stillroom.service.app import create_app
+from stillroom.service.database import Database
+from stillroom.service.settings import Settings
+from stillroom.service.tables import keys
+from stillroom.service.tending import Tended
+
+BACKLOG = 1024
+END_S = 10
+
+
+def new_key(root: Path, name: str) -> str:
+    """A key with every right in the first project; shown this once."""
+    database = Database(root)
+    database.upgrade()
+    _, secret = make_key(database, first_project(database), name, SCOPES)
+    database.close()
+    return secret
+
+
+def show(url: str) -> bool:
+    """Open an address in a browser that has a window of its own; False where this machine has none."""
+    import webbrowser
+
+    has_windows = sys.platform in ("darwin", "win32") or any(map(os.environ.get, ("DISPLAY", "WAYLAND_DISPLAY")))
+    return has_windows and webbrowser.open(url)
+
+
+def serve(settings: Settings, ready: Callable[[str], None]) -> None:
+    """Serve until SIGINT or SIGTERM; `ready` gets the address. Raises InputError for settings that would let strangers in,
+    or a port that is taken; RunBusy where another service has this root.
+    """
+    settings.check(_has_key(settings))
+    with path_errors(settings.root):
+        lock = take_lock(settings.root / ".lock", else_="choose another --root")
+    with held(lock), _listening(settings) as listening:
+        logs.install()
+        app = create_app(settings)
+        config = uvicorn.Config(
+            app,
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=END_S,
+            backlog=BACKLOG,
+        )
+        address = listening.getsockname()
+        host = f"[{address[0]}]" if ":" in address[0] else address[0]
+        with Tended(settings):
+            ready(f"http://{host}:{address[1]}")
+            _Server(config, app.state.ending.set).run(sockets=[listening])
+
+
+class _Server(uvicorn.Server):
+    """Tells open event streams to end with it, since they would never end by themselves."""
+
+    def __init__(self, config: uvicorn.Config, ending: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._ending = ending
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """See uvicorn."""
+        self._ending()
+        super().handle_exit(sig, frame)
+
+
+def _has_key(settings: Settings) -> bool:
+    if not settings.is_open:
+        return False
+    database = Database(settings.root)
+    database.upgrade()
+    with database.reading() as rows:
+        found = rows.execute(select(func.count()).select_from(keys).where(keys.c.revoked_at.is_(None))).scalar()
+    database.close()
+    return bool(found)
+
+
+def _listening(settings: Settings) -> socket.socket:
+    """A socket that listens. Raises InputError where it cannot be had."""
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    found = socket.socket(family, socket.SOCK_STREAM)
+    found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        found.bind((settings.host.strip("[]"), settings.port))
+    except OSError as error:
+        found.close()
+        told = (error.strerror or "it cannot be used").lower()
+        where = f"{settings.host}:{settings.port}"
+        raise InputError(f"no server can be had there: {told}", where=where, cure="Choose another --port") from error
+    found.listen(BACKLOG)
+    return found

@@ -1,0 +1,94 @@
+"""What `stillroom serve` is told, checked before it listens."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from stillroom.errors import InputError
+
+LOCAL_NAMES = ("localhost", "127.0.0.1", "[::1]")
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Sizes and rates beyond which a request is refused."""
+
+    body_bytes: int = 8 << 20
+    """Of a JSON body or a form."""
+    file_bytes: int = 512 << 20
+    """Of an uploaded file."""
+    file_rows: int = 1_000_000
+    line_bytes: int = 1 << 20
+    """Of one line of an uploaded .jsonl file."""
+    json_depth: int = 64
+    requests_per_minute: int = 60_000
+    """Of one key."""
+    streams: int = 100
+    """Open event streams of one key."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Where the service keeps its things, where it listens, and what it lets in."""
+
+    root: Path
+    host: str = "127.0.0.1"
+    port: int = 8010
+    allowed_hosts: tuple[str, ...] = ()
+    """Names, beside those of this machine, that a Host or Origin header may have; without port."""
+    local_teachers: tuple[str, ...] = ()
+    """host:port of teachers on private addresses that the operator allows."""
+    forbidden_teachers: tuple[str, ...] = ()
+    """Hosts or model names that the operator lets nobody distil from."""
+    redact: tuple[str, ...] = ()
+    """Regular expressions whose matches are blanked before a completion is stored."""
+    limits: Limits = field(default_factory=Limits)
+    workers: int = 1
+    """Jobs at once; 0: none is started here."""
+
+    @property
+    def is_open(self) -> bool:
+        """It listens to other machines, so every request needs a key."""
+        return not _is_loopback(self.host)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What a Host header may say, without port, in small letters."""
+        own = LOCAL_NAMES if not self.is_open else ()
+        return tuple(name.lower() for name in (*own, *self.allowed_hosts))
+
+    def check(self, has_key: bool) -> None:
+        """Raise InputError where other machines could come in unasked, or what should be blanked cannot be read."""
+        for words in self.redact:
+            try:
+                re.compile(words)
+            except re.error as error:
+                raise InputError(
+                    f"{words!r} is no regular expression: {error}",
+                    where="--redact",
+                    cure="Mend it; Python's syntax is meant",
+                ) from error
+        if not self.is_open:
+            return
+        if not self.allowed_hosts:
+            raise InputError(
+                f"{self.host} can be reached by other machines, and no name is said that they may use",
+                where="--host",
+                cure="Add --allow-host NAME for each name or address in its URL, or leave --host out",
+            )
+        if not has_key:
+            raise InputError(
+                f"{self.host} can be reached by other machines, and there is no key yet",
+                where="--host",
+                cure=f"Make one first: stillroom serve --root {self.root} --new-key NAME",
+            )
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"

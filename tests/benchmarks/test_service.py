@@ -1,0 +1,77 @@
+"""The service bench in its smallest size: blocks are found, and see what they are there to see."""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import fields, replace
+from pathlib import Path
+
+from benchmarks.results import read_bars
+from benchmarks.service_attacks import path_attacks
+from benchmarks.service_safety import _spread
+from benchmarks.service_sizes import PRESETS, Sizes
+from benchmarks.service_streams import _wrong
+
+from benchmarks import service, service_load, service_streams, service_uploads
+
+SIZES = replace(
+    PRESETS["smoke"],
+    load_s=2,
+    load_rate=10,
+    jobs=10,
+    events=100,
+    upload_mib=2,
+    streams=3,
+    reconnects=3,
+    stream_events=20,
+)
+
+
+def test_every_block_can_be_found_and_depends_on_its_sizes() -> None:
+    assert len(read_bars("service")) == 11
+    for block in service.BLOCKS.values():
+        module, _, function = block.run.partition(".")
+        assert callable(getattr(importlib.import_module(f"benchmarks.{module}"), function))
+    assert len({service.settings_of(name, SIZES) for name in service.BLOCKS}) == len(service.BLOCKS)
+    assert service.settings_of("kills", SIZES) != service.settings_of("kills", replace(SIZES, random_kills=9))
+    named = {name for block in service.BLOCKS.values() for name in block.depends}
+    assert named == {field.name for field in fields(Sizes)}
+
+
+def test_attacks_are_so_many_and_none_twice() -> None:
+    every = list(path_attacks())
+    assert len(every) == len(set(map(repr, every))) == 200
+
+
+def test_commit_points_are_spread_evenly() -> None:
+    assert _spread(5, None) == [1, 2, 3, 4, 5]
+    assert _spread(100, 3) == [1, 51, 100]
+    assert _spread(2, 9) == [1, 2]
+    assert _spread(7, 1) == [1]
+
+
+def test_lost_doubled_and_misplaced_events_are_seen() -> None:
+    written = ["a", "b", "c"]
+    assert _wrong(written, written) == 0
+    assert _wrong(["a", "c"], written) == 1
+    assert _wrong(["a", "b", "b", "c"], written) == 1
+    assert _wrong(["b", "a", "c"], written) > 0
+
+
+def test_load_counts_every_request(tmp_path: Path) -> None:
+    row = service_load.load(SIZES, tmp_path)
+    assert all(row.bars[f"service-{kind}-p99-ms"].value > 0 for kind in ("read", "write"))  # type: ignore[operator]
+    counts = {(one[0], one[1]): (one[2], one[3]) for one in row.tables["load"].rows}
+    assert counts["two busy processes", "read"] == (16, 0)
+    assert counts["two busy processes", "write"] == (4, 0)
+
+
+def test_uploads_and_streams(tmp_path: Path) -> None:
+    grown = service_uploads.upload(SIZES, tmp_path).bars["service-upload-mib"].value
+    assert grown is not None
+    assert -1 < grown < 64
+    row = service_streams.streams(SIZES, tmp_path)
+    assert row.bars["service-streams-lost"].value == 0
+    streams, cuts, written, seen, wrong = row.tables["streams"].rows[0]
+    assert (streams, cuts, wrong) == (3, 3, 0)
+    assert seen == streams * written

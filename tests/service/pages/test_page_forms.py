@@ -1,0 +1,150 @@
+"""Only our own pages' forms do anything; and signing in where other machines can come in."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable
+from typing import Any
+
+import httpx2
+import pytest
+from benchmarks.service_process import Served
+from starlette.routing import Route
+
+from service.pages.site import Site, put_job, send, token
+from stillroom.service import serving as service_serving
+from stillroom.service.access import revoke_key
+from stillroom.service.pages import (
+    data_page,
+    job_page,
+    keys_page,
+    models_page,
+    new_page,
+    signing_in,
+    teachers_page,
+)
+from stillroom.service.tables import keys
+
+ROOMS = (data_page, job_page, keys_page, models_page, new_page, signing_in, teachers_page)
+POSTED = [
+    route.path
+    for room in ROOMS
+    for route in room.router.routes
+    if isinstance(route, Route) and "POST" in (route.methods or set()) and route.path != "/sign-out"
+]
+PLACES = {"{wish}": "cancel", "{file_id}": "file-none", "{completion_id}": "chatcmpl-none", "{key_id}": "key-none",
+          "{teacher_id}": "teacher-none", "{model_id}": "ft:none", "{job_id}": "ftjob-none"}  # fmt: skip
+
+
+def filled_in(path: str) -> str:
+    return re.sub(r"\{\w+\}", lambda found: PLACES[found[0]], path)
+
+
+def post(http: httpx2.Client, path: str, **fields: Any) -> httpx2.Response:
+    """A form, in parts where the page sends a file."""
+    if path == "/data":
+        return http.post(path, data={**fields, "purpose": "fine-tune"}, files={"file": ("a.jsonl", b"{}")})
+    return http.post(path, data={"key": "x", **fields})
+
+
+def test_the_forms_are_known() -> None:
+    assert len(POSTED) == len(set(POSTED)) >= 12
+
+
+@pytest.mark.parametrize("path", POSTED)
+def test_a_form_without_our_token_does_nothing(site: Site, path: str) -> None:
+    http, at = site.served.http(), filled_in(path)
+    for wrong in ({}, {"form_token": ""}, {"form_token": "00" * 40}, {"form_token": "nothing"}):
+        assert post(http, at, **wrong).status_code == 403
+    own = token(http)
+    assert post(http, at, form_token=own[:-2] + ("00" if own[-2:] != "00" else "11")).status_code == 403
+    other = token(site.served.http(site.served.key("another caller")), "/new")
+    assert post(http, at, form_token=other).status_code == 403
+
+
+@pytest.mark.parametrize("origin", ["https://evil.example", "http://127.0.0.1.evil.example", "null"])
+def test_a_form_of_another_site_is_refused_with_a_good_token(site: Site, origin: str) -> None:
+    http = site.served.http(headers={"origin": origin})
+    good = token(site.served.http())
+    job_id = put_job(site.served, "running")
+    assert http.post(f"/jobs/{job_id}/cancel", data={"form_token": good}).status_code == 403
+    assert "Running" in site.served.http().get(f"/jobs/{job_id}").text
+    own = site.served.http(headers={"origin": site.served.url})
+    assert own.post(f"/jobs/{job_id}/cancel", data={"form_token": good}).status_code == 303
+    assert "Cancelled" in site.served.http().get(f"/jobs/{job_id}").text
+
+
+def test_pages_let_browsers_say_where_a_form_comes_from(site: Site) -> None:
+    assert site.served.http().get("/new").headers["referrer-policy"] == "same-origin"
+
+
+def test_a_job_that_has_ended_is_left_as_it_is(site: Site) -> None:
+    http = site.served.http()
+    at = site.paths["failed job"]
+    assert send(http, f"{at}/cancel").status_code == 303
+    assert "Failed" in http.get(at).text
+    assert send(http, f"{at}/none").status_code == 404
+    job_id = put_job(site.served, "paused")
+    assert send(http, f"/jobs/{job_id}/cancel").headers["location"] == f"/jobs/{job_id}"
+
+
+def test_a_key_without_the_right_may_look_and_not_act(site: Site) -> None:
+    reader = site.served.http(site.served.key("reader", ("read",)))
+    for path in ("/", "/new", "/teachers", site.paths["running job"]):
+        assert reader.get(path).status_code == 200
+    for path in ("/new", "/teachers", f"{site.paths['running job']}/cancel", site.paths["model"]):
+        answer = send(reader, path)
+        assert answer.status_code == 403
+        assert "lacks the scope" in answer.text
+
+
+@pytest.fixture
+def opened(serving: Callable[..., Served], tmp_path: Any) -> tuple[Served, str]:
+    """A server that other machines could reach, and a key of it."""
+    folder = tmp_path / "opened"
+    folder.mkdir()
+    secret = service_serving.new_key(folder / "service", "first")
+    return serving("--host", "0.0.0.0", "--allow-host", "127.0.0.1", folder=folder), secret
+
+
+def test_signing_in_where_keys_are_needed(opened: tuple[Served, str]) -> None:
+    served, secret = opened
+    served.url = served.url.replace("0.0.0.0", "127.0.0.1")
+    http = served.http()
+    asked = http.get("/models")
+    assert asked.status_code == 303
+    assert asked.headers["location"] == "/sign-in?next=/models"
+    assert http.get("/jobs/ftjob-none").headers["location"].startswith("/sign-in")
+    for wrong in ("", "sr_" + "a" * 43, "any"):
+        answer = http.post("/sign-in", data={"key": wrong, "form_token": token(http, "/sign-in"), "next": "/"})
+        assert answer.status_code in (400, 401)
+        assert "set-cookie" not in answer.headers
+    answer = http.post("/sign-in", data={"key": secret, "form_token": token(http, "/sign-in"), "next": "/models"})
+    assert answer.status_code == 303
+    assert answer.headers["location"] == "/models"
+    cookie = answer.headers["set-cookie"]
+    assert "HttpOnly" in cookie
+    assert "SameSite=strict" in cookie
+    assert secret not in cookie
+    assert http.get("/models").status_code == 200
+    assert http.get("/v1/files").status_code == 200, "the event stream is asked with the same cookie"
+    assert "Sign out" in http.get("/models").text
+    with served.rows.reading() as rows:
+        row = rows.execute(keys.select()).mappings().one()
+    revoke_key(served.rows, row["project_id"], row["id"])
+    time.sleep(1.0)
+    assert http.get("/models").status_code == 303, "a revoked key is out within a second"
+    http.post("/sign-out")
+    assert "stillroom" not in http.cookies
+
+
+@pytest.mark.parametrize(
+    "path", ["//evil.example", "https://evil.example", "/\\evil.example", "evil", "/\tx", "/a\\b", ""]
+)
+def test_signing_in_leads_nowhere_else(path: str) -> None:
+    assert signing_in.inside(path) == "/"
+
+
+def test_signing_in_leads_back() -> None:
+    assert signing_in.inside("/jobs/ftjob-a?x=1") == "/jobs/ftjob-a?x=1"

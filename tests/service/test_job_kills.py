@@ -1,0 +1,64 @@
+"""kill -9 of the server, the worker and the trainer: the job ends as if nothing had been, and nobody is left behind."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from benchmarks.service_kills import Struck, Tally, reference, struck_at, struck_at_random
+
+pytestmark = pytest.mark.kill
+
+
+@dataclass(frozen=True)
+class Unkilled:
+    """What a job makes that nobody kills, the commit points on its way, and the service's folder."""
+
+    folder: Path
+    made: dict[str, str]
+    points: dict[str, int]
+
+
+@pytest.fixture(scope="module")
+def unkilled(tmp_path_factory: pytest.TempPathFactory) -> Unkilled:
+    folder = tmp_path_factory.mktemp("service")
+    return Unkilled(folder, *reference(folder))
+
+
+def all_right(found: Tally) -> bool:
+    assert found.why == []
+    assert found.jobs > 0
+    return (found.right, found.orphans, found.lost) == (found.jobs, 0, 0)
+
+
+def test_every_role_passes_commit_points(unkilled: Unkilled) -> None:
+    points = unkilled.points
+    assert points["server"] > 4
+    assert points["worker"] > 10
+    assert points["trainer"] > 50
+    assert any(name.startswith("student/") for name in unkilled.made)
+
+
+@pytest.mark.parametrize("role", ["server", "worker", "trainer"])
+def test_killed_at_a_commit_point(role: str, unkilled: Unkilled) -> None:
+    points = unkilled.points
+    # The last write of the worker is that the job succeeded, and the server's last are those of the creation.
+    point = {"server": points["server"] - 1, "worker": points["worker"] - 1, "trainer": points["trainer"] // 2}[role]
+    assert all_right(struck_at(role, point, unkilled.folder, unkilled.made))
+
+
+def test_killed_at_random(unkilled: Unkilled) -> None:
+    found = struck_at_random(3, unkilled.folder, unkilled.made, seed=1)
+    assert found.kills == 3
+    assert all_right(found)
+
+
+def test_a_trainer_that_always_breaks_off_is_tried_three_times(unkilled: Unkilled) -> None:
+    with Struck(unkilled.folder, env={"STILLROOM_KILL": "trainer:1:"}) as service:
+        job = service.end_of(service.send("broken"))
+        assert job["status"] == "failed"
+        assert job["error"]["code"] == "crashed"
+        assert "3 times without progress" in job["error"]["message"]
+        told = [one["message"] for one in service.http().get(f"/v1/fine_tuning/jobs/{job['id']}/events").json()["data"]]
+        assert sum("broke off" in one for one in told) == 2

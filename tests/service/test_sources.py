@@ -1,0 +1,249 @@
+"""What may become a job, and what rows become."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+from benchmarks.service_creations import Idle
+from benchmarks.service_jobs import body, digits, moods
+from sqlalchemy import insert, update
+
+from stillroom.errors import DataError
+from stillroom.service.drafting import Talk, are_classes, asked, recorded
+from stillroom.service.presets import OF_LETTERS, OF_WORDS
+from stillroom.service.tables import projects, teachers
+
+PLACE = "/v1/fine_tuning/jobs"
+FILE = f"file-{'a' * 24}"
+MLP = {"kind": "mlp", "hidden": [4]}
+
+
+@pytest.fixture(scope="module")
+def idle(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Idle]:
+    with Idle(tmp_path_factory.mktemp("idle")) as found:
+        yield found
+
+
+@pytest.fixture
+def http(idle: Idle) -> httpx2.Client:
+    return idle.http()
+
+
+def uploaded(http: httpx2.Client, data: bytes, purpose: str = "fine-tune", name: str = "rows.jsonl") -> str:
+    answer = http.post("/v1/files", files={"file": (name, data)}, data={"purpose": purpose})
+    assert answer.status_code == 200, answer.text
+    return str(answer.json()["id"])
+
+
+def set_teacher(idle: Idle, name: str, **more: Any) -> None:
+    values = {
+        "id": f"teacher-{name:a>24}"[:32], "project_id": idle.first_project(), "name": name, "model": "m",
+        "base_url": "http://127.0.0.1:9/v1", "created_at": 1, "distillable": True, **more,
+    }  # fmt: skip
+    with idle.rows.writing() as rows:
+        rows.execute(insert(teachers).values(**values))
+
+
+def teacher(**knobs: Any) -> dict[str, Any]:
+    return digits(teacher=knobs)
+
+
+REFUSED: dict[str, tuple[dict[str, Any], str]] = {
+    "a path": (digits(questions={"kind": "dataset", "source": "/etc/passwd"}), "questions.source"),
+    "a relative path": (digits(questions={"kind": "dataset", "source": "../../secret"}), "questions.source"),
+    "a path by split": (digits(questions={"kind": "dataset", "source": {"train": "a.csv"}}), "questions.source.train"),
+    "the hub": (digits(questions={"kind": "dataset", "source": "hf:x/y"}), "questions.source"),
+    "another's file": (digits(questions={"kind": "dataset", "source": FILE}), "questions.source"),
+    "a store": (digits(transfer_set={"store": "shared"}), "transfer_set.store"),
+    "a store of an arm": (digits(arms={"a": {"transfer_set": {"store": "x"}}}), "arms.a.transfer_set.store"),
+    "an address": (teacher(kind="openai_api", model="m", base_url="http://169.254.169.254/v1"), "teacher"),
+    "an address beside a name": (teacher(teacher="known", base_url="http://10.0.0.1/v1"), "teacher.base_url"),
+    "a key's name": (teacher(teacher="known", api_key_env="STILLROOM_SECRET"), "teacher.api_key_env"),
+    "a teacher nobody set": (teacher(teacher="nobody"), "teacher"),
+    "a saved teacher": (teacher(kind="saved", model="/models/x"), "teacher"),
+    "weights of the hub": (teacher(kind="transformers", model="hf:x/y"), "teacher"),
+    "a member with an address": (
+        teacher(kind="ensemble", members=[{"kind": "openai_api", "model": "m"}, {"kind": "trained", "model": MLP}]),
+        "teacher.members.0",
+    ),
+    "recorded in a path": (teacher(kind="recorded", source="/etc/shadow"), "teacher.source"),
+    "a student's path": (digits(student={"kind": "pretrained", "from": "/models/x"}), "student.from"),
+    "a package's path": (digits(student={"kind": "lora", "from": "package:os/../../etc"}), "student.from"),
+    "code of a model": (
+        digits(student={"kind": "fresh", "model": {"kind": "transformers", "config": {"auto_map": {}}}}),
+        "student.model.config.auto_map",
+    ),
+    "a tokenizer's path": (
+        digits(student={"kind": "fresh", "model": {"kind": "transformers", "tokenizer": "/x", "config": {}}}),
+        "student.model.tokenizer",
+    ),
+    "an independent teacher": (
+        digits(evaluation={"independent_teacher": {"kind": "openai_api", "model": "m"}}),
+        "evaluation.independent_teacher",
+    ),
+    "no such knob": (digits(speed=3), "speed"),
+    "no such kind": (digits(student={"kind": "clone"}), "student.kind"),
+}
+
+
+@pytest.mark.parametrize("words", REFUSED)
+def test_a_recipe_that_is_refused(idle: Idle, http: httpx2.Client, words: str) -> None:
+    recipe, param = REFUSED[words]
+    if words.startswith("an address beside"):
+        set_teacher(idle, "known")
+    answer = http.post(PLACE, json=body(recipe))
+    assert answer.status_code in (400, 404), answer.text
+    told = answer.json()["error"]
+    assert told["param"] == f"distillation.recipe.{param}"
+    assert told["code"]
+    assert str(idle.root) not in told["message"]
+
+
+@pytest.mark.parametrize(
+    ("change", "status", "param"),
+    [
+        ({"model": "no-such-model"}, 400, "model"),
+        ({"model": "../x"}, 400, "model"),
+        ({"training_file": FILE}, 404, "training_file"),
+        ({"training_file": "/etc/passwd"}, 404, "training_file"),
+        ({"training_file": "none"}, 400, "training_file"),
+        ({"validation_file": FILE}, 404, "validation_file"),
+        ({"seed": -1}, 400, "seed"),
+        ({"suffix": "s" * 65}, 400, "suffix"),
+        ({"method": {"type": "dpo"}}, 400, "method.type"),
+        ({"method": {"type": "magic"}}, 400, "method.type"),
+        ({"metadata": {"k": "v" * 513}}, 400, "metadata"),
+        ({"hyperparameters": {"n_epochs": 0}}, 400, "hyperparameters.n_epochs"),
+        ({"distillation": {"teacher": "nobody"}}, 404, "distillation.teacher"),
+        ({"distillation": {"soft_targets": True}}, 400, "distillation.teacher"),
+        ({"distillation": {"surprise": 1}}, 400, "distillation.surprise"),
+        ({"distillation": {"source": {}}}, 400, "distillation.source"),
+        ({"distillation": {"source": {"stored_completions": {"metadata": {"a": "b"}}}}}, 403, None),
+        ({"distillation": {"recipe": digits(), "teacher": "x"}}, 400, "distillation"),
+        ({"distillation": {"student": {"kind": "pretrained", "from": "/models/x"}}}, 400, "distillation.student.from"),
+        ({"distillation": {"student": {"kind": "lora", "from": "hf:x/y"}}}, 400, "distillation.student.from"),
+        (
+            {"distillation": {"student": {"kind": "fresh", "model": MLP, "path": "/x"}}},
+            400,
+            "distillation.student.path",
+        ),
+        ({"distillation": {"student": {"kind": "clone"}}}, 400, "distillation.student.kind"),
+        (
+            {"distillation": {"student": {"kind": "fresh", "model": {"kind": "mlp", "hidden": 3}}}},
+            400,
+            "distillation.student",
+        ),
+        ({"distillation": {"student": "../../x"}}, 400, "distillation.student"),
+    ],
+)
+def test_a_request_that_is_refused(http: httpx2.Client, change: dict[str, Any], status: int, param: str | None) -> None:
+    plain = {"model": "small-text-classifier", "training_file": uploaded(http, moods(30))}
+    answer = http.post(PLACE, json={**plain, **change})
+    assert answer.status_code == status, answer.text
+    assert param is None or str(answer.json()["error"]["param"]).startswith(param)
+
+
+def test_a_file_for_something_else_is_refused(http: httpx2.Client) -> None:
+    name = uploaded(http, b"a,b\n1,2\n", "user_data", "t.csv")
+    answer = http.post(PLACE, json={"model": "small-text-classifier", "training_file": name})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, "invalid_purpose")
+
+
+def test_another_projects_file_is_unknown(idle: Idle, http: httpx2.Client) -> None:
+    theirs = uploaded(idle.http(idle.key("other", project=idle.project())), moods(30))
+    for name in (theirs, FILE):
+        answer = http.post(PLACE, json={"model": "small-text-classifier", "training_file": name})
+        assert (answer.status_code, answer.json()["error"]["code"]) == (404, "file_not_found")
+
+
+def test_teachers_that_may_not_be_learned_from(idle: Idle, http: httpx2.Client) -> None:
+    set_teacher(idle, "closed", distillable=False)
+    set_teacher(idle, "bound", base_url="https://api.openai.com/v1", model="gpt-4o")
+    name = uploaded(http, moods(30, answered=False))
+    wanted = {"model": "small-text-classifier", "training_file": name}
+    closed = http.post(PLACE, json={**wanted, "distillation": {"teacher": "closed"}})
+    assert (closed.status_code, closed.json()["error"]["code"]) == (403, "not_distillable")
+    bound = http.post(PLACE, json={**wanted, "distillation": {"teacher": "bound"}})
+    assert (bound.status_code, bound.json()["error"]["code"]) == (400, "terms_not_accepted")
+    as_recipe = http.post(PLACE, json=body(teacher(teacher="closed")))
+    assert as_recipe.json()["error"]["code"] == "not_distillable"
+
+
+def test_stored_completions_need_the_projects_word(idle: Idle, http: httpx2.Client) -> None:
+    wanted = {"model": "tiny-language", "distillation": {"source": {"stored_completions": {"metadata": {"a": "b"}}}}}
+    assert http.post(PLACE, json=wanted).status_code == 403
+    with idle.rows.writing() as rows:
+        rows.execute(update(projects).where(projects.c.id == idle.first_project()).values(trains_on_stored=True))
+    answer = http.post(PLACE, json=wanted)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, "no_rows")
+
+
+def talk(question: str, answer: str | None, line: int = 1) -> Talk:
+    messages = [{"role": "user", "content": question}]
+    return Talk("f", line, messages + ([{"role": "assistant", "content": answer}] if answer else []), answer)
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_few_answers_that_repeat_are_classes() -> None:
+    assert are_classes(["a", "b"] * 5)
+    assert not are_classes(["a"] * 20)
+    assert not are_classes(["a", "b"] * 2)
+    assert not are_classes([str(place) for place in range(300)] * 9)
+
+
+def test_recorded_classes_make_a_classifier_without_labels_of_its_own(tmp_path: Path) -> None:
+    rows = [talk(f"question {place}", "yes" if place % 2 else "no") for place in range(40)]
+    rows += [talk("question 0", "yes"), talk("rare", "perhaps"), talk("rare too", "perhaps")]
+    found = recorded(rows, OF_WORDS, tmp_path, "MIT")
+    assert found.task == "classification"
+    parts = {role: lines(tmp_path / f"{role}.jsonl") for role in ("train", "validation", "test")}
+    assert [len(part) for part in parts.values()] == [28, 4, 8]
+    assert {row["label"] for row in parts["train"]} == {None}
+    assert {row["label"] for row in parts["test"]} == {"yes", "no"}
+    assert not {row["text"] for row in parts["train"]} & {row["text"] for row in parts["test"]}
+    assert {one.why for one in found.rejected} == {
+        "another answer to a question that is there already",
+        "fewer than 3 rows have this answer",
+    }
+    assert found.sections["teacher"]["licence"] == "MIT"
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    recorded(rows, OF_WORDS, tmp_path, "MIT")
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_recorded_words_make_a_language_student(tmp_path: Path) -> None:
+    rows = [talk(f"question {place}", f"answer {place}") for place in range(20)] + [talk("long", "x" * 600)]
+    found = recorded(rows, OF_LETTERS, tmp_path, None)
+    assert found.task == "causal"
+    assert len(lines(tmp_path / "talks.jsonl")) == 20
+    assert [one.why for one in found.rejected] == ["longer than the 512 bytes that this student looks at"]
+
+
+def test_words_are_no_classes(tmp_path: Path) -> None:
+    rows = [talk(f"question {place}", f"answer {place}") for place in range(20)]
+    with pytest.raises(DataError, match="are no classes"):
+        recorded(rows, OF_WORDS, tmp_path, None)
+    with pytest.raises(DataError, match="0 rows are left"):
+        recorded([talk("q", "x" * 600)] * 20, OF_LETTERS, tmp_path, None)
+
+
+def test_questions_that_a_teacher_is_asked_want_right_answers(tmp_path: Path) -> None:
+    questions = [talk(f"question {place}", None) for place in range(20)]
+    right = [talk(f"right {place}", "yes" if place % 2 else "no") for place in range(20)]
+    with pytest.raises(DataError, match="nothing could say how good"):
+        asked(questions, [], {"kind": "openai_api"}, None, tmp_path)
+    found = asked(questions, right, {"kind": "openai_api", "read": "logprobs"}, ["yes", "no"], tmp_path)
+    assert found.sections["questions"]["source"]["test"] == "test.jsonl"
+    assert {row["label"] for row in lines(tmp_path / "train.jsonl")} == {None}
+    assert found.sections["objectives"][0]["kind"] == "soft_target"
+    labelled = asked(right, [], {"kind": "openai_api"}, None, tmp_path)
+    assert labelled.sections["questions"]["source"] == "rows.jsonl"
+    assert labelled.sections["objectives"][0]["kind"] == "hard_label"

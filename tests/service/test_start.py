@@ -1,0 +1,188 @@
+"""How the service starts and ends: within two seconds, small, without torch, on this machine alone unless told otherwise."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from benchmarks.service_process import Served, children_of, environment, memory_mib
+
+CANARY = "sk-canary-5f1c2b7d9e"
+READY_S, IDLE_MIB = 2.0, 150.0
+NO_TORCH = """
+import sys
+from pathlib import Path
+from stillroom.service.app import create_app
+from stillroom.service.settings import Settings
+create_app(Settings(Path(sys.argv[1])))
+print([name for name in ("torch", "transformers", "sklearn", "pandas", "pyarrow", "onnx") if name in sys.modules])
+"""
+
+
+def is_alive(pid: int) -> bool:
+    """True for a process that runs."""
+    try:
+        return (Path("/proc") / str(pid) / "stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def gone(pids: list[int], within_s: float) -> bool:
+    """True once none of them runs."""
+    ends = time.monotonic() + within_s
+    while any(map(is_alive, pids)) and time.monotonic() < ends:
+        time.sleep(0.05)
+    return not any(map(is_alive, pids))
+
+
+def worker_of(service: Served, within_s: float = 20.0) -> list[int]:
+    """The server's children, once there is one and it has said that it lives."""
+    ends = time.monotonic() + within_s
+    while time.monotonic() < ends:
+        if service.children() and service.http().get("/readyz").status_code == 200:
+            return service.children()
+        time.sleep(0.1)
+    raise AssertionError(f"no worker:\n{service.told()}")
+
+
+def test_it_answers_within_two_seconds(serving: Any, record_property: Any) -> None:
+    """The best of three: other programs may hold the machine at one time, and hardly at each."""
+    took_s = []
+    for _ in range(3):
+        started = time.monotonic()
+        service = serving()
+        assert service.http().get("/healthz").status_code == 200
+        took_s.append(time.monotonic() - started)
+        service.stop()
+        if took_s[-1] <= READY_S:
+            break
+    record_property("ready_s", min(took_s))
+    assert min(took_s) <= READY_S, took_s
+
+
+def test_it_is_small_until_a_student_is_served(service: Served, record_property: Any) -> None:
+    """Server and worker each; what they hold once every kind of page and list was asked for."""
+    http = service.http()
+    for path in ("/", "/healthz", "/v1/files", "/v1/fine_tuning/jobs", "/v1/models", "/api/openapi.json", "/metrics"):
+        assert http.get(path).status_code in (200, 303, 307, 404), path
+    workers = worker_of(service)
+    server_mib, worker_mib = memory_mib(service.pid), max(map(memory_mib, workers))
+    record_property("server_mib", server_mib)
+    record_property("worker_mib", worker_mib)
+    assert server_mib < IDLE_MIB
+    assert worker_mib < IDLE_MIB
+    for pid in (service.pid, *workers):
+        assert "libtorch" not in (Path("/proc") / str(pid) / "maps").read_text()
+
+
+def test_nothing_slow_is_imported(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", NO_TORCH, str(tmp_path)],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "[]"
+
+
+def refused(*words: str) -> str:
+    """The error of a server that does not start, which is one line, and exit status 2."""
+    done = subprocess.run(
+        [sys.executable, "-m", "stillroom", "serve", *words],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.startswith("error: ")
+    assert len(done.stderr.splitlines()) == 1
+    return done.stderr
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.7"])
+def test_where_others_could_come_in_it_does_not_start(tmp_path: Path, host: str) -> None:
+    words = ("--root", str(tmp_path), "--port", "0", "--host", host)
+    assert "Add --allow-host NAME" in refused(*words)
+    assert "--new-key" in refused(*words, "--allow-host", "stillroom.example")
+
+
+def test_a_port_that_is_taken(service: Served, tmp_path: Path) -> None:
+    port = service.url.rpartition(":")[2]
+    assert "Choose another --port" in refused("--root", str(tmp_path), "--port", port)
+
+
+def test_a_root_that_is_served_already(service: Served) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "stillroom", "serve", "--root", str(service.root), "--port", "0"],
+        env=environment(), capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert done.returncode != 0
+    assert "choose another --root" in done.stderr
+
+
+@pytest.mark.parametrize("sign", [signal.SIGTERM, signal.SIGINT])
+def test_it_ends_with_its_worker(serving: Any, sign: int) -> None:
+    service = serving()
+    pids = [service.pid, *worker_of(service)]
+    assert service.stop(sign) in (0, 130, -sign)
+    assert gone(pids, 5)
+
+
+def test_its_worker_ends_with_it(serving: Any) -> None:
+    """Also where the server could not say goodbye."""
+    service = serving()
+    pids = [service.pid, *worker_of(service)]
+    service.stop(signal.SIGKILL)
+    assert gone(pids, 5), [pid for pid in pids if is_alive(pid)]
+
+
+def test_a_worker_that_dies_is_started_again(serving: Any) -> None:
+    service = serving()
+    (worker,) = worker_of(service)
+    os.kill(worker, signal.SIGKILL)
+    assert gone([worker], 5)
+    ends = time.monotonic() + 10
+    while not children_of(service.pid) and time.monotonic() < ends:
+        time.sleep(0.05)
+    (another,) = children_of(service.pid)
+    assert another != worker
+
+
+def test_a_second_start_finds_everything(serving: Any, tmp_path: Path) -> None:
+    service = serving(folder=tmp_path / "kept")
+    project = service.project("kept")
+    key = service.key("kept", project=project)
+    service.stop()
+    service.start()
+    assert service.http(key).get("/v1/files").json()["data"] == []
+
+
+def test_a_secret_stays_a_secret(service: Served) -> None:
+    """A teacher's key is sealed; neither rows, log, command lines, environments nor answers hold it."""
+    http = service.http()
+    body = {"name": "sealed", "base_url": "https://api.example.com/v1", "model": "m", "key": CANARY}
+    answers = [
+        http.post("/api/teachers", json=body),
+        http.get("/api/teachers"),
+        http.get("/metrics"),
+        http.get("/v1/models"),
+    ]
+    assert answers[0].status_code in (200, 201), answers[0].text
+    for answer in answers:
+        assert CANARY not in answer.text
+    pids = [service.pid, *worker_of(service)]
+    for path in [*service.root.rglob("*"), service.log]:
+        if path.is_file():
+            assert CANARY.encode() not in path.read_bytes(), path
+    for pid in pids:
+        for name in ("environ", "cmdline"):
+            assert CANARY.encode() not in (Path("/proc") / str(pid) / name).read_bytes()
