@@ -166,7 +166,7 @@ class Served:
     def http(self, key: str | None = None, **more: Any) -> httpx2.Client:
         """A client of its address; closed with it."""
         headers = {**({"authorization": f"Bearer {key}"} if key else {}), **more.pop("headers", {})}
-        client = httpx2.Client(base_url=self.url, headers=headers, timeout=30.0, trust_env=False, **more)
+        client = httpx2.Client(base_url=self.url, headers=headers, trust_env=False, **{"timeout": 30.0, **more})
         self._clients.append(client)
         return client
 

@@ -16,6 +16,8 @@ from benchmarks.timing import middle
 WORDS = ("The order came today.", "Where is my parcel?", "I would like my money back.", "Thank you for the quick help.")
 TOKENS, WIDTH, LAYERS = 64, 192, 4
 """Of an answer, and of the student."""
+FIRST_S = 300.0
+"""So long may the first call take, which loads the student."""
 
 
 def overhead(sizes: Sizes, base: Path) -> Row:
@@ -25,7 +27,7 @@ def overhead(sizes: Sizes, base: Path) -> Row:
         from stillroom.models.loading import load_model
 
         bare = service_students.of_model(load_model(student), WORDS, TOKENS)
-        ask = service_students.over_http(service.http(), name, WORDS, TOKENS)
+        ask = service_students.over_http(service.http(timeout=FIRST_S), name, WORDS, TOKENS)
         return service_students.overhead(lambda: ask(0), bare, sizes.serving_rounds)
 
     found = _served(base / "overhead", measure)
@@ -41,7 +43,7 @@ def batching(sizes: Sizes, base: Path) -> Row:
     """Answers a second of sixteen clients, as a multiple of one client's."""
 
     def measure(service: Served, name: str, student: Path) -> dict[str, Any]:
-        ask = service_students.over_http(service.http(), name, WORDS, TOKENS)
+        ask = service_students.over_http(service.http(timeout=FIRST_S), name, WORDS, TOKENS)
         return service_students.batching(ask, rounds=sizes.batching_rounds)
 
     found = _served(base / "batching", measure)

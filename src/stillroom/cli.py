@@ -321,7 +321,9 @@ def serve(
     try:
         from stillroom.service import serving
         from stillroom.service.settings import Settings
-    except ImportError as error:
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("stillroom"):
+            raise
         cure = "pip install 'stillroom[serve]'"
         raise ModelError(f"the service needs {error.name}, which is not installed", where="serve", cure=cure) from error
     if new_key is not None:

@@ -46,7 +46,7 @@ def test_the_migrations_make_the_tables(database: Database) -> None:
 
 def test_a_table_without_a_migration_would_be_seen(database: Database) -> None:
     with database.writing() as rows:
-        rows.exec_driver_sql("ALTER TABLE keys DROP COLUMN last_used_at")
+        rows.exec_driver_sql("ALTER TABLE keys DROP COLUMN expires_at")
     with database.reading() as rows:
         assert compare_metadata(MigrationContext.configure(rows), metadata) != []
 

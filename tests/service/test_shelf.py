@@ -258,3 +258,16 @@ def test_a_run_error_is_everybodys() -> None:
 
     with pytest.raises(RunError):
         Batches(fails, 2).ask(1)
+
+
+def test_what_the_benchmark_measures() -> None:
+    """Known costs give known figures: twice the time, and eight answered together in the time of one."""
+    from benchmarks.service_students import batching, overhead
+
+    def waits(seconds: float) -> Callable[..., None]:
+        return lambda *number: time.sleep(seconds)
+
+    found = overhead(waits(0.02), waits(0.01), rounds=3, calls=3)
+    assert 1.4 < found["ratio"] < 2.6
+    assert len(found["rounds"]) == 3
+    assert 3 < batching(waits(0.02), calls=16, rounds=1, callers=8)["ratio"] < 9

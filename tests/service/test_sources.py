@@ -78,6 +78,10 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         digits(student={"kind": "fresh", "model": {"kind": "transformers", "config": {"auto_map": {}}}}),
         "student.model.config.auto_map",
     ),
+    "trust in a model's code": (
+        digits(student={"kind": "fresh", "model": {"kind": "transformers", "config": {"trust_me": True}}}),
+        "student.model.config.trust_me",
+    ),
     "a tokenizer's path": (
         digits(student={"kind": "fresh", "model": {"kind": "transformers", "tokenizer": "/x", "config": {}}}),
         "student.model.tokenizer",

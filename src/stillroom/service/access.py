@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -147,7 +147,7 @@ def signed_in_key(request: Request, sealed: str) -> str | None:
         return None
 
 
-def needs(*scopes: str) -> Callable[..., Caller]:
+def needs(*scopes: str) -> Callable[..., Awaitable[Caller]]:
     """A dependency: the caller, who must have every one of these scopes."""
 
     async def checked(caller: Annotated[Caller, Depends(caller_of)]) -> Caller:

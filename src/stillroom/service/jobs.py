@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Request, Response
-from fastapi.responses import FileResponse
+from fastapi.responses import HTMLResponse
 from sqlalchemy import ColumnElement, Connection, func, insert, select, update
 
 from stillroom.rundir import read_json
@@ -25,6 +25,7 @@ from stillroom.service.ids import is_id, new_id
 from stillroom.service.job_object import PHASES, Job, show_job
 from stillroom.service.job_rows import ENDED, PAUSED, QUEUED, RUNNING, VALIDATING, position, written
 from stillroom.service.lists import Row
+from stillroom.service.report_page import served
 from stillroom.service.schemas import LIMIT, Listed
 from stillroom.service.settings import Settings
 from stillroom.service.sources import REJECTED, checked
@@ -203,10 +204,10 @@ def checkpoints(
     return lists.as_list(data[:limit])
 
 
-@router.get("/v1/fine_tuning/jobs/{job_id}/report", response_class=FileResponse, responses=REPORT)
-def report(request: Request, caller: Reads, job_id: str) -> FileResponse:
+@router.get("/v1/fine_tuning/jobs/{job_id}/report", response_class=HTMLResponse, responses=REPORT)
+def report(request: Request, caller: Reads, job_id: str) -> HTMLResponse:
     """The report of a finished job: one page that opens offline."""
-    return FileResponse(_finished(request, caller, job_id) / "report.html", media_type="text/html; charset=utf-8")
+    return served(_finished(request, caller, job_id) / "report.html")
 
 
 @router.get("/v1/fine_tuning/jobs/{job_id}/scorecard", response_model=dict[str, Any])

@@ -37,7 +37,9 @@ PROSE = (
     "system",
 )
 TEACHERS = ("teacher", "independent_teacher", "rewrite", "member", "members")
-OURS_ALONE = ("store", "base_url", "api_key_env", "auto_map", "trust_remote_code", "path")
+OURS_ALONE = ("store", "base_url", "api_key_env", "auto_map", "path")
+CODE = "trust_"
+"""How the names of knobs begin that would let a model bring program code."""
 REGISTERED_SAYS = ("kind", "model", "price", "licence")
 SUFFIXES = (".jsonl", ".csv", ".tsv", ".json", ".parquet", ".npz", ".txt")
 PURPOSES = ("fine-tune", "user_data", "evals")
@@ -105,7 +107,7 @@ class _Going:
         return {key: self.value(key, value, f"{at}.{key}") for key, value in given.items()}
 
     def value(self, key: str, value: Any, at: str) -> Any:
-        if key in OURS_ALONE:
+        if key in OURS_ALONE or key.startswith(CODE):
             _refuse(f"{key} is not for recipes that are sent here", at)
         if key in PROSE:
             return value

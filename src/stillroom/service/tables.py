@@ -52,7 +52,6 @@ keys = Table(
     Column("created_at", Integer, nullable=False),
     Column("expires_at", Integer),
     Column("revoked_at", Integer),
-    Column("last_used_at", Integer),
     sqlite_autoincrement=True,
 )  # fmt: skip
 

@@ -128,7 +128,7 @@ def test_the_table_tells_what_the_chart_shows(site: Site, http: httpx2.Client) -
 
 def test_states_are_told_in_words(site: Site, http: httpx2.Client) -> None:
     for name, words in [("running job", "Running"), ("failed job", "Failed"), ("cancelled job", "Cancelled"),
-                        ("paused job", "Paused"), ("finished job", "Finished"), ("held job", "Paused")]:  # fmt: skip
+                        ("paused job", "Paused"), ("finished job", "Finished"), ("held job", "Ready to start")]:  # fmt: skip
         assert f"\n{words}</span>" in http.get(site.paths[name]).text
 
 

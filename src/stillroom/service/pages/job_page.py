@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 from fastapi import APIRouter, Request
-from fastapi.responses import HTMLResponse, Response
+from fastapi.responses import Response
 
 from stillroom.service import jobs
 from stillroom.service.access import Caller, Reads
 from stillroom.service.executor import RUN
 from stillroom.service.faults import ApiError, not_found
 from stillroom.service.pages import job_views
-from stillroom.service.pages.rendering import HEADERS, PageRoute, go_to, render
+from stillroom.service.pages.rendering import PageRoute, go_to, render
 from stillroom.service.pages.tokens import Sends
+from stillroom.service.report_page import served
 
 router = APIRouter(route_class=PageRoute)
-SCRIPT = re.compile(rb"script-src '(sha256-[A-Za-z0-9+/=]{44})'")
 WISHES: dict[str, jobs.Wish] = {"start": "resume", "resume": "resume", "pause": "pause", "cancel": "cancel"}
 
 
@@ -50,14 +49,7 @@ def report(request: Request, caller: Reads, job_id: str) -> Response:
     path = job_views.folder(state.settings, row) / RUN / "report.html"
     if not path.is_file():
         raise not_found("report", job_id, "job_id")
-    found = path.read_bytes()
-    script = SCRIPT.search(found[:4096])
-    runs = f"'{script[1].decode()}'" if script else "'none'"
-    policy = (
-        f"sandbox allow-scripts; default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src {runs}; "
-        "frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
-    )
-    return HTMLResponse(found, headers={**HEADERS, "content-security-policy": policy})
+    return served(path)
 
 
 @router.post("/jobs/{job_id}/{wish}")

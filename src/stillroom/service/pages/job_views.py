@@ -49,9 +49,11 @@ def listed(rows: Connection, project_id: str, most: int = MOST_JOBS) -> list[dic
 
 
 def in_words(rows: Connection, row: Row) -> dict[str, Any]:
-    """A job's title, and how many wait before it."""
-    place = None if is_held(row) else job_rows.position(rows, row)
-    return {"title": title(row), "position": place - 1 if place else None}
+    """A job's title and state, and how many wait before it."""
+    held = is_held(row)
+    place = None if held else job_rows.position(rows, row)
+    state = "ready" if held and row["status"] == job_rows.PAUSED else status_of(row)
+    return {"title": title(row), "state": state, "position": place - 1 if place else None}
 
 
 def is_held(row: Row) -> bool:
@@ -71,7 +73,7 @@ def view(rows: Connection, settings: Settings, row: Row) -> dict[str, Any]:
     last = rows.execute(select(func.max(events.c.number)).where(events.c.job_id == row["id"])).scalar()
     ended = row["finished_at"] or time.time()
     return {
-        **in_words(rows, row), "job": row, "state": status_of(row), "held": is_held(row), "over": row["status"] in OVER,
+        **in_words(rows, row), "job": row, "held": is_held(row), "over": row["status"] in OVER,
         "phases": _phases(row), "estimate": estimate(row["estimate"]), "chart": charts.chart(found),
         "points": charts.table(found), "messages": rows.execute(asked).mappings().all(),
         "log": log_tail(folder(settings, row) / LOG),

@@ -41,7 +41,7 @@ TEXTS = Sample(
     "texts", "Read what a customer wants",
     "Short messages to a bank's help desk, and twelve things they may be about. Three networks are the teacher; the student "
     "has a twenty-fourth of their weights.",
-    "4,000 messages made by this program. About a minute on two cores, and no dollars.",
+    "4,000 messages made by this program. About a minute on two cores; nothing is paid to anyone.",
     "Distil the messages", "small-text-classifier",
     _recipe(
         "first-texts",
@@ -57,7 +57,7 @@ DIGITS = Sample(
     "digits", "Read a handwritten digit",
     "Small pictures of digits, a hundred of them with their label. Five large networks are the teacher; the student is one "
     "small network, and afterwards you can draw for it.",
-    "1,797 pictures that ship with scikit-learn. About a minute on two cores, and no dollars.",
+    "1,797 pictures that ship with scikit-learn. About a minute on two cores; nothing is paid to anyone.",
     "Distil the digits", "small-text-classifier",
     _recipe(
         "first-digits",

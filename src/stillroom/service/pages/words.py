@@ -9,7 +9,7 @@ from typing import Any
 ABSENT = "–"
 STATES = {
     "validating_files": "Being checked", "queued": "Waiting", "running": "Running", "pausing": "Pausing", "paused": "Paused",
-    "succeeded": "Finished", "failed": "Failed", "cancelled": "Cancelled",
+    "ready": "Ready to start", "succeeded": "Finished", "failed": "Failed", "cancelled": "Cancelled",
 }  # fmt: skip
 OVER = ("succeeded", "failed", "cancelled")
 ROLES = {

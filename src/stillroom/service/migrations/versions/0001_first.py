@@ -153,7 +153,6 @@ def upgrade() -> None:
         sa.Column("created_at", sa.Integer(), nullable=False),
         sa.Column("expires_at", sa.Integer(), nullable=True),
         sa.Column("revoked_at", sa.Integer(), nullable=True),
-        sa.Column("last_used_at", sa.Integer(), nullable=True),
         sa.ForeignKeyConstraint(
             ["project_id"],
             ["projects.id"],
