@@ -11,7 +11,7 @@ _COMMON = (
 WORDS = {
     "smoke": "A few rows and epochs, to see that everything runs: none of these figures means anything.",
     "time": f"Preset `time`: the epochs that fit about two hours of a busy machine without bfloat16. {_COMMON}",
-    "full": f"Preset `full`: as many epochs as help. {_COMMON}",
+    "full": f"Preset `full`: 300 epochs for the teacher, 20 for its students. {_COMMON}",
 }
 REASONS: dict[str, dict[str, str]] = {
     "smoke": {},
@@ -37,5 +37,12 @@ REASONS: dict[str, dict[str, str]] = {
             "trained to the end make fewer errors, and over those the share is lower still (see the table)"
         ),
     },
-    "full": {},
+    "full": {
+        "hinton-student": (
+            "Twenty epochs, and the students come to rest at 1.4 times the errors of their teacher, as those of a weaker "
+            "teacher (81 errors, ten epochs) did at 1.24; the paper's made 1.1 times as many. On validation rows neither the "
+            "temperature (4 or 20), the learning rate nor 60 epochs changed that, so what is missing is not patience: 60,000 "
+            "rows that are never moved show the student less of its teacher than the paper's did"
+        ),
+    },
 }

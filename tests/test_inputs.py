@@ -139,6 +139,20 @@ def test_texts_with_the_same_words_are_near_and_have_length_1(rng: np.random.Gen
     assert code[0] @ code[1] > 0.3 > code[0] @ code[2]
 
 
+def test_short_texts_are_texts_where_they_are_named() -> None:
+    raw = {
+        "text": np.array(["card lost", "card stolen", "lost a card", "pin"], object),
+        "city": np.array(["x"] * 4, object),
+    }
+    assert [column.kind for column in learn(raw).columns] == ["category", "category"]  # type: ignore[attr-defined]
+    found = learn(raw, texts=["text"])
+    assert [column.kind for column in found.columns] == ["text", "category"]  # type: ignore[attr-defined]
+    codes_ND = found.encode({"text": np.array(["a lost card"], object), "city": np.array(["x"], object)})
+    assert codes_ND[0, :-1].any(), "words that training had are known again in another order"
+    with pytest.raises(DataError, match=r"no input 'txt' \(questions\.texts\)\. Did you mean 'text'"):
+        learn(raw, texts=["txt"])
+
+
 def test_too_many_categories_say_so_and_how_to_mend() -> None:
     names = np.array([f"n{row}" for row in range(1001)], object)
     with pytest.raises(DataError, match=r"1,001 different values.*column name.*questions\.input"):

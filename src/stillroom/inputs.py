@@ -38,7 +38,7 @@ from stillroom.columns import (
     tidy_images,
     times,
 )
-from stillroom.errors import DataError, ModelError
+from stillroom.errors import DataError, ModelError, did_you_mean
 from stillroom.kinds import Knobs
 from stillroom.rows import PADDING, Array, Raw, row_count
 from stillroom.rundir import fingerprint, read_json, write_json
@@ -340,8 +340,11 @@ def from_json(tree: Any) -> Inputs:
         ) from error
 
 
-def learn(raw: Raw, scale: Scale = "standard", columns: Sequence[str] | None = None) -> Inputs:
-    """What must be known of these training rows. `scale` is for images; `columns` names those of a 2-D array.
+def learn(
+    raw: Raw, scale: Scale = "standard", columns: Sequence[str] | None = None, texts: Sequence[str] = ()
+) -> Inputs:
+    """What must be known of these training rows. `scale` is for images; `columns` names those of a 2-D array; `texts` those
+    that are free text however short they are.
 
     A column of a table is a number where its values are numbers; text that happens to look like numbers was turned into
     them by `tidy`, which saw all rows, so that a rare word cannot hide in the rows that are not looked at here.
@@ -350,8 +353,12 @@ def learn(raw: Raw, scale: Scale = "standard", columns: Sequence[str] | None = N
         raw = {TEXT_COLUMN: raw}
     if not row_count(raw):
         raise DataError("there are no rows to learn from", where="training rows", cure="Give at least one row")
+    there = list(raw) if isinstance(raw, dict) else []
+    for name in texts:
+        if name not in there:
+            raise DataError(f"there is no input {name!r}", where="questions.texts", cure=did_you_mean(name, there))
     if isinstance(raw, dict):
-        return Table(columns=tuple(_learn_column(name, column) for name, column in raw.items()))
+        return Table(columns=tuple(_learn_column(name, column, name in texts) for name, column in raw.items()))
     if raw.ndim == 2:
         refuse_not_finite(raw, columns)
         mean_D, std_D = mean_and_std(raw, columns)
@@ -365,7 +372,7 @@ def learn(raw: Raw, scale: Scale = "standard", columns: Sequence[str] | None = N
     return Images(size=images.shape[1:], mean_C=tuple(mean_C.tolist()), std_C=tuple(std_C.tolist()))
 
 
-def _learn_column(name: str, column: Array) -> NumberColumn | CategoryColumn | TextColumn:
+def _learn_column(name: str, column: Array, is_text: bool) -> NumberColumn | CategoryColumn | TextColumn:
     if column.dtype.kind != "O" or not all_of(column.tolist(), str):
         column = tidy_column(column, name)
     if column.dtype.kind == "f":
@@ -373,14 +380,14 @@ def _learn_column(name: str, column: Array) -> NumberColumn | CategoryColumn | T
         mean_D, std_D = mean_and_std(column[:, None], (name,))
         return NumberColumn(name=name, mean=float(mean_D[0]), std=float(std_D[0]))
     distinct = set(column.tolist())
-    if sum(map(len, column)) >= TEXT_LENGTH * len(column) and len(distinct) * 2 > len(column):
+    if is_text or (sum(map(len, column)) >= TEXT_LENGTH * len(column) and len(distinct) * 2 > len(column)):
         return TextColumn(name=name)
     if len(distinct) > MOST_CATEGORIES:
         raise DataError(
             f"this column has {len(distinct):,} different values: too many for a category, which has at most "
             f"{MOST_CATEGORIES:,}, and too short for free text, which has {TEXT_LENGTH} letters or more on average",
             where=f"column {name}",
-            cure="Leave it out by naming the other columns in questions.input, or group its rare values",
+            cure="Name it in questions.texts, leave it out by naming the others in questions.input, or group its rare values",
         )
     return CategoryColumn(name=name, values=tuple(sorted(distinct)))
 

@@ -123,9 +123,9 @@ class QuestionSource(Part):
     """Of the data or the teacher, as you know it; what is not said is printed as unknown."""
     scale: Literal["standard", "unit"] = "standard"
     """Images: mean 0 and standard deviation 1 a channel, or just 0 to 1. Columns are always standardised."""
-    augment: Annotated[
-        tuple[AnyView, ...], BeforeValidator(lambda it: it if isinstance(it, list | tuple) else (it,))
-    ] = ()
+    texts: tuple[str, ...] = ()
+    """Input columns that are free text however short; others are where they have twenty letters or more on average."""
+    augment: Annotated[tuple[AnyView, ...], BeforeValidator(lambda it: it if type(it) in (list, tuple) else (it,))] = ()
     """Augmentations of the questions, in order; teacher and student see the same augmented row."""
     views: int = Field(default=1, ge=1, le=100_000)
     """Augmented views kept of each question; epochs go round them. A live teacher sees a new view each epoch."""

@@ -26,7 +26,7 @@ from stillroom.rows import Questions, Splits
 QUESTION = "question"
 """What the column of questions is called once it is read; its name in the file is the recipe's."""
 ANSWER = "####"
-FOR_CLASSES = ("labelled", "omit", "class_weights", "augment", "views", "pack", "skip", "scale")
+FOR_CLASSES = ("labelled", "omit", "class_weights", "augment", "views", "pack", "skip", "scale", "texts")
 
 
 def problems(knobs: Dataset, folders: list[Path]) -> Splits:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import Field, StrictBool, StringConstraints, model_validator
 
 from stillroom.service.schemas import Body, Metadata, Strict
 
@@ -73,7 +73,7 @@ class Distillation(Strict):
     student: dict[str, Any] | Name | None = None
     """A preset's name, or a student as a recipe has it; none: `model`."""
     source: Source | None = None
-    soft_targets: bool = False
+    soft_targets: StrictBool = False
     """Ask the teacher for log-probabilities, and learn from those."""
     labels: Annotated[list[Name], Field(max_length=1000)] | None = None
     """What the teacher may answer; none: what the answers in the source are."""
@@ -81,7 +81,7 @@ class Distillation(Strict):
     cascade: CascadeAsked | None = None
     seeds: Annotated[int, Field(ge=1, le=20)] | None = None
     """How many students are trained to be compared; none: 1, or what the recipe says."""
-    hold: bool = False
+    hold: StrictBool = False
     """Estimate it, then wait as `paused` until it is resumed."""
 
     @model_validator(mode="after")

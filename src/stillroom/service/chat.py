@@ -18,9 +18,10 @@ from stillroom.service.answering import Asked, Reply
 from stillroom.service.chat_body import ChatCall, Completion, counted
 from stillroom.service.faults import ApiError
 from stillroom.service.logs import log
+from stillroom.service.routes import Route
 from stillroom.service.schemas import Error
 
-router = APIRouter(tags=["chat"])
+router = APIRouter(route_class=Route, tags=["chat"])
 
 AT_ONCE = 128
 """Calls that wait for a model or a teacher; they have threads of their own, so that other routes never wait for them."""

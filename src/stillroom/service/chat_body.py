@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, StrictBool
 
 from stillroom.service import conversations
 from stillroom.service.faults import ApiError
@@ -23,7 +23,7 @@ PENALTIES = ("frequency_penalty", "presence_penalty", "logit_bias")
 class StreamOptions(Body):
     """Of a stream."""
 
-    include_usage: bool = False
+    include_usage: StrictBool = False
 
 
 class ChatCall(Body):
@@ -33,7 +33,7 @@ class ChatCall(Body):
 
     model: str = Field(min_length=1, max_length=300)
     messages: list[dict[str, Any]] = Field(min_length=1, max_length=conversations.MOST_MESSAGES)
-    stream: bool | None = None
+    stream: StrictBool | None = None
     stream_options: StreamOptions | None = None
     n: int | None = Field(default=None, ge=1, le=MOST_ANSWERS)
     max_tokens: int | None = Field(default=None, ge=1, le=1 << 31)
@@ -42,9 +42,9 @@ class ChatCall(Body):
     top_p: float | None = Field(default=None, ge=0, le=1)
     stop: str | list[str] | None = None
     seed: int | None = Field(default=None, ge=-(1 << 63), lt=1 << 63)
-    logprobs: bool | None = None
+    logprobs: StrictBool | None = None
     top_logprobs: int | None = Field(default=None, ge=0, le=MOST_TOP)
-    store: bool | None = None
+    store: StrictBool | None = None
     metadata: Metadata = None
 
     def check(self) -> None:

@@ -23,10 +23,11 @@ from stillroom.service.access import Caller, Reads, Writes
 from stillroom.service.faults import ApiError, not_found
 from stillroom.service.ids import is_id, new_id
 from stillroom.service.lists import Order, Row
+from stillroom.service.routes import Route
 from stillroom.service.schemas import LIMIT, Body, Deleted, Listed, Metadata
 from stillroom.service.tables import completion_metadata, completions, projects
 
-router = APIRouter(prefix="/v1/chat/completions", tags=["stored completions"])
+router = APIRouter(route_class=Route, prefix="/v1/chat/completions", tags=["stored completions"])
 BLANK = "[redacted]"
 NAMES = ("id", "object", "model", "created", "system_fingerprint")
 """Fields that are ours or a teacher's, and no one's text."""

@@ -143,7 +143,7 @@ def asked(
 
 
 def _table(source: Any) -> dict[str, Any]:
-    return {"kind": "dataset", "source": source, "input": "text", "label": "label"}
+    return {"kind": "dataset", "source": source, "input": "text", "texts": ["text"], "label": "label"}
 
 
 def _spoken(talks: list[Talk], preset: Preset, data: Path, said: Mapping[str, str]) -> Drafted:

@@ -13,10 +13,11 @@ from stillroom.service import lists
 from stillroom.service.access import Reads
 from stillroom.service.faults import not_found
 from stillroom.service.lists import Row
+from stillroom.service.routes import Route
 from stillroom.service.schemas import LIMIT, Listed
 from stillroom.service.tables import events, jobs
 
-router = APIRouter(tags=["fine-tuning"])
+router = APIRouter(route_class=Route, tags=["fine-tuning"])
 PREFIX = "ftevent-"
 
 

@@ -27,11 +27,12 @@ from stillroom.service.faults import ApiError, not_found
 from stillroom.service.forms import Staged
 from stillroom.service.ids import is_id, new_id
 from stillroom.service.lists import Order, Row
+from stillroom.service.routes import Route
 from stillroom.service.schemas import LIMIT, Deleted, Listed
 from stillroom.service.settings import Settings
 from stillroom.service.tables import files
 
-router = APIRouter(prefix="/v1/files", tags=["files"])
+router = APIRouter(route_class=Route, prefix="/v1/files", tags=["files"])
 PURPOSES = ("assistants", "batch", "evals", "fine-tune", "user_data", "vision")
 SHORTEST_S, LONGEST_S = 3_600, 2_592_000
 AGAIN_S = 120

@@ -26,12 +26,13 @@ from stillroom.service.job_object import PHASES, Job, show_job
 from stillroom.service.job_rows import ENDED, PAUSED, QUEUED, RUNNING, VALIDATING, position, written
 from stillroom.service.lists import Row
 from stillroom.service.report_page import served
+from stillroom.service.routes import Route
 from stillroom.service.schemas import LIMIT, Listed
 from stillroom.service.settings import Settings
 from stillroom.service.sources import REJECTED, checked
 from stillroom.service.tables import jobs
 
-router = APIRouter(tags=["fine-tuning"])
+router = APIRouter(route_class=Route, tags=["fine-tuning"])
 WHAT = "fine-tuning job"
 Wish = Literal["cancel", "pause", "resume"]
 REPORT: dict[int | str, dict[str, Any]] = {200: {"description": "The report", "content": {"text/html": {}}}}
@@ -204,7 +205,7 @@ def checkpoints(
     return lists.as_list(data[:limit])
 
 
-@router.get("/v1/fine_tuning/jobs/{job_id}/report", response_class=HTMLResponse, responses=REPORT)
+@router.get("/v1/fine_tuning/jobs/{job_id}/report", response_class=Response, responses=REPORT)
 def report(request: Request, caller: Reads, job_id: str) -> HTMLResponse:
     """The report of a finished job: one page that opens offline."""
     return served(_finished(request, caller, job_id) / "report.html")

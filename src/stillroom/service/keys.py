@@ -9,17 +9,18 @@ import time
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, StrictBool
 from sqlalchemy import Connection, select, update
 
 from stillroom.service import lists
 from stillroom.service.access import SCOPES, Administers, Caller, Reads, make_key, make_project, revoke_key
 from stillroom.service.faults import ApiError, not_found
 from stillroom.service.lists import Row
+from stillroom.service.routes import Route
 from stillroom.service.schemas import LIMIT, Deleted, Listed, Strict
 from stillroom.service.tables import keys, projects
 
-router = APIRouter(prefix="/api", tags=["projects and keys"])
+router = APIRouter(route_class=Route, prefix="/api", tags=["projects and keys"])
 Name = Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[^\x00-\x1f\x7f]+$")]
 Scope = Literal["read", "write", "teachers", "admin"]
 LONGEST_DAYS, LONGEST_LIFE_S = 3_650, 10 * 365 * 86_400
@@ -42,7 +43,7 @@ class NewProject(Strict):
     """A project to be made."""
 
     name: Name
-    trains_on_stored: bool = False
+    trains_on_stored: StrictBool = False
     retention_days: Annotated[int | None, Field(ge=1, le=LONGEST_DAYS)] = None
 
 
@@ -56,7 +57,7 @@ class ProjectSettings(Strict):
     """What of a project should be otherwise; what is left out stays."""
 
     name: Name | None = None
-    trains_on_stored: bool | None = None
+    trains_on_stored: StrictBool | None = None
     retention_days: Annotated[int | None, Field(ge=1, le=LONGEST_DAYS)] = None
 
 

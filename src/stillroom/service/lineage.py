@@ -20,11 +20,12 @@ from stillroom.service.access import Reads
 from stillroom.service.database import Database
 from stillroom.service.faults import not_found
 from stillroom.service.lists import as_list
+from stillroom.service.routes import Route
 from stillroom.service.schemas import Listed
 from stillroom.service.settings import Settings
 from stillroom.service.tables import completions, files, jobs, lineage, models
 
-router = APIRouter(prefix="/api/lineage", tags=["lineage"])
+router = APIRouter(route_class=Route, prefix="/api/lineage", tags=["lineage"])
 MARK = "deleted.json"
 AT_ONCE = 500
 """Names in one query."""

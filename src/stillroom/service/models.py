@@ -19,11 +19,12 @@ from sqlalchemy import Connection, and_, select, update
 from stillroom.service.access import Reads, Writes
 from stillroom.service.faults import ApiError, not_found
 from stillroom.service.lists import Row
+from stillroom.service.routes import Route
 from stillroom.service.schemas import Deleted
 from stillroom.service.settings import Settings
 from stillroom.service.tables import models, teachers
 
-router = APIRouter(tags=["models"])
+router = APIRouter(route_class=Route, tags=["models"])
 
 CASCADE = ":cascade"
 PRESETS = ("small-text-classifier", "tiny-language")

@@ -23,13 +23,14 @@ from stillroom.service.ids import is_id
 from stillroom.service.lists import Row, page
 from stillroom.service.models import find_model
 from stillroom.service.references import resolved
+from stillroom.service.routes import Route
 from stillroom.service.schemas import LIMIT, Listed, Strict
 from stillroom.service.settings import Settings
 from stillroom.service.shelf import Labelled
 from stillroom.service.tables import jobs
 from stillroom.starters import STARTERS, starter
 
-router = APIRouter(prefix="/api", tags=["native"])
+router = APIRouter(route_class=Route, prefix="/api", tags=["native"])
 
 MOST_ROWS = 10_000
 SUCCEEDED = "succeeded"

@@ -23,12 +23,13 @@ from stillroom.service.faults import ApiError, not_found
 from stillroom.service.ids import is_id, new_id
 from stillroom.service.lists import Order, Row, page
 from stillroom.service.models import presets
+from stillroom.service.routes import Route
 from stillroom.service.schemas import LIMIT, Deleted, Listed, Strict
 from stillroom.service.tables import teachers
 from stillroom.teachers.addresses import host_of, within
 from stillroom.teachers.terms import check_terms, known_terms
 
-router = APIRouter(tags=["teachers"])
+router = APIRouter(route_class=Route, tags=["teachers"])
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._/-]*$"
 LONG_KEY = 12

@@ -23,11 +23,12 @@ from stillroom.service.access import Caller, Writes
 from stillroom.service.faults import ApiError, not_found
 from stillroom.service.ids import is_id, new_id
 from stillroom.service.lists import Row
+from stillroom.service.routes import Route
 from stillroom.service.schemas import Body
 from stillroom.service.settings import Settings
 from stillroom.service.tables import upload_parts, uploads
 
-router = APIRouter(prefix="/v1/uploads", tags=["uploads"])
+router = APIRouter(route_class=Route, prefix="/v1/uploads", tags=["uploads"])
 LIVES_S = 3_600
 MOST_BYTES, PART_BYTES, MOST_PARTS = 8 << 30, 64 << 20, 2_000
 CHUNK_BYTES = 1 << 20

@@ -143,7 +143,8 @@ class Run:
 
     def inputs(self, part: Student | Model, raw: Raw, ground: Ground) -> Inputs:
         """What a network must know of raw rows, learned from these."""
-        return part.inputs(raw, ground) or inputs.learn(raw, self.recipe.questions.scale)
+        questions = self.recipe.questions
+        return part.inputs(raw, ground) or inputs.learn(raw, questions.scale, texts=questions.texts)
 
     @property
     def teacher_home(self) -> str:
