@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -16,7 +18,7 @@ from benchmarks.service_kills import gone_within, lives
 from stillroom.recipe import Recipe
 from stillroom.rundir import read_json, write_json
 from stillroom.service import processes
-from stillroom.service.executor import BEAT, PLACE, TOLD, Ended, Local, Order, Task, tail, told
+from stillroom.service.executor import BEAT, HANDED_FD, PLACE, TOLD, Ended, Local, Order, Task, handed_pipe, tail, told
 from stillroom.service.progress_told import advanced, new_point
 from stillroom.service.trainer import RECIPE, Teller
 
@@ -136,6 +138,22 @@ def test_lines_that_a_kill_cut_are_left_out(tmp_path: Path) -> None:
     lines, place = told(tmp_path, place)
     assert [line["c"] for line in lines] == [3]
     assert place == (tmp_path / TOLD).stat().st_size
+
+
+@pytest.mark.parametrize("handed", [{}, {"keys": {"name": "k" * (1 << 20)}}])
+def test_a_pipe_is_always_handed_and_takes_any_size(handed: dict[str, dict[str, str]]) -> None:
+    found: list[bytes] = []
+
+    def read() -> None:
+        with handed_pipe(handed) as (keep, more):
+            assert more == {HANDED_FD: str(keep[0])}
+            with open(os.dup(keep[0]), "rb") as pipe:
+                found.append(pipe.read())
+
+    thread = threading.Thread(target=read, daemon=True)
+    thread.start()
+    thread.join(20)
+    assert [json.loads(one) for one in found] == [handed]
 
 
 def test_the_end_of_a_log(tmp_path: Path) -> None:

@@ -131,6 +131,19 @@ def test_a_lease_is_kept_while_it_is_worked_on_and_its_loss_is_seen(
             lease.check()
 
 
+def test_a_job_that_was_let_go_of_is_not_held_again(database: Database) -> None:
+    new_job(database)
+    job = claim(database, "a", (QUEUED,), RUNNING)
+    assert job is not None
+    with written(database) as rows:
+        fenced(rows, job, status=QUEUED, lease_until=None, worker=None)
+    with pytest.raises(LeaseLost):  # as a renewal that comes a moment late
+        renew(database, job)
+    again = claim(database, "b", (QUEUED,), RUNNING)
+    assert again is not None
+    assert again["id"] == job["id"]
+
+
 def test_places_in_the_queue(database: Database) -> None:
     names = [new_job(database, status=status) for status in (QUEUED, "succeeded", RUNNING, QUEUED, "paused")]
     with database.reading() as rows:

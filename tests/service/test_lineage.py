@@ -30,11 +30,12 @@ class Made:
         self.served, self.client, self.project = served, client, served.first_project()
         data = "\n".join(json.dumps(row) for row in good_rows(4)).encode()
         self.file = client.files.create(file=("a.jsonl", data), purpose="fine-tune").id
+        values = completions.prepared(
+            Caller(self.project, "", frozenset()), model="t", request=call(), response=answer(), metadata={"app": "x"},
+            by="t", redact=(),
+        )  # fmt: skip
         with served.rows.writing() as rows:
-            self.stored = completions.store(
-                rows, Caller(self.project, "", frozenset()), model="t", request=call(), response=answer(),
-                metadata={"app": "x"}, by="t", redact=(),
-            )  # fmt: skip
+            self.stored = completions.store(rows, values)
         self.first, self.first_model = self.job()
         self.second, self.second_model = self.job()
         with served.rows.writing() as rows:

@@ -5,13 +5,18 @@ from __future__ import annotations
 import datetime
 import http.client
 import ipaddress
+import os
+import resource
+import socket
 import ssl
 import threading
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -22,6 +27,7 @@ from service.attacks import PUBLIC, AddressAttack, Canary, Names, address_attack
 from stillroom.service.faults import ApiError
 from stillroom.service.outward import Outward, is_public, pinned
 from stillroom.service.settings import Settings
+from stillroom.teachers.api_transport import Transport
 
 HERE = Path("nowhere")
 ATTACKS = address_attacks()
@@ -81,6 +87,23 @@ def test_an_operator_allows_one_host_and_port_alone() -> None:
 def test_an_allowed_name_does_not_lead_to_where_machines_keep_secrets(inside: str) -> None:
     with pytest.raises(ApiError, match="public"):
         pinned("http://box.lan:8000/v1", Settings(HERE, local_teachers=("box.lan:8000",)), Names((inside,)))
+
+
+def test_a_name_that_cannot_be_looked_up_now_is_no_forbidden_one() -> None:
+    def says(error: OSError) -> ApiError:
+        def resolve(host: str, port: int) -> list[str]:
+            raise error
+
+        with pytest.raises(ApiError) as raised:
+            pinned("https://teacher.example/v1", Settings(HERE), resolve)
+        return raised.value
+
+    for now in (socket.gaierror(socket.EAI_AGAIN, "try again"), socket.gaierror(socket.EAI_FAIL, "x"), TimeoutError()):
+        found = says(now)
+        assert (found.status, found.code) == (503, "name_not_resolved")
+        assert int(found.headers["retry-after"]) > 0
+    never = says(socket.gaierror(socket.EAI_NONAME, "unknown"))
+    assert (never.status, never.code) == (400, "address_not_allowed")
 
 
 def test_an_address_is_resolved_once_a_call_and_that_very_one_is_connected_to() -> None:
@@ -198,3 +221,30 @@ def test_the_certificate_and_the_host_are_those_of_the_name(
     with pytest.raises(ssl.SSLCertVerificationError):
         outward.post(f"https://other.example:{port}/v1", "chat/completions", b"{}", {})
     outward.close()
+
+
+def test_connections_are_kept_where_many_files_are_open() -> None:
+    """Descriptors from 1,024 on, which `select.select` cannot look at."""
+    with Endpoint(lambda body, number: said("yes")) as teacher, many_files(1100), Transport() as transport:
+        origin = teacher.url.removeprefix("http://").removesuffix("/v1")
+        outward = Outward(Settings(HERE, local_teachers=(origin,)))
+        for _ in range(2):
+            answer = outward.post(teacher.url, "chat/completions", b"{}", {}, 5.0)
+            assert b"yes" in answer.read()
+            request = httpx2.Request("POST", f"{teacher.url}/chat/completions", json={})
+            assert b"yes" in transport.handle_request(request).read()
+        outward.close()
+
+
+@contextmanager
+def many_files(count: int) -> Iterator[None]:
+    """So many descriptors are taken meanwhile."""
+    few, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(few, min(most, 2 * count)), most))
+    try:
+        with ExitStack() as files:
+            for _ in range(count):
+                files.enter_context(open(os.devnull, "rb"))
+            yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (few, most))

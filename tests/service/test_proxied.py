@@ -35,6 +35,19 @@ def pieces(*texts: str, usage: bool = True, end: bool = True, model: str = "big-
     return Reply(text, headers={"content-type": "text/event-stream"})
 
 
+def calling() -> Reply:
+    """A stream of two calls of tools, the second one piece by piece."""
+    first = {"index": 0, "id": "call_a", "type": "function", "function": {"name": "find", "arguments": "{}"}}
+    second = {"index": 1, "id": "call_b", "type": "function", "function": {"name": "send", "arguments": ""}}
+    more = [{"index": 1, "function": {"arguments": piece}} for piece in ('{"to": ', '"me"}')]
+    deltas: list[dict[str, Any]] = [{"role": "assistant", "content": None}]
+    deltas += [{"tool_calls": [one]} for one in (first, second, *more)]
+    rows = [{"choices": [{"index": 0, "delta": one, "finish_reason": None}]} for one in deltas]
+    rows += [{"choices": [{"index": 0, "delta": {}, "finish_reason": "tool_calls"}]}]
+    text = "".join(f"data: {json.dumps(row)}\n\n" for row in rows) + "data: [DONE]\n\n"
+    return Reply(text, headers={"content-type": "text/event-stream"})
+
+
 def script(body: dict[str, Any], number: int) -> Reply:
     """Does what the last message says."""
     word = body["messages"][-1]["content"]
@@ -45,6 +58,10 @@ def script(body: dict[str, Any], number: int) -> Reply:
         return said("x", logprobs={"content": content, "refusal": None})
     if word == "stream":
         return pieces("one ", "two ", "three")
+    if word == "drip":
+        return pieces(*["four "] * 40)._replace(drip_s=0.001)
+    if word == "calls":
+        return calling()
     if word == "break":
         return pieces("one ", "two ", end=False)
     replies = {
@@ -222,3 +239,27 @@ def test_streams_are_passed_on(strict: openai.OpenAI, which: str) -> None:
     assert usage.total_tokens == 12 if which == "big" else usage.total_tokens > 0
     (kept,) = strict.chat.completions.list(metadata=marks)
     assert (kept.id, kept.model, kept.choices[0].message.content) == (chunks[0].id, which, told)
+
+
+def test_a_client_that_hangs_up_pays_for_what_came(service: Served, strict: openai.OpenAI) -> None:
+    before = len(used(service, "big"))
+    with strict.chat.completions.create(model="big", messages=asks("drip"), stream=True) as stream:
+        next(one for one in stream if one.choices[0].delta.content)
+    ends = time.monotonic() + 20
+    while len(rows := used(service, "big")) == before and time.monotonic() < ends:
+        time.sleep(0.1)
+    assert len(rows) == before + 1
+    assert rows[-1]["tokens_in"] == 1
+    assert 1 <= rows[-1]["tokens_out"] < 50
+    assert rows[-1]["nano_usd"] == 1000 + 2000 * rows[-1]["tokens_out"]
+
+
+def test_calls_of_tools_in_a_stream_are_stored(strict: openai.OpenAI) -> None:
+    marks, tools = {"w": "calls"}, [{"type": "function", "function": {"name": "find"}}]
+    given: Any = {"model": "big", "messages": asks("calls"), "tools": tools, "store": True, "metadata": marks}
+    list(strict.chat.completions.create(**given, stream=True))
+    (kept,) = strict.chat.completions.list(metadata=marks)
+    (choice,) = kept.choices
+    assert (choice.message.content, choice.finish_reason) == (None, "tool_calls")
+    told = [(one.id, one.function.name, one.function.arguments) for one in choice.message.tool_calls or []]  # type: ignore[union-attr]
+    assert told == [("call_a", "find", "{}"), ("call_b", "send", '{"to": "me"}')]

@@ -11,12 +11,15 @@ import httpx2
 import pytest
 from benchmarks.service_creations import Idle
 from benchmarks.service_jobs import body, digits, moods
-from sqlalchemy import insert, update
+from sqlalchemy import insert, text, update
 
 from stillroom.errors import DataError
+from stillroom.service import completions
+from stillroom.service.access import Caller
 from stillroom.service.drafting import Talk, are_classes, asked, recorded
 from stillroom.service.presets import OF_LETTERS, OF_WORDS
-from stillroom.service.tables import projects, teachers
+from stillroom.service.sources import MOST_BYTES, _plain, _stored_talk
+from stillroom.service.tables import files, projects, teachers
 
 PLACE = "/v1/fine_tuning/jobs"
 FILE = f"file-{'a' * 24}"
@@ -185,6 +188,73 @@ def test_stored_completions_need_the_projects_word(idle: Idle, http: httpx2.Clie
         rows.execute(update(projects).where(projects.c.id == idle.first_project()).values(trains_on_stored=True))
     answer = http.post(PLACE, json=wanted)
     assert (answer.status_code, answer.json()["error"]["code"]) == (400, "no_rows")
+
+
+def store(idle: Idle, response: dict[str, Any], **metadata: str) -> str:
+    request = {"messages": [{"role": "user", "content": "what is it?"}]}
+    with idle.rows.writing() as rows:
+        return completions.store(
+            rows, Caller(idle.first_project(), "", frozenset()), model="t", request=request, response=response,
+            metadata=metadata, by="t", redact=(),
+        )  # fmt: skip
+
+
+def test_creating_a_job_of_stored_completions_reads_none_of_them(idle: Idle, http: httpx2.Client) -> None:
+    name = store(idle, {"choices": [{"message": {"role": "assistant", "content": "x"}}]}, kind="broken")
+    with idle.rows.writing() as rows:
+        rows.execute(update(projects).where(projects.c.id == idle.first_project()).values(trains_on_stored=True))
+        rows.execute(text("UPDATE completions SET response = '{not JSON' WHERE id = :id"), {"id": name})
+    wanted = {"source": {"stored_completions": {"metadata": {"kind": "broken"}}}}
+    answer = http.post(PLACE, json={"model": "tiny-language", "distillation": wanted})
+    assert (answer.status_code, answer.json().get("training_file")) == (200, "stored_completions"), answer.text
+
+
+def test_a_file_that_a_job_could_not_hold_is_refused(idle: Idle, http: httpx2.Client) -> None:
+    good, large = uploaded(http, moods(30)), uploaded(http, moods(30))
+    with idle.rows.writing() as rows:
+        rows.execute(update(files).where(files.c.id == large).values(bytes=MOST_BYTES + 1))
+    for body, param in (
+        ({"training_file": large}, "training_file"),
+        ({"training_file": good, "validation_file": large}, "validation_file"),
+    ):
+        answer = http.post(PLACE, json={"model": "small-text-classifier", **body})
+        assert (answer.status_code, answer.json()["error"]["code"]) == (400, "file_too_large")
+        assert (answer.json()["error"]["param"], "134,217,728" in answer.text) == (param, True)
+
+
+CALL = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"content": None, "tool_calls": [CALL]},
+        {"content": "Let me look.", "tool_calls": [CALL]},
+        {"content": None, "refusal": "I cannot."},
+        {"content": " \n"},
+    ],
+)
+def test_an_answer_without_text_is_not_learned(said: dict[str, Any], tmp_path: Path) -> None:
+    row = {
+        "id": "chatcmpl-x", "request": {"messages": [{"role": "user", "content": "q"}]},
+        "response": {"choices": [{"message": {"role": "assistant", **said}}]},
+    }  # fmt: skip
+    rows = [talk(f"question {place}", f"answer {place}") for place in range(20)]
+    between = [{"role": "user", "content": "q"}, _plain({"role": "assistant", **said}), *rows[0].messages]
+    rows += [_stored_talk(row), Talk("f", 2, between, "answer 0")]
+    found = recorded(rows, OF_LETTERS, tmp_path, None)
+    assert len(found.kept) == 20
+    assert {one.why for one in found.rejected} == {"an answer in it has no text: it is empty, or calls a tool"}
+    assert len(found.rejected) == 2
+    kinds = [talk(f"question {place}", "yes" if place % 2 else "no") for place in range(20)]
+    empty = Talk("f", 3, [{"role": "user", "content": "q"}, {"role": "assistant", "content": ""}], "")
+    for drafted in (
+        recorded([*kinds, empty, empty, empty], OF_WORDS, tmp_path, None),
+        asked([*kinds, empty], [], {}, None, tmp_path),
+        asked(kinds, [*kinds, empty], {}, None, tmp_path),
+    ):
+        assert "" not in {one.answer for one in drafted.kept}
+        assert drafted.rejected
 
 
 def talk(question: str, answer: str | None, line: int = 1) -> Talk:

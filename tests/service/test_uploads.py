@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import io
 import json
 import os
 import shutil
+import sqlite3
 import time
+from contextlib import closing
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, ClassVar
 
 import openai
 import pytest
@@ -17,7 +21,9 @@ from benchmarks.service_process import Served
 from sqlalchemy import update
 from tests.service.bad_cases import good_rows
 
-from stillroom.service import retention
+from stillroom.service import forms, retention
+from stillroom.service import uploads as uploads_room
+from stillroom.service.access import Caller
 from stillroom.service.settings import Settings
 from stillroom.service.tables import uploads
 
@@ -51,6 +57,34 @@ def test_the_clients_own_way(service: Served, client: openai.OpenAI, tmp_path: P
         assert client.files.content(done.file.id).read() == DATA
         assert client.files.retrieve(done.file.id).rows == 200  # type: ignore[attr-defined]
         assert not left(service, done.id)
+
+
+class Watched(type(Path())):  # type: ignore[misc]
+    """A path that, when it is given its place, looks whether anybody could write."""
+
+    free: ClassVar[list[bool]] = []
+    database: ClassVar[Path]
+
+    def rename(self, target: Any) -> Any:
+        with closing(sqlite3.connect(self.database, timeout=0, isolation_level=None)) as rows:
+            try:
+                rows.execute("BEGIN IMMEDIATE")
+                self.free.append(True)
+            except sqlite3.OperationalError:
+                self.free.append(False)
+        return super().rename(target)
+
+
+def test_a_disk_that_takes_its_time_stops_no_other_writer(service: Served, client: openai.OpenAI) -> None:
+    upload, caller = begin(client), Caller(service.first_project(), "", frozenset())
+    state = SimpleNamespace(settings=Settings(service.root), database=service.rows)
+    Watched.database = service.rows.path
+    staged = forms.stage(uploads_room.folder_of(state.settings, upload), "a.jsonl", [DATA], len(DATA))
+    part = uploads_room._keep_part(state, caller, upload, dataclasses.replace(staged, path=Watched(staged.path)))
+    assert Watched.free == [True]
+    done = client.uploads.complete(upload, part_ids=[part["id"]])
+    assert done.file is not None
+    assert client.files.content(done.file.id).read() == DATA
 
 
 def test_parts_come_in_any_order(client: openai.OpenAI, as_client: Any) -> None:

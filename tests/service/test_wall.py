@@ -24,7 +24,7 @@ from stillroom.service.database import Database
 from stillroom.service.metrics import Meter
 from stillroom.service.settings import Settings
 from stillroom.service.tables import keys
-from stillroom.service.wall import POLICY, Wall
+from stillroom.service.wall import POLICY, Buckets, Wall
 
 CHAT = "/v1/chat/completions"
 LIMITS = {"body_bytes": 20_000, "file_bytes": 100_000}
@@ -196,6 +196,64 @@ def test_rates(serving: Any) -> None:
     assert calm.get("/healthz").headers["x-ratelimit-remaining-requests"] == "29"
     time.sleep(2.1)
     assert busy.get("/healthz").status_code == 200
+
+
+def test_another_way_of_writing_is_no_new_bucket(serving: Any) -> None:
+    """Nor is a word that is no key, or a cookie that is not ours."""
+    service = serving(limits={"requests_per_minute": 30})
+    ways = [{}, {"cookie": "stillroom=x"}, {"cookie": "a=1"}, {"authorization": "Basic a"}, {"authorization": "sr_b"}]
+    ways += [{"authorization": f"Bearer {word}"} for word in ("any", "other", "sr_short")]
+    left = [service.http(headers=one).get("/healthz").headers["x-ratelimit-remaining-requests"] for one in ways]
+    assert int(left[-1]) <= 30 - len(ways) + 2
+    key = service.key("one")
+    for place, before in enumerate(("Bearer ", "Bearer  ", "bearer ", "BEARER   ")):
+        answer = service.http(headers={"authorization": before + key}).get("/healthz")
+        assert abs(int(answer.headers["x-ratelimit-remaining-requests"]) - (29 - place)) <= 1
+
+
+def test_a_browsers_cookie_has_a_bucket_of_its_own(serving: Any) -> None:
+    service = serving(limits={"requests_per_minute": 30})
+    page = service.http().get("/sign-in").text
+    token = page.partition('name="form_token" value="')[2].partition('"')[0]
+    signed = service.http()
+    sent = signed.post("/sign-in", data={"key": service.key("a browser's"), "form_token": token, "next": "/"})
+    assert "set-cookie" in sent.headers
+    assert signed.get("/healthz").headers["x-ratelimit-remaining-requests"] == "29"
+
+
+def test_many_names_do_not_fill_anybodys_bucket_but_the_oldest(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stillroom.service.wall.MOST_BUCKETS", 10)
+    buckets = Buckets(2)
+    spent = [buckets.take(b"busy")[0] for _ in range(3)]
+    assert spent == [True, True, False]
+    for number in range(50):
+        buckets.take(b"%d" % number)
+        assert not buckets.take(b"busy")[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "first", "second"),
+    [
+        ("content-type", "text/plain", "application/json"),
+        ("Content-Type", "application/json", "text/plain"),
+        ("host", "localhost", "localhost"),
+        ("authorization", "Bearer any", "Bearer other"),
+        ("content-encoding", "identity", "gzip"),
+        ("content-length", "12", "12"),
+        ("origin", "http://evil.example", "http://localhost"),
+    ],
+)
+def test_headers_that_come_twice(walled: Served, name: str, first: str, second: str) -> None:
+    place = urlsplit(walled.url)
+    lines = {"host": "localhost", "content-type": "application/json", "content-length": "12"}
+    told = [f"{key}: {value}" for key, value in lines.items() if key != name.lower()]
+    told += [f"{name}: {first}", f"{name}: {second}", "connection: close"]
+    with socket.create_connection((place.hostname, place.port), timeout=5) as line:
+        line.sendall(("\r\n".join([f"POST {CHAT} HTTP/1.1", *told]) + '\r\n\r\n{"a":1,"a":2}'[:16]).encode())
+        answer = b"".join(iter(lambda: line.recv(4096), b""))
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    if name != "content-length":  # the parser of HTTP refuses that one itself
+        assert json.loads(answer.partition(b"\r\n\r\n")[2])["error"]["param"] == name.lower()
 
 
 def test_keys(walled: Served) -> None:

@@ -63,7 +63,18 @@ def test_a_handed_key_goes_to_the_handed_address_alone() -> None:
 
 def test_a_handed_key_is_looked_at_before_the_environment() -> None:
     told = run({"keys": {NAME: KEY}}, "http://127.0.0.1:9/v1", **{NAME: "another"})
-    assert (told["key"], told["confines"]) == (KEY, False)
+    assert (told["key"], told["confines"]) == (KEY, True)
+
+
+def test_an_empty_pipe_confines_too() -> None:
+    with Endpoint(lambda body, number: said("no")) as other:
+        told = run({"keys": {NAME: KEY}}, other.url)
+        assert told["confines"]
+        assert "may not connect" in told[other.url]
+        for given in ({}, {"addresses": {}}):
+            told = run(given, other.url, **{NAME: "of the environment"})
+            assert f"{NAME} is not set" in told["failed"]
+        assert other.asked == []
 
 
 def test_nothing_handed_changes_nothing() -> None:

@@ -15,7 +15,9 @@ from typing import Annotated, Any
 
 from fastapi import Depends, Request, Security
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from fastapi.security.utils import get_authorization_scheme_param
 from sqlalchemy import insert, select, update
+from starlette.requests import HTTPConnection
 
 from stillroom.service.database import Database
 from stillroom.service.faults import ApiError
@@ -29,6 +31,8 @@ KEY = re.compile(r"sr_[A-Za-z0-9]{43}")
 KNOWN_S = 0.9
 """A revoked key is refused within a second."""
 COOKIE, COOKIE_USE = "stillroom", "a signed-in browser"
+SEALED = re.compile(r"([0-9a-f]{2}){29,100}")
+"""A cookie's value: bytes that the vault sealed, in hex."""
 bearer = HTTPBearer(auto_error=False, description="A key of this service; on its own machine any word will do.")
 
 
@@ -134,6 +138,21 @@ async def caller_of(
     if request.headers.get("authorization"):
         raise ApiError(401, "The Authorization header should read: Bearer sr_...", code="invalid_api_key")
     return access.by_key(None)
+
+
+def counted_as(request: HTTPConnection) -> str:
+    """Under which name a request's rate is counted: its key, else its browser's cookie, else the address it comes from.
+
+    Each only where it has the form that this service gives it, and read as `caller_of` reads it: another way of writing
+    it, or any word, must not be a new name.
+    """
+    scheme, key = get_authorization_scheme_param(request.headers.get("authorization"))
+    if scheme.lower() == "bearer" and KEY.fullmatch(key):
+        return key
+    sealed = request.cookies.get(COOKIE, "")
+    if SEALED.fullmatch(sealed):
+        return sealed
+    return request.client.host if request.client is not None else ""
 
 
 def signed_in_key(request: Request, sealed: str) -> str | None:

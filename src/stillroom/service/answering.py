@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -99,7 +99,7 @@ def whole(asked: Asked) -> Reply:
     return _labelled(asked, said)
 
 
-def pieces(asked: Asked) -> tuple[Reply, Iterator[list[dict[str, Any]]]]:
+def pieces(asked: Asked) -> tuple[Reply, Generator[list[dict[str, Any]]]]:
     """The answer as it comes: lists of choices' deltas. The reply is filled meanwhile, and whole at the end."""
     student = asked.student
     if student is not None:
@@ -137,11 +137,12 @@ def settle(asked: Asked, reply: Reply, stores: bool = True) -> None:
     if wanted and stores:
         # What a teacher says in a cascade is kept under its own name: its next student learns from that too.
         model = asked.teacher["name"] if reply.by == TEACHER and asked.teacher is not None else body.model
+        values = completions.prepared(
+            caller, model=model, request=body.as_sent(), response=as_completion(asked, reply), metadata=body.metadata,
+            by=reply.by, redact=state.settings.redact,
+        )  # fmt: skip
         with state.database.writing() as rows:
-            completions.store(
-                rows, caller, model=model, request=body.as_sent(), response=as_completion(asked, reply),
-                metadata=body.metadata, by=reply.by, redact=state.settings.redact,
-            )  # fmt: skip
+            completions.store(rows, values)
 
 
 def audit(asked: Asked, reply: Reply) -> None:
@@ -212,13 +213,13 @@ def _written(asked: Asked) -> Reply:
     return reply
 
 
-def _spoken(asked: Asked) -> tuple[Reply, Iterator[list[dict[str, Any]]]]:
+def _spoken(asked: Asked) -> tuple[Reply, Generator[list[dict[str, Any]]]]:
     """What a language student writes, as it comes."""
     body, shelf, student, reply = asked.body, asked.state.shelf, asked.student, Reply(STUDENT)
     seed = secrets.randbelow(1 << 31) if body.seed is None else body.seed
     reply.tokens_in, first = shelf.pieces(student, body.texts(), body.wish(0, seed))
 
-    def going() -> Iterator[list[dict[str, Any]]]:
+    def going() -> Generator[list[dict[str, Any]]]:
         for index in range(body.n or 1):
             yield [delta(index, {"role": "assistant", "content": "", "refusal": None})]
             text, finish = "", None
@@ -256,7 +257,7 @@ def _by_teacher(asked: Asked) -> Reply:
     return reply
 
 
-def _relayed(asked: Asked, reply: Reply, coming: Iterator[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+def _relayed(asked: Asked, reply: Reply, coming: Iterator[dict[str, Any]]) -> Generator[list[dict[str, Any]]]:
     """A teacher's pieces, passed on; put together for the one that stores them."""
     said: dict[int, dict[str, Any]] = {}
     told: Any = None
@@ -270,7 +271,7 @@ def _relayed(asked: Asked, reply: Reply, coming: Iterator[dict[str, Any]]) -> It
                     continue
                 one = {"index": 0, "finish_reason": None, **one, **({"logprobs": None} if hides else {})}
                 whole = said.setdefault(one["index"], choice(one["index"], "", "stop", None))
-                whole["message"]["content"] += one["delta"].get("content") or ""
+                _gather(whole["message"], one["delta"])
                 whole["finish_reason"] = one["finish_reason"] or whole["finish_reason"]
                 passed.append(one)
             if passed:
@@ -280,13 +281,34 @@ def _relayed(asked: Asked, reply: Reply, coming: Iterator[dict[str, Any]]) -> It
         _count(asked, reply, told)
 
 
+def _gather(message: dict[str, Any], piece: dict[str, Any]) -> None:
+    """Add a piece's text and its tool calls to the message that they belong to; what has no such form is not kept."""
+    if isinstance(piece.get("content"), str):
+        message["content"] = (message["content"] or "") + piece["content"]
+    told = piece.get("tool_calls")
+    for one in told if isinstance(told, list) else ():
+        place = one.get("index", 0) if isinstance(one, dict) else None
+        calls = message.get("tool_calls", [])
+        if not isinstance(place, int) or not 0 <= place <= len(calls):
+            continue
+        message["tool_calls"] = calls
+        message["content"] = message["content"] or None  # as in an answer that is made of calls alone
+        if place == len(calls):
+            calls.append({"id": "", "type": "function", "function": {"name": "", "arguments": ""}})
+        whole, function = calls[place], one.get("function")
+        whole |= {name: one[name] for name in ("id", "type") if isinstance(one.get(name), str)}
+        for name in ("name", "arguments") if isinstance(function, dict) else ():
+            if isinstance(function.get(name), str):
+                whole["function"][name] += function[name]
+
+
 def _count(asked: Asked, reply: Reply, told: Any) -> None:
     written = sum(len(one["message"].get("content") or "") for one in reply.choices)
     counts = proxy.cost(asked.teacher or {}, told, asked.body.letters(), written)
     reply.tokens_in, reply.tokens_out, reply.nano_usd = counts
 
 
-def _in_one_piece(reply: Reply) -> Iterator[list[dict[str, Any]]]:
+def _in_one_piece(reply: Reply) -> Generator[list[dict[str, Any]]]:
     """An answer that is there already."""
     for one in reply.choices:
         yield [delta(one["index"], {"role": "assistant", "content": "", "refusal": None})]

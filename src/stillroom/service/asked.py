@@ -6,20 +6,20 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, StrictBool, StringConstraints, model_validator
 
-from stillroom.service.schemas import Body, Metadata, Strict
+from stillroom.service.schemas import Body, Metadata, Real, Strict, Whole
 
 LONGEST = 200
 Name = Annotated[str, StringConstraints(min_length=1, max_length=LONGEST)]
-Number = Annotated[float, Field(gt=0, le=1000)]
-Whole = Annotated[int, Field(ge=1, le=100_000)]
+Factor = Annotated[Real, Field(gt=0, le=1000)]
+Count = Annotated[Whole, Field(ge=1, le=100_000)]
 
 
 class Hyperparameters(Body):
     """OpenAI's; auto: what the recipe or the student's preset says."""
 
-    n_epochs: Literal["auto"] | Whole = "auto"
-    batch_size: Literal["auto"] | Whole = "auto"
-    learning_rate_multiplier: Literal["auto"] | Number = "auto"
+    n_epochs: Literal["auto"] | Count = "auto"
+    batch_size: Literal["auto"] | Count = "auto"
+    learning_rate_multiplier: Literal["auto"] | Factor = "auto"
 
 
 class Supervised(Body):
@@ -51,16 +51,16 @@ class Source(Strict):
 class Budget(Strict):
     """Hard stops, as in a recipe."""
 
-    usd: Annotated[float, Field(ge=0)] | None = None
-    teacher_tokens: Annotated[int, Field(ge=0)] | None = None
-    calls: Annotated[int, Field(ge=0)] | None = None
-    minutes: Annotated[float, Field(gt=0)] | None = None
+    usd: Annotated[Real, Field(ge=0)] | None = None
+    teacher_tokens: Annotated[Whole, Field(ge=0)] | None = None
+    calls: Annotated[Whole, Field(ge=0)] | None = None
+    minutes: Annotated[Real, Field(gt=0)] | None = None
 
 
 class CascadeAsked(Strict):
     """Keep beside the student when it leaves a question to its teacher."""
 
-    risk: Annotated[float, Field(gt=0, lt=1)]
+    risk: Annotated[Real, Field(gt=0, lt=1)]
 
 
 class Distillation(Strict):
@@ -79,7 +79,7 @@ class Distillation(Strict):
     """What the teacher may answer; none: what the answers in the source are."""
     budget: Budget | None = None
     cascade: CascadeAsked | None = None
-    seeds: Annotated[int, Field(ge=1, le=20)] | None = None
+    seeds: Annotated[Whole, Field(ge=1, le=20)] | None = None
     """How many students are trained to be compared; none: 1, or what the recipe says."""
     hold: StrictBool = False
     """Estimate it, then wait as `paused` until it is resumed."""
@@ -108,7 +108,7 @@ class CreateJob(Body):
     training_file: Annotated[str, StringConstraints(max_length=LONGEST)] | None = None
     validation_file: Name | None = None
     suffix: Annotated[str, StringConstraints(max_length=64)] | None = None
-    seed: Annotated[int, Field(ge=0, le=2147483647)] | None = None
+    seed: Annotated[Whole, Field(ge=0, le=2147483647)] | None = None
     hyperparameters: Hyperparameters | None = None
     method: Method | None = None
     metadata: Metadata = None

@@ -7,11 +7,13 @@ with the end of its log.
 from __future__ import annotations
 
 import hashlib
+import sqlite3
 import time
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from sqlalchemy import Connection
 
@@ -22,7 +24,8 @@ from stillroom.service.executor import RUN, Ended, Order, Seen
 from stillroom.service.faults import ApiError
 from stillroom.service.job_rows import PAUSED, QUEUED, VALIDATING, LeaseLost, Row, by_id, fenced, wish_of, written
 from stillroom.service.leases import Lease
-from stillroom.service.logs import log
+from stillroom.service.logs import log, log_error
+from stillroom.service.outward import NotResolved
 from stillroom.service.progress_told import advanced, is_known, new_point
 from stillroom.service.sources import handed_to
 
@@ -34,6 +37,9 @@ ATTEMPTS = 3
 AGAIN_S, HARD_S, END_S = 10.0, 30.0, 5.0
 """After a first signal: a second one, then an end; and how long a service that ends waits."""
 TAIL = 12
+WAIT_S, MOST_WAIT_S, MOST_DOUBLED = 15.0, 600.0, 6
+"""Before a job is tried again whose teacher's name could not be looked up: at first, at most, and how often it doubles."""
+LEDGER = "ledger.sqlite"
 
 
 class Attempt:
@@ -51,6 +57,9 @@ class Attempt:
             try:
                 with self.database.reading() as rows:
                     handed = handed_to(rows, self.worker.state, self.job)
+            except NotResolved as error:
+                self.put_off(error)
+                return
             except (StillroomError, ApiError) as error:
                 self.fail(*of_error(error))
                 return
@@ -66,6 +75,7 @@ class Attempt:
 
     def _begin(self) -> None:
         self.job["figures"].setdefault("begun_at", time.time())
+        self.job["figures"].pop("waits", None)
         goes_on = (self.folder / RUN).is_dir()
         with written(self.database) as rows:
             fenced(rows, self.job, figures=self.job["figures"])
@@ -146,6 +156,20 @@ class Attempt:
             fenced(rows, self.job, status=PAUSED if paused else QUEUED, wish=None, lease_until=None, worker=None)
             tell(rows, self.job, "Fine-tuning job paused" if paused else "Fine-tuning job was put back into the queue")
 
+    def put_off(self, error: ApiError) -> None:
+        """Back to where it was claimed, for a while that doubles each time: nothing is wrong with it. Raises LeaseLost."""
+        figures = self.job["figures"]
+        waits = figures.get("waits", 0)
+        wait_s = min(WAIT_S * 2**waits, MOST_WAIT_S)
+        with written(self.database) as rows:
+            paused = by_id(rows, self.job["id"])["wish"] == "pause"
+            back = PAUSED if paused else VALIDATING if self.job["status"] == VALIDATING else QUEUED
+            fenced(
+                rows, self.job, status=back, wish=None, figures={**figures, "waits": min(waits + 1, MOST_DOUBLED)},
+                lease_until=None if paused else time.time() + wait_s, worker=None,
+            )  # fmt: skip
+            tell(rows, self.job, f"{error.message} The job is tried again in {wait_s:.0f} seconds", "warn")
+
     def crashed(self, ended: Ended) -> None:
         """Try it again, unless it was the third time without progress."""
         mark = progress_of(self.folder / RUN)
@@ -187,9 +211,20 @@ def of_error(error: StillroomError | ApiError) -> tuple[str, str, str | None]:
 def progress_of(run: Path) -> str:
     """A digest of what a run has for good: finished folders, kept answers, checkpoints. Equal: nothing was added."""
     kept = [path for path in run.rglob("*") if path.is_file() and _lasts(path.relative_to(run))]
+    answers = {str(path.relative_to(run)): answers_kept(path) for path in sorted(run.glob(f"*/{LEDGER}"))}
     told = sorted((str(path.relative_to(run)), path.stat().st_size, path.stat().st_mtime_ns) for path in kept)
-    return hashlib.sha256(repr(told).encode()).hexdigest()
+    return hashlib.sha256(repr((told, answers)).encode()).hexdigest()
+
+
+def answers_kept(ledger: Path) -> int:
+    """How many requests a ledger has an answer to; 0 for what is no ledger (yet). The file's bytes change by its opening."""
+    try:
+        with closing(sqlite3.connect(f"file:{quote(str(ledger))}?mode=ro", uri=True)) as rows:
+            return int(rows.execute("SELECT count(DISTINCT key) FROM requests WHERE state = 'kept'").fetchone()[0])
+    except sqlite3.DatabaseError as error:
+        log_error("ledger not read", error)
+        return 0
 
 
 def _lasts(path: Path) -> bool:
-    return path.name == "manifest.json" or path.parts[0] == ".work" or path.suffix == ".sqlite"
+    return path.name == "manifest.json" or path.parts[0] == ".work"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Callable, Generator, Iterator
+from collections.abc import AsyncIterator, Callable, Generator
 from typing import Any, TypeVar
 
 import anyio
@@ -58,11 +58,11 @@ def _answered(state: Any, caller: Caller, body: ChatCall) -> Response:
         reply = answering.whole(asked)
         answering.settle(asked, reply)
         found = answering.as_completion(asked, reply)
-        return JSONResponse(found, headers={ANSWERED_BY: reply.by}, background=_audit(asked, reply))
+        return JSONResponse(found, headers={ANSWERED_BY: reply.by}, background=_audit(state, asked, reply))
     reply, coming = answering.pieces(asked)
     return StreamingResponse(
         _flow(state, _events(asked, reply, coming)), media_type="text/event-stream",
-        headers={**STREAMED, ANSWERED_BY: reply.by}, background=_audit(asked, reply),
+        headers={**STREAMED, ANSWERED_BY: reply.by}, background=_audit(state, asked, reply),
     )  # fmt: skip
 
 
@@ -76,11 +76,15 @@ async def _flow(state: Any, events: Generator[bytes]) -> AsyncIterator[bytes]:
             await in_thread(state, events.close)
 
 
-def _audit(asked: Asked, reply: Reply) -> BackgroundTask | None:
-    return None if reply.label is None else BackgroundTask(answering.audit, asked, reply)
+def _audit(state: Any, asked: Asked, reply: Reply) -> BackgroundTask | None:
+    async def audited() -> None:
+        # In the calls' threads: a teacher may take minutes, and the other routes' threads must not wait for it.
+        await in_thread(state, lambda: answering.audit(asked, reply))
+
+    return None if reply.label is None else BackgroundTask(audited)
 
 
-def _events(asked: Asked, reply: Reply, coming: Iterator[list[dict[str, Any]]]) -> Generator[bytes]:
+def _events(asked: Asked, reply: Reply, coming: Generator[list[dict[str, Any]]]) -> Generator[bytes]:
     """Server-sent events: pieces, usage where it is wanted, and the end; or an error, where it breaks off."""
     options = asked.body.stream_options
     more: dict[str, Any] = {"usage": None} if options is not None and options.include_usage else {}
@@ -95,6 +99,7 @@ def _events(asked: Asked, reply: Reply, coming: Iterator[list[dict[str, Any]]]) 
         yield _event(faults.envelope(told.status, told.message, told.param, told.code))
         return
     finally:
+        coming.close()  # where the client hung up, what came is counted by this
         answering.settle(asked, reply, stores=came)
     if more:
         used = {"usage": counted(reply.tokens_in, reply.tokens_out)}

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, StrictBool
 
 from stillroom.service import conversations
 from stillroom.service.faults import ApiError
-from stillroom.service.schemas import Body, Metadata
+from stillroom.service.schemas import Body, Metadata, Real, Whole
 
 if TYPE_CHECKING:
     from stillroom.service.shelf import Labelled
@@ -35,15 +35,15 @@ class ChatCall(Body):
     messages: list[dict[str, Any]] = Field(min_length=1, max_length=conversations.MOST_MESSAGES)
     stream: StrictBool | None = None
     stream_options: StreamOptions | None = None
-    n: int | None = Field(default=None, ge=1, le=MOST_ANSWERS)
-    max_tokens: int | None = Field(default=None, ge=1, le=1 << 31)
-    max_completion_tokens: int | None = Field(default=None, ge=1, le=1 << 31)
-    temperature: float | None = Field(default=None, ge=0, le=2)
-    top_p: float | None = Field(default=None, ge=0, le=1)
+    n: Whole | None = Field(default=None, ge=1, le=MOST_ANSWERS)
+    max_tokens: Whole | None = Field(default=None, ge=1, le=1 << 31)
+    max_completion_tokens: Whole | None = Field(default=None, ge=1, le=1 << 31)
+    temperature: Real | None = Field(default=None, ge=0, le=2)
+    top_p: Real | None = Field(default=None, ge=0, le=1)
     stop: str | list[str] | None = None
-    seed: int | None = Field(default=None, ge=-(1 << 63), lt=1 << 63)
+    seed: Whole | None = Field(default=None, ge=-(1 << 63), lt=1 << 63)
     logprobs: StrictBool | None = None
-    top_logprobs: int | None = Field(default=None, ge=0, le=MOST_TOP)
+    top_logprobs: Whole | None = Field(default=None, ge=0, le=MOST_TOP)
     store: StrictBool | None = None
     metadata: Metadata = None
 

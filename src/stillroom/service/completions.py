@@ -54,13 +54,14 @@ class NewMetadata(Body):
     metadata: Metadata
 
 
-def store(
-    rows: Connection, caller: Caller, *, model: str, request: Mapping[str, Any], response: Mapping[str, Any],
+def prepared(
+    caller: Caller, *, model: str, request: Mapping[str, Any], response: Mapping[str, Any],
     metadata: Mapping[str, str] | None, by: str, redact: Sequence[str],
-) -> str:  # fmt: skip
-    """Keep a call and its answer; `redact` is settings.redact, and its matches are blanked before anything is written.
+) -> dict[str, Any]:  # fmt: skip
+    """A call and its answer for `store`; `redact` is settings.redact, and its matches are blanked here, which may take
+    long: before a transaction, in which nobody else can write.
 
-    The answer's id is kept where it is one of ours (`new_id("chatcmpl")`), else a new one is given. Returns it.
+    The answer's id is kept where it is one of ours (`new_id("chatcmpl")`), else a new one is given.
     """
     name = str(response.get("id", ""))
     name = name if is_id(name, "chatcmpl") else new_id("chatcmpl")
@@ -68,12 +69,17 @@ def store(
     request = {key: part if key in NAMES else redacted(hidden, part) for key, part in request.items()}
     response = _redacted_answer(hidden, response)
     pairs = {key: _blanked(hidden, value) for key, value in (metadata or {}).items()}
-    values = {
+    return {
         "id": name, "project_id": caller.project_id, "model": model, "request": request, "response": response,
         "metadata": pairs or None, "by": by, "created_at": int(time.time()),
     }  # fmt: skip
+
+
+def store(rows: Connection, values: Mapping[str, Any]) -> str:
+    """Keep what `prepared` gave. Returns its id."""
+    name: str = values["id"]
     rows.execute(insert(completions).values(**values))
-    _index(rows, caller.project_id, name, pairs)
+    _index(rows, values["project_id"], name, values["metadata"] or {})
     return name
 
 
@@ -138,6 +144,20 @@ def matching(
 
     To only look at them or count them, use `stored`.
     """
+    _refuse_training(rows, project_id)
+    return stored(rows, project_id, metadata, model)
+
+
+def models_of(
+    rows: Connection, project_id: str, metadata: Mapping[str, str] | None, model: str | None = None
+) -> list[str]:
+    """Which models said what `matching` gives, students left out; no text is read. Raises ApiError 403 as it does."""
+    _refuse_training(rows, project_id)
+    wanted = _wanted(rows, project_id, metadata, model) & (completions.c.by != "student")
+    return list(rows.execute(select(completions.c.model).where(wanted).distinct()).scalars())
+
+
+def _refuse_training(rows: Connection, project_id: str) -> None:
     if not may_train(rows, project_id):
         raise ApiError(
             403,
@@ -146,7 +166,6 @@ def matching(
             param="distillation.source.stored_completions",
             code="stored_completions_not_for_training",
         )
-    return stored(rows, project_id, metadata, model)
 
 
 def stored(

@@ -68,6 +68,7 @@ def are_classes(answers: Sequence[str]) -> bool:
 
 def recorded(talks: list[Talk], preset: Preset, data: Path, licence: str | None) -> Drafted:
     """A student of what was said already. Raises DataError where nothing can be learned from it."""
+    talks, empty = _with_words(talks)
     answers = [talk.answer or "" for talk in talks]
     classes = are_classes(answers)
     task = preset.task or ("classification" if classes else "causal")
@@ -80,9 +81,9 @@ def recorded(talks: list[Talk], preset: Preset, data: Path, licence: str | None)
         )
     said = {} if licence is None else {"licence": licence}
     if task == "causal":
-        return _spoken(talks, preset, data, said)
+        return _spoken(talks, empty, preset, data, said)
     kept, rejected = _one_answer_each(talks)
-    kept, rejected = _of_enough(kept, rejected)
+    kept, rejected = _of_enough(kept, empty + rejected)
     _enough(kept, rejected)
     _write(data / ANSWERS, ({"text": talk.question, "answer": talk.answer} for talk in kept))
     for role, part in _split(kept).items():
@@ -112,6 +113,8 @@ def asked(
             where="validation_file",
             cure="Name a validation_file with a few right answers of each kind, or store the teacher's answers first",
         )
+    talks, empty = _with_words(talks)
+    held_out, more_empty = _with_words(held_out)
     judged = held_out or talks
     if not are_classes([talk.answer or "" for talk in judged]) and labels is None:
         raise DataError(
@@ -120,6 +123,7 @@ def asked(
             cure="For free text, store the teacher's answers first (store: true) and learn from those",
         )
     kept, rejected = _one_answer_each(talks)
+    rejected = empty + more_empty + rejected
     if not held_out:
         kept, rejected = _of_enough(kept, rejected)
         _enough(kept, rejected)
@@ -146,9 +150,9 @@ def _table(source: Any) -> dict[str, Any]:
     return {"kind": "dataset", "source": source, "input": "text", "texts": ["text"], "label": "label"}
 
 
-def _spoken(talks: list[Talk], preset: Preset, data: Path, said: Mapping[str, str]) -> Drafted:
+def _spoken(talks: list[Talk], empty: list[Rejected], preset: Preset, data: Path, said: Mapping[str, str]) -> Drafted:
     """Conversations as they are; those that a student could not see whole are left out."""
-    kept, rejected = [], list[Rejected]()
+    kept, rejected = [], [*empty]
     for talk in talks:
         size = sum(len(message["content"].encode()) + len("assistant") + 4 for message in talk.messages) + 2
         if preset.window is not None and size > preset.window:
@@ -167,6 +171,18 @@ def _spoken(talks: list[Talk], preset: Preset, data: Path, said: Mapping[str, st
         "objectives": [{"kind": "trace"}],
     }
     return Drafted(sections, "causal", kept, rejected)
+
+
+def _with_words(talks: Iterable[Talk]) -> tuple[list[Talk], list[Rejected]]:
+    """Without those in which an answer has no text, such as a call of a tool: a student would learn to say nothing."""
+    kept, rejected = [], []
+    for talk in talks:
+        said = [message["content"] for message in talk.messages if message["role"] == "assistant"]
+        if talk.answer is not None and not all(words.strip() for words in (talk.answer, *said)):
+            rejected.append(Rejected(talk, "an answer in it has no text: it is empty, or calls a tool"))
+        else:
+            kept.append(talk)
+    return kept, rejected
 
 
 def _one_answer_each(talks: Iterable[Talk]) -> tuple[list[Talk], list[Rejected]]:

@@ -10,6 +10,7 @@ import json
 import os
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -176,14 +177,21 @@ def tail(path: Path, lines: int, most: int = 1 << 16) -> str:
 
 @contextmanager
 def handed_pipe(handed: Mapping[str, Any]) -> Iterator[tuple[list[int], dict[str, str]]]:
-    """A pipe with what a teacher is reached with, to be read once by the process that is given its end."""
-    if not handed:
-        yield [], {}
-        return
+    """A pipe with what a teacher is reached with, to be read once by the process that is given its end.
+
+    There is one also where nothing is handed over: a process that has it connects to no host that is not in it.
+    """
     out, into = os.pipe()
     try:
-        with open(into, "wb") as pipe:
-            pipe.write(json.dumps(dict(handed)).encode())
+        # In a thread, since a pipe takes no more than some KiB before somebody reads it, and nobody does yet.
+        threading.Thread(target=_write, args=(into, json.dumps(dict(handed)).encode()), daemon=True).start()
         yield [out], {HANDED_FD: str(out)}
     finally:
         os.close(out)
+
+
+def _write(into: int, data: bytes) -> None:
+    with suppress(BrokenPipeError), open(into, "wb", buffering=0) as pipe:  # whoever should read it may have ended
+        rest = memoryview(data)
+        while rest:
+            rest = rest[pipe.write(rest) :]

@@ -9,7 +9,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Annotated, Any, BinaryIO
+from typing import Annotated, Any, BinaryIO, Literal
 from urllib.parse import quote
 
 from fastapi import APIRouter, Query, Request
@@ -69,7 +69,7 @@ class File(BaseModel):
     """A file as the interface has it; `rows` and `rejected` are ours."""
 
     id: str
-    object: str = "file"
+    object: Literal["file"]
     bytes: int
     created_at: int
     filename: str

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -27,7 +27,7 @@ class Job(BaseModel):
     model_config = ConfigDict(extra="allow")
 
     id: str
-    object: str = "fine_tuning.job"
+    object: Literal["fine_tuning.job"]
     created_at: int
     finished_at: int | None
     estimated_finish: int | None

@@ -72,9 +72,11 @@ def fenced(rows: Connection, job: Row, **values: Any) -> None:
 
 
 def renew(database: Database, job: Row) -> str | None:
-    """Hold a job for longer; what its owner wishes of it meanwhile. Raises LeaseLost."""
+    """Hold a job for longer; what its owner wishes of it meanwhile. Raises LeaseLost, also where it was let go of."""
+    ours = (jobs.c.id == job["id"]) & (jobs.c.token == job["token"]) & jobs.c.worker.is_not(None)
     with database.writing() as rows:
-        fenced(rows, job, lease_until=time.time() + LEASE_S)
+        if rows.execute(update(jobs).where(ours).values(lease_until=time.time() + LEASE_S)).rowcount != 1:
+            raise LeaseLost(job["id"])
         wish: str | None = rows.execute(select(jobs.c.wish).where(jobs.c.id == job["id"])).scalar()
     return wish
 

@@ -17,7 +17,7 @@ from stillroom.service.access import SCOPES, Administers, Caller, Reads, make_ke
 from stillroom.service.faults import ApiError, not_found
 from stillroom.service.lists import Row
 from stillroom.service.routes import Route
-from stillroom.service.schemas import LIMIT, Deleted, Listed, Strict
+from stillroom.service.schemas import LIMIT, Deleted, Listed, Strict, Whole
 from stillroom.service.tables import keys, projects
 
 router = APIRouter(route_class=Route, prefix="/api", tags=["projects and keys"])
@@ -30,7 +30,7 @@ class Project(BaseModel):
     """A project: files, jobs, models, teachers and stored completions that belong together."""
 
     id: str
-    object: str = "project"
+    object: Literal["project"]
     name: str
     created_at: int
     trains_on_stored: bool
@@ -44,7 +44,7 @@ class NewProject(Strict):
 
     name: Name
     trains_on_stored: StrictBool = False
-    retention_days: Annotated[int | None, Field(ge=1, le=LONGEST_DAYS)] = None
+    retention_days: Annotated[Whole | None, Field(ge=1, le=LONGEST_DAYS)] = None
 
 
 class MadeProject(Project):
@@ -58,14 +58,14 @@ class ProjectSettings(Strict):
 
     name: Name | None = None
     trains_on_stored: StrictBool | None = None
-    retention_days: Annotated[int | None, Field(ge=1, le=LONGEST_DAYS)] = None
+    retention_days: Annotated[Whole | None, Field(ge=1, le=LONGEST_DAYS)] = None
 
 
 class Key(BaseModel):
     """A key, but for its secret."""
 
     id: str
-    object: str = "api_key"
+    object: Literal["api_key"]
     name: str
     shown: str
     """Its first and last letters."""
@@ -86,7 +86,7 @@ class NewKey(Strict):
 
     name: Name
     scopes: Annotated[list[Scope], Field(min_length=1, max_length=len(SCOPES))]
-    expires_in_s: Annotated[int | None, Field(ge=1, le=LONGEST_LIFE_S)] = None
+    expires_in_s: Annotated[Whole | None, Field(ge=1, le=LONGEST_LIFE_S)] = None
 
 
 def find_project(rows: Connection, caller: Caller, project_id: str) -> Row:

@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 from fastapi import APIRouter, Query, Request
 from pydantic import BaseModel
-from sqlalchemy import ColumnElement, Connection, and_, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, and_, delete, func, insert, select, update
 from sqlalchemy.sql.expression import Select
 
 from stillroom.rundir import read_json, write_json
 from stillroom.service.access import Reads
 from stillroom.service.database import Database
 from stillroom.service.faults import not_found
+from stillroom.service.job_rows import LEASE_S, Row, fenced, written
 from stillroom.service.lists import as_list
 from stillroom.service.routes import Route
 from stillroom.service.schemas import Listed
@@ -29,6 +30,8 @@ router = APIRouter(route_class=Route, prefix="/api/lineage", tags=["lineage"])
 MARK = "deleted.json"
 AT_ONCE = 500
 """Names in one query."""
+LINES_AT_ONCE = 2000
+"""Written under one lock."""
 
 
 class Made(BaseModel):
@@ -43,7 +46,7 @@ class Made(BaseModel):
 class Source(BaseModel):
     """What a file or a stored completion went into."""
 
-    object: str = "lineage.source"
+    object: Literal["lineage.source"]
     id: str
     deleted_at: int | None
     made: list[Made]
@@ -65,6 +68,27 @@ def record(rows: Connection, project_id: str, job_id: str, source_ids: Sequence[
     ]  # fmt: skip
     if lines:
         rows.execute(insert(lineage), lines)
+
+
+def record_all(database: Database, job: Row, source_ids: Sequence[tuple[str, int]]) -> None:
+    """The same for a claimed job, in steps that other writers get in between; done again, nothing is written twice.
+
+    Raises LeaseLost.
+    """
+    wanted = dict.fromkeys(source_ids)
+    with database.reading() as rows:
+        asked = select(lineage.c.source_id, lineage.c.row).where(lineage.c.job_id == job["id"])
+        there = {(name, row) for name, row in rows.execute(asked)}
+    if not there <= wanted.keys():  # of an earlier try, when there were other rows
+        with written(database) as rows:
+            fenced(rows, job, lease_until=time.time() + LEASE_S)
+            rows.execute(delete(lineage).where(lineage.c.job_id == job["id"]))
+        there = set()
+    left = [one for one in wanted if one not in there]
+    for start in range(0, len(left), LINES_AT_ONCE):
+        with written(database) as rows:
+            fenced(rows, job, lease_until=time.time() + LEASE_S)
+            record(rows, job["project_id"], job["id"], left[start : start + LINES_AT_ONCE])
 
 
 def mark_deleted(rows: Connection, project_id: str, source_id: str) -> list[str]:
@@ -134,7 +158,7 @@ def made_from(source_id: str, request: Request, caller: Reads) -> dict[str, Any]
              "contains_deleted": contains_deleted(rows, caller.project_id, job_id)}
             for job_id, model, count in rows.execute(asked).all()
         ]  # fmt: skip
-    return {"id": source_id, "deleted_at": found.deleted_at, "made": made}
+    return {"id": source_id, "object": "lineage.source", "deleted_at": found.deleted_at, "made": made}
 
 
 def _lines(

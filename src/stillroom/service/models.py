@@ -10,7 +10,7 @@ import json
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict
@@ -39,7 +39,7 @@ class Model(BaseModel):
     model_config = ConfigDict(extra="allow")
 
     id: str
-    object: str = "model"
+    object: Literal["model"]
     created: int
     owned_by: str
 
@@ -47,7 +47,7 @@ class Model(BaseModel):
 class Models(BaseModel):
     """All of them."""
 
-    object: str = "list"
+    object: Literal["list"]
     data: list[Model]
 
 

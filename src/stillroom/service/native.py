@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import functools
 import math
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request
 from pydantic import BaseModel, Field
@@ -50,7 +50,7 @@ class Predict(Strict):
 class Predicted(BaseModel):
     """A label a row, with its probability of each class, in the order of `classes`."""
 
-    object: str = "predictions"
+    object: Literal["predictions"]
     model: str
     classes: list[Any]
     data: list[dict[str, Any]]
@@ -65,7 +65,7 @@ class CheckRecipe(Strict):
 class Checked(BaseModel):
     """A recipe that could be run: as a job it would be this."""
 
-    object: str = "recipe"
+    object: Literal["recipe"]
     valid: bool
     recipe: dict[str, Any]
 
@@ -74,7 +74,7 @@ class Starter(BaseModel):
     """A recipe to begin from."""
 
     id: str
-    object: str = "recipe.starter"
+    object: Literal["recipe.starter"]
     yaml: str
 
 
@@ -82,7 +82,7 @@ class Run(BaseModel):
     """A finished job's figures; `scorecard` as its run folder has it."""
 
     id: str
-    object: str = "run"
+    object: Literal["run"]
     created_at: int
     finished_at: int | None
     model: str | None
@@ -92,7 +92,7 @@ class Run(BaseModel):
 class Savings(BaseModel):
     """What a project's calls cost, and what the teacher would have cost where a student answered."""
 
-    object: str = "savings"
+    object: Literal["savings"]
     calls: int
     usd: float
     saved_usd: float
@@ -119,7 +119,7 @@ def _predicted(state: Any, project_id: str, key_id: str, body: Predict) -> dict[
         {"label": label, "probabilities": [round(math.exp(log_p), 6) for log_p in logs_C]}
         for label, logs_C in zip(said.names(), said.log_probabilities_NC.tolist(), strict=True)
     ]
-    return {"model": body.model, "classes": said.classes, "data": data}
+    return {"object": "predictions", "model": body.model, "classes": said.classes, "data": data}
 
 
 def as_given(rows: list[Any]) -> Any:
@@ -145,7 +145,7 @@ def as_given(rows: list[Any]) -> Any:
 def list_starters(request: Request, caller: Reads) -> dict[str, Any]:
     """Recipes to begin from."""
     data = [_starter(name) for name in STARTERS]
-    return {"data": data, "has_more": False, "first_id": data[0]["id"], "last_id": data[-1]["id"]}
+    return {"object": "list", "data": data, "has_more": False, "first_id": data[0]["id"], "last_id": data[-1]["id"]}
 
 
 @router.get("/recipes/{name}", response_model=Starter)
@@ -162,7 +162,7 @@ def check_recipe(request: Request, caller: Reads, body: CheckRecipe) -> dict[str
     state = request.app.state
     with state.database.reading() as rows:
         found = resolved(rows, state, caller.project_id, body.recipe)
-    return {"valid": True, "recipe": found.recipe.to_tree()}
+    return {"object": "recipe", "valid": True, "recipe": found.recipe.to_tree()}
 
 
 @router.get("/runs", response_model=Listed)
@@ -218,7 +218,7 @@ def read_savings(
     with state.database.reading() as rows:
         data = usage.savings(rows, caller.project_id, since)
     sums = {name: sum(one[name] for one in data) for name in ("calls", "usd", "saved_usd")}
-    return {**sums, "data": data}
+    return {"object": "savings", **sums, "data": data}
 
 
 @functools.cache

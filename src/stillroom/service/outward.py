@@ -11,7 +11,6 @@ from __future__ import annotations
 import http.client
 import ipaddress
 import re
-import select
 import socket
 import ssl
 import threading
@@ -26,6 +25,7 @@ from stillroom.errors import RecipeError
 from stillroom.service.faults import ApiError
 from stillroom.service.settings import Settings
 from stillroom.teachers.addresses import checked_url
+from stillroom.teachers.idle import has_ended
 
 Address: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
 Resolve: TypeAlias = Callable[[str, int], list[str]]
@@ -54,6 +54,10 @@ MOST_BYTES = 64 << 20
 PIECE_BYTES = 1 << 16
 FRESH_S, MOST_IDLE = 30.0, 64
 BROKEN = (OSError, http.client.HTTPException)
+UNKNOWN = (socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME))
+"""What a resolver says of a name that there is not; all else it says may be over in a minute."""
+AGAIN_S = 30
+"""When to ask for such a name again."""
 
 
 class Pinned(NamedTuple):
@@ -79,6 +83,16 @@ class Refused(ApiError):
         )
 
 
+class NotResolved(ApiError):
+    """A name that nobody could look up just now; another time it may be known."""
+
+    def __init__(self, host: str) -> None:
+        super().__init__(
+            503, f"The name {host} cannot be looked up just now.", param="base_url", code="name_not_resolved",
+            headers={"retry-after": str(AGAIN_S)},
+        )  # fmt: skip
+
+
 def resolved(host: str, port: int) -> list[str]:
     """What the system's resolver gives. Raises OSError."""
     found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP)
@@ -86,7 +100,10 @@ def resolved(host: str, port: int) -> list[str]:
 
 
 def pinned(base_url: str, settings: Settings, resolve: Resolve = resolved) -> Pinned:
-    """The one address a teacher's URL stands for now. Raises Refused (ApiError 400) for one that is not allowed."""
+    """The one address a teacher's URL stands for now.
+
+    Raises Refused (ApiError 400) for one that is not allowed, NotResolved (503) where no name server answers.
+    """
     scheme, host, port = split(base_url)
     origin = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     allowed = origin in {one.lower() for one in settings.local_teachers}
@@ -99,7 +116,9 @@ def pinned(base_url: str, settings: Settings, resolve: Resolve = resolved) -> Pi
     try:
         found = [str(literal)] if literal is not None else resolve(host, port)
     except (OSError, UnicodeError) as error:
-        raise Refused(f"the name {host} is not known here") from error
+        if isinstance(error, UnicodeError) or getattr(error, "errno", None) in UNKNOWN:
+            raise Refused(f"the name {host} is not known here") from error
+        raise NotResolved(host) from error
     if not found:
         raise Refused(f"the name {host} has no address")
     found.sort(key=lambda one: ":" in one)  # an IPv4 address first: it is reached from everywhere
@@ -261,7 +280,7 @@ class Outward:
             idle, self._idle = list(self._idle), deque()
             found: _Connection | None = None
             for to, connection, since_s in reversed(idle):
-                is_open = time.monotonic() - since_s < FRESH_S and not select.select([connection.sock], [], [], 0)[0]
+                is_open = time.monotonic() - since_s < FRESH_S and not has_ended(connection.sock)
                 if not is_open:
                     connection.close()
                 elif found is None and to == at:

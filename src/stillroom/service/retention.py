@@ -17,7 +17,7 @@ from stillroom.errors import StillroomError
 from stillroom.service import completions, files, lineage, uploads
 from stillroom.service.database import Database
 from stillroom.service.ids import is_id
-from stillroom.service.logs import log
+from stillroom.service.logs import log, log_error
 from stillroom.service.settings import Settings
 from stillroom.service.tables import completions as completion_rows
 from stillroom.service.tables import files as file_rows
@@ -58,7 +58,7 @@ class Sweeper(threading.Thread):
             try:
                 log("swept", **asdict(sweep(self._database, self._settings)))
             except (OSError, SQLAlchemyError, StillroomError) as error:
-                log("sweep failed", "error", why=str(error))
+                log_error("sweep failed", error)
 
 
 def sweep(database: Database, settings: Settings) -> Swept:

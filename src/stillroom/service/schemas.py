@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 MOST_PAIRS, LONGEST_KEY, LONGEST_VALUE = 16, 64, 512
 
@@ -19,6 +19,17 @@ class Strict(BaseModel):
     """What only this service takes: an unknown field is an error."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def _number(value: Any) -> Any:
+    if isinstance(value, bool | str | bytes):
+        raise ValueError("should be a number")
+    return value
+
+
+Whole = Annotated[int, BeforeValidator(_number)]
+"""A whole number, and no truth value or text that pydantic would take for one."""
+Real = Annotated[float, BeforeValidator(_number)]
 
 
 def _pairs(found: dict[str, str] | None) -> dict[str, str] | None:
@@ -55,13 +66,13 @@ class Deleted(BaseModel):
 
     id: str
     object: str
-    deleted: bool = True
+    deleted: bool
 
 
 class Listed(BaseModel):
     """A page of a list."""
 
-    object: str = "list"
+    object: Literal["list"]
     data: list[dict[str, Any]]
     has_more: bool
     first_id: str | None

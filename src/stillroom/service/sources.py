@@ -37,6 +37,8 @@ from stillroom.service.trainer import RECIPE
 REJECTED = "rejected.jsonl"
 NOTHING = ("", "none")
 """What stands for no training file, which the official clients want in any case."""
+MOST_BYTES = 128 << 20
+"""Of a file of conversations that a job learns from, or is judged on."""
 
 
 @dataclass(frozen=True)
@@ -174,7 +176,15 @@ def _chat_file(rows: Connection, project_id: str, name: str, param: str) -> Row:
     if row["purpose"] != "fine-tune":
         told = f"This file was uploaded for {row['purpose']}; conversations are uploaded for fine-tune."
         raise ApiError(400, told, param=param, code="invalid_purpose")
+    _refuse_large(row, param)
     return row
+
+
+def _refuse_large(row: Row, param: str) -> None:
+    """A job holds all rows of its files at once, so they are bounded. Raises ApiError 400."""
+    if row["bytes"] > MOST_BYTES:
+        told = f"This file has {row['bytes']:,} bytes, and a job learns from at most {MOST_BYTES:,}; give a part of it."
+        raise ApiError(400, told, param=param, code="file_too_large")
 
 
 def _is_stored(wanted: Distillation) -> bool:
@@ -192,14 +202,13 @@ def _teacher(rows: Connection, state: Any, project_id: str, wanted: Distillation
 def _checked_stored(
     rows: Connection, state: Any, project_id: str, stored: StoredRows, teacher: Row | None, wanted: Distillation | None
 ) -> Checked:
-    found = _matching(rows, project_id, stored, teacher)
-    if not found:
+    models = completions.models_of(rows, project_id, stored.metadata, _said_by(stored, teacher))
+    if not models:
         raise ApiError(400, "No stored completion fits.", param="distillation.source.stored_completions",
                        code="no_rows")  # fmt: skip
     if wanted is not None and wanted.soft_targets:
         told = "Stored answers are texts; name the teacher, and give their questions as a file, to ask it anew."
         raise ApiError(400, told, param="distillation.soft_targets", code="not_soft")
-    models = {row["model"] for row in found}
     named = or_(teachers.c.name.in_(models), teachers.c.model.in_(models))
     known = rows.execute(select(teachers).where((teachers.c.project_id == project_id) & named)).mappings().all()
     for row in known:  # deleted ones too: what they said is still theirs
@@ -209,9 +218,12 @@ def _checked_stored(
 
 def _matching(rows: Connection, project_id: str, stored: StoredRows, teacher: Row | None) -> Sequence[Row]:
     """Completions that a teacher said: what a student of ours answered teaches nobody."""
-    model = stored.model or (None if teacher is None else teacher["name"])
-    found = completions.matching(rows, project_id, stored.metadata, model)
+    found = completions.matching(rows, project_id, stored.metadata, _said_by(stored, teacher))
     return [row for row in found if row["by"] != "student"]
+
+
+def _said_by(stored: StoredRows, teacher: Row | None) -> str | None:
+    return stored.model or (None if teacher is None else teacher["name"])
 
 
 def _drafted(
@@ -277,7 +289,7 @@ def _budget(wanted: Distillation, found: Resolved) -> dict[str, Any]:
 
 
 def _talks(rows: Connection, settings: Settings, project_id: str, file_id: str) -> list[Talk]:
-    find_file(rows, project_id, file_id, "training_file")
+    _refuse_large(find_file(rows, project_id, file_id, "training_file"), "training_file")
     found = []
     for row in conversations(file_path(settings, file_id)):
         messages = [_plain(message) for message in row["messages"]]
@@ -298,16 +310,16 @@ def _answered(talks: list[Talk]) -> list[Talk]:
 
 def _stored_talk(row: Row) -> Talk:
     """A stored completion as a conversation that ends with what was said."""
-    said = row["response"]["choices"][0]["message"]
-    answer = as_text(said.get("content")) or ""
+    said = _plain({**row["response"]["choices"][0]["message"], "role": "assistant"})
     asked = [_plain(message) for message in row["request"]["messages"]]
-    return Talk(row["id"], 0, [*asked, {"role": "assistant", "content": answer}], answer)
+    return Talk(row["id"], 0, [*asked, said], said["content"])
 
 
 def _plain(message: Mapping[str, Any]) -> dict[str, Any]:
-    """Role and text; a developer is a system by another name."""
+    """Role and text; a developer is a system by another name. A call of a tool has no text that a student could learn."""
     role = "system" if message["role"] == "developer" else message["role"]
-    return {"role": role, "content": as_text(message.get("content")) or ""}
+    calls = message.get("tool_calls") or message.get("function_call")
+    return {"role": role, "content": "" if calls else as_text(message.get("content")) or ""}
 
 
 def _link(settings: Settings, found: Resolved, data: Path) -> None:

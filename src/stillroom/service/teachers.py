@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request
 from pydantic import Field, SecretStr, field_validator
@@ -24,7 +24,7 @@ from stillroom.service.ids import is_id, new_id
 from stillroom.service.lists import Order, Row, page
 from stillroom.service.models import presets
 from stillroom.service.routes import Route
-from stillroom.service.schemas import LIMIT, Deleted, Listed, Strict
+from stillroom.service.schemas import LIMIT, Deleted, Listed, Real, Strict
 from stillroom.service.tables import teachers
 from stillroom.teachers.addresses import host_of, within
 from stillroom.teachers.terms import check_terms, known_terms
@@ -40,8 +40,8 @@ VARIABLE = "STILLROOM_TEACHER_"
 class Price(Strict):
     """USD per million tokens."""
 
-    input: float = Field(ge=0, le=1e6)
-    output: float = Field(ge=0, le=1e6)
+    input: Real = Field(ge=0, le=1e6)
+    output: Real = Field(ge=0, le=1e6)
 
 
 def _plain_key(key: SecretStr | None) -> SecretStr | None:
@@ -88,7 +88,7 @@ class Teacher(Strict):
     """A teacher as it is shown."""
 
     id: str
-    object: str = "teacher"
+    object: Literal["teacher"]
     name: str
     base_url: str
     model: str

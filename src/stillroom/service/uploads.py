@@ -10,7 +10,7 @@ import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, Field
@@ -24,7 +24,7 @@ from stillroom.service.faults import ApiError, not_found
 from stillroom.service.ids import is_id, new_id
 from stillroom.service.lists import Row
 from stillroom.service.routes import Route
-from stillroom.service.schemas import Body
+from stillroom.service.schemas import Body, Whole
 from stillroom.service.settings import Settings
 from stillroom.service.tables import upload_parts, uploads
 
@@ -52,7 +52,7 @@ class Upload(BaseModel):
     """An upload as the interface has it."""
 
     id: str
-    object: str = "upload"
+    object: Literal["upload"]
     bytes: int
     created_at: int
     expires_at: int
@@ -66,7 +66,7 @@ class Part(BaseModel):
     """A part of one."""
 
     id: str
-    object: str = "upload.part"
+    object: Literal["upload.part"]
     created_at: int
     upload_id: str
 
@@ -75,13 +75,13 @@ class Life(Body):
     """How long the file will live."""
 
     anchor: str
-    seconds: int
+    seconds: Whole
 
 
 class NewUpload(Body):
     """What will come."""
 
-    bytes: Annotated[int, Field(ge=1, le=MOST_BYTES)]
+    bytes: Annotated[Whole, Field(ge=1, le=MOST_BYTES)]
     filename: Annotated[str, Field(min_length=1, max_length=forms.NAME_LENGTH)]
     mime_type: Annotated[str, Field(max_length=forms.NAME_LENGTH)]
     purpose: str
@@ -179,6 +179,8 @@ def _keep_part(state: Any, caller: Caller, upload_id: str, staged: forms.Staged)
     path = folder_of(state.settings, upload_id) / part_id
     try:
         staged.sync()
+        staged.path.rename(path)
+        sync_folder(path.parent)  # before the transaction: nobody else can write in it, and a disk may take its time
         with state.database.writing() as rows:
             row = _pending(rows, caller.project_id, upload_id)
             ours = upload_parts.c.upload_id == upload_id
@@ -189,8 +191,6 @@ def _keep_part(state: Any, caller: Caller, upload_id: str, staged: forms.Staged)
             rows.execute(insert(upload_parts).values(
                 id=part_id, project_id=caller.project_id, upload_id=upload_id, bytes=staged.bytes, created_at=now
             ))  # fmt: skip
-            staged.path.rename(path)
-            sync_folder(path.parent)
     except BaseException:
         staged.remove()
         path.unlink(missing_ok=True)

@@ -18,6 +18,7 @@ from stillroom.service.executor import DATA, LOG, handed_pipe
 from stillroom.service.faults import ApiError
 from stillroom.service.job_rows import PAUSED, QUEUED, Row, fenced, wish_of, written
 from stillroom.service.leases import Lease
+from stillroom.service.outward import NotResolved
 from stillroom.service.sources import Prepared, handed_to, prepared
 from stillroom.service.tables import jobs
 
@@ -49,6 +50,9 @@ class Validation:
                     tell(rows, self.job, "Files validated; estimating time and cost")
                 made_from = made_of(found, self.folder / DATA)
                 estimate = self._known(made_from) or self._estimated(handed, lease)
+            except NotResolved as error:
+                Attempt(self.worker, self.job).put_off(error)
+                return
             except (StillroomError, ApiError) as error:
                 Attempt(self.worker, self.job).fail(*of_error(error))
                 return
@@ -73,12 +77,12 @@ class Validation:
         wanted = self.job["asked"].get("distillation") or (self.job["asked"].get("method") or {}).get("distillation")
         holds = bool(wanted and wanted.get("hold"))
         figures = {**self.job["figures"], "rejected_rows": found.rejected}
+        lineage.record_all(self.database, self.job, found.sources)
         with written(self.database) as rows:
             fenced(
                 rows, self.job, status=PAUSED if holds else QUEUED, estimate=estimate, figures=figures, lease_until=None,
                 worker=None,
             )  # fmt: skip
-            lineage.record(rows, self.job["project_id"], self.job["id"], found.sources)
             tell(rows, self.job, told_of(estimate), data=estimate)
             tell(rows, self.job, "Fine-tuning job waits until it is resumed" if holds else "Fine-tuning job queued")
 

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
 from typing import Any
 from urllib.parse import urlsplit
 
+from starlette.requests import HTTPConnection
+
 from stillroom.service import bodies
+from stillroom.service.access import counted_as
 from stillroom.service.faults import ApiError, response
 from stillroom.service.ids import chance, is_id
 from stillroom.service.logs import log, log_error
@@ -38,7 +41,10 @@ ALWAYS = {
     "x-frame-options": "DENY",
     "cross-origin-resource-policy": "same-origin",
 }
+ONCE = ("host", "origin", "authorization", "content-type", "content-encoding", "content-length")
+"""Headers that mean something only where they are said once: of two, another reader could believe the other one."""
 MINUTE_S = 60.0
+MOST_BUCKETS = 100_000
 
 
 class Buckets:
@@ -51,12 +57,12 @@ class Buckets:
     def take(self, who: bytes) -> tuple[bool, int, float]:
         """Whether one more is let in, how many are left, and seconds until all are there again."""
         now, rate = time.monotonic(), self.per_minute / MINUTE_S
-        left, at = self._left.get(who, (float(self.per_minute), now))
+        left, at = self._left.pop(who, (float(self.per_minute), now))
         left = min(float(self.per_minute), left + (now - at) * rate)
         allowed = left >= 1
         left -= allowed
-        if len(self._left) > 100_000:
-            self._left.clear()
+        if len(self._left) >= MOST_BUCKETS:
+            del self._left[next(iter(self._left))]  # whoever has asked for nothing for the longest time
         self._left[who] = (left, now)
         return allowed, int(left), (self.per_minute - left) / rate
 
@@ -73,12 +79,12 @@ class Wall:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+        request = HTTPConnection(scope)
+        headers = request.headers
         request_id, started = f"req_{chance()}", time.perf_counter()
         scope.setdefault("state", {})["request_id"] = request_id
         request_id_here.set(request_id)
-        who = headers.get("authorization") or headers.get("cookie") or str((scope.get("client") or ("",))[0])
-        allowed, left, until_s = self._buckets.take(hashlib.sha256(who.encode()).digest())
+        allowed, left, until_s = self._buckets.take(hashlib.sha256(counted_as(request).encode()).digest())
         more = {
             "x-request-id": request_id,
             "x-ratelimit-limit-requests": str(self._settings.limits.requests_per_minute),
@@ -100,6 +106,7 @@ class Wall:
             if not allowed:
                 raise ApiError(429, "Too many requests a minute with this key.", code="rate_limit_exceeded",
                                headers={"retry-after": "1"})  # fmt: skip
+            _refuse_doubled(scope["headers"])
             self._look_at(headers)
             await self._app(scope, await self._bounded(scope, headers, receive), told)
         except ApiError as error:
@@ -119,7 +126,7 @@ class Wall:
         self._meter.request(route, method, status, seconds)
         log("request", method=method, route=route, status=status, ms=round(1000 * seconds, 2), **_job_of(scope))
 
-    def _look_at(self, headers: dict[str, str]) -> None:
+    def _look_at(self, headers: Mapping[str, str]) -> None:
         """Raise ApiError for a host that is none of ours, another site's page, or a body that would have to be unpacked."""
         host = headers.get("host", "").lower()
         if _name(host) not in self._settings.names:
@@ -138,7 +145,7 @@ class Wall:
             return False
         return bool(place) and (place == host or _name(place) in map(str.lower, self._settings.allowed_hosts))
 
-    async def _bounded(self, scope: MutableMapping[str, Any], headers: dict[str, str], receive: Receive) -> Receive:
+    async def _bounded(self, scope: MutableMapping[str, Any], headers: Mapping[str, str], receive: Receive) -> Receive:
         """What the app reads from: no more than its route may take; JSON is read to its end and looked at."""
         limits = self._settings.limits
         is_file = scope["path"].startswith(FILE_ROUTES) and "multipart" in headers.get("content-type", "").lower()
@@ -159,6 +166,16 @@ class Wall:
             return message
 
         return counted
+
+
+def _refuse_doubled(pairs: Iterable[tuple[bytes, bytes]]) -> None:
+    """Raise ApiError 400 where one of `ONCE` is said more than once."""
+    names = [name.lower().decode("latin-1") for name, _ in pairs]
+    for name in ONCE:
+        if names.count(name) > 1:
+            raise ApiError(
+                400, f"The header {name} comes more than once; send it once.", param=name, code="invalid_value"
+            )
 
 
 def _job_of(scope: MutableMapping[str, Any]) -> dict[str, str]:

@@ -11,7 +11,6 @@ import signal
 import socket
 import sys
 import threading
-import traceback
 from pathlib import Path
 from types import FrameType, SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -21,7 +20,7 @@ from stillroom.service import heartbeat, processes
 from stillroom.service.database import Database
 from stillroom.service.executor import Local
 from stillroom.service.job_rows import QUEUED, RUNNING, VALIDATING, LeaseLost, claim, free_all
-from stillroom.service.logs import log
+from stillroom.service.logs import log, log_error
 from stillroom.service.retention import Sweeper
 from stillroom.service.settings import Limits, Settings
 from stillroom.service.vault import Vault
@@ -54,8 +53,8 @@ class Line(threading.Thread):
                 self.worker.see_to(job)
             except LeaseLost:
                 log("job left", job_id=job["id"])
-            except Exception:  # noqa: BLE001 - one job must not end the others; it is tried again, three times
-                log("job broke", "error", job_id=job["id"], trace=traceback.format_exc())
+            except Exception as error:  # noqa: BLE001 - one job must not end the others; it is tried again, three times
+                log_error("job broke", error, job_id=job["id"])
                 self.worker.broke(job)
 
 

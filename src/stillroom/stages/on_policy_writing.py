@@ -70,12 +70,16 @@ def seed_of(seed: int, number: int, place: int) -> int:
 
 
 def go_on(model: Any, prompts: list[list[int]], length: int, knobs: OnPolicy, seeds: list[int]) -> list[Tree]:
-    """What the model writes after each prompt: no more than a window of `length` tokens has room for."""
+    """What the model writes after each prompt: as much as it says, or as a window of `length` tokens has room for."""
     rooms = [room(knobs, length, len(prompt)) for prompt in prompts]
     most = min(max(rooms), model.context - max(map(len, prompts)))
     said = model.generate(prompts, most, knobs.temperature, seeds=seeds)
     found = []
-    for prompt, left, one in zip(prompts, rooms, said, strict=True):
+    for prompt, left, one, seed in zip(prompts, rooms, said, seeds, strict=True):
+        if not one.finished and len(one.ids) < left and len(prompts) > 1:
+            # Beside a longer prompt the model's context had no room for all of it.
+            found += go_on(model, [prompt], length, knobs, [seed])
+            continue
         ids = one.ids[:left]
         found.append(
             {

@@ -7,7 +7,6 @@ slowly it drips in. A response is parsed by the standard library; TLS is checked
 from __future__ import annotations
 
 import http.client
-import select
 import socket
 import time
 from collections import deque
@@ -15,7 +14,7 @@ from typing import Any
 
 import httpx2
 
-from stillroom.teachers import handed
+from stillroom.teachers import handed, idle
 
 MOST_BYTES = 1 << 30
 """Of a response."""
@@ -72,8 +71,7 @@ class Transport(httpx2.BaseTransport):
                 to, sock, since_s = self._idle.pop()
             except IndexError:
                 return None
-            # What can be read before anything was asked is the end of it.
-            if to == at and time.monotonic() - since_s < FRESH_S and not select.select([sock], [], [], 0)[0]:
+            if to == at and time.monotonic() - since_s < FRESH_S and not idle.has_ended(sock):
                 return sock
             sock.close()
 

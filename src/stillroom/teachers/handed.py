@@ -3,7 +3,8 @@ argument, file or log. The number of its file descriptor is in $STILLROOM_HANDED
 
     {"keys": {NAME: key}, "addresses": {"host:port": "ip"}}     NAME as a recipe's `api_key_env` has it
 
-Where any address was handed over, no other host is connected to. In a process that was handed nothing, nothing changes.
+A process that was handed a pipe, even an empty mapping, connects to the addresses in it and to no other host, and reads no
+key of the environment. In a process that was handed no pipe, nothing changes.
 """
 
 from __future__ import annotations
@@ -20,35 +21,35 @@ VARIABLE = "STILLROOM_HANDED_FD"
 
 def key(name: str) -> str | None:
     """The key of this name, where one was handed over."""
-    found = _handed().get("keys", {}).get(name)
+    found = (_handed() or {}).get("keys", {}).get(name)
     return None if found is None else str(found)
 
 
 def confines() -> bool:
-    """Only the addresses that were handed over are connected to, and no proxy is."""
-    return bool(_handed().get("addresses"))
+    """There was a pipe: only the addresses in it are connected to, no proxy is, and no key of the environment is used."""
+    return _handed() is not None
 
 
 def address(host: str, port: int) -> str:
-    """Where to connect to for a host: the address handed over for it, or the host itself where none were.
+    """Where to connect to for a host: the address handed over for it, or the host itself where there was no pipe.
 
-    Raises PermissionError for a host that was not handed over, where others were.
+    Raises PermissionError for a host that was not handed over, where there was one.
     """
-    addresses = _handed().get("addresses")
-    if not addresses:
+    given = _handed()
+    if given is None:
         return host
-    found = addresses.get(f"{host.strip('[]').lower()}:{port}")
+    found = given.get("addresses", {}).get(f"{host.strip('[]').lower()}:{port}")
     if found is None:
         raise PermissionError(f"this process may not connect to {host}:{port}")
     return str(found)
 
 
 @cache
-def _handed() -> dict[str, Any]:
-    """What the pipe holds; nothing where there is none. Raises ModelError for what is no such thing."""
+def _handed() -> dict[str, Any] | None:
+    """What the pipe holds; None where there is none. Raises ModelError for what is no such thing."""
     number = os.environ.pop(VARIABLE, "")
     if not number:
-        return {}
+        return None
     try:
         with os.fdopen(int(number), "rb") as pipe:
             found = json.loads(pipe.read())

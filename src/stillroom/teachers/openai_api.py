@@ -178,11 +178,14 @@ class OpenAIApi(Teacher):
             )
 
     def key(self) -> str | None:
-        """The key, handed over or out of the environment; None where none is sent. Raises RecipeError where it is missing."""
+        """The key, handed over or, where nothing was, out of the environment; None where none is sent.
+
+        Raises RecipeError where it is missing.
+        """
         name = self.api_key_env or (OPENAI_KEY if is_openai(self.base_url) else None)
         if name is None:
             return None
-        value = (handed.key(name) or os.environ.get(name, "")).strip()
+        value = ((handed.key(name) if handed.confines() else os.environ.get(name)) or "").strip()
         if not value or not value.isascii() or not value.isprintable():
             told = "is not set" if not value else "holds what cannot be a key"
             raise RecipeError(

@@ -99,6 +99,17 @@ def test_a_key_without_the_right_may_look_and_not_act(site: Site) -> None:
         assert "lacks the scope" in answer.text
 
 
+def test_a_key_without_the_right_sees_teachers_names_alone(site: Site) -> None:
+    body = {"name": "behind", "base_url": "https://93.184.215.14/v1", "model": "m-1", "key": "sk-long-secret-key-4242"}
+    site.served.http().post("/api/teachers", json=body).raise_for_status()
+    told = ("93.184.215.14", "m-1", "...4242")
+    whole = site.served.http().get("/teachers").text
+    assert all(word in whole for word in ("behind", *told))
+    page = site.served.http(site.served.key("a reader", ("read",))).get("/teachers").text
+    assert "behind" in page
+    assert not any(word in page for word in told)
+
+
 @pytest.fixture
 def opened(serving: Callable[..., Served], tmp_path: Any) -> tuple[Served, str]:
     """A server that other machines could reach, and a key of it."""

@@ -1,0 +1,158 @@
+"""What a worker makes of a job that it cannot go on with: put off, tried again, failed, and what it writes down of it."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NoReturn
+
+import pytest
+from benchmarks.service_jobs import body, digits
+from sqlalchemy import Connection, func, insert, select, update
+from tests.service.test_job_rows import new_job
+
+from stillroom.budget import Cost
+from stillroom.ledger import Limits, opened
+from stillroom.service import lineage
+from stillroom.service.access import first_project
+from stillroom.service.attempt import Attempt, progress_of
+from stillroom.service.database import Database
+from stillroom.service.job_rows import QUEUED, RUNNING, VALIDATING, LeaseLost, Row, by_id, claim, written
+from stillroom.service.settings import Settings
+from stillroom.service.tables import jobs, teachers
+from stillroom.service.tables import lineage as lines
+from stillroom.service.validation import Validation
+from stillroom.service.worker import Line, Worker
+
+TEACHER = {"teacher": "away", "prompt": "{text}"}
+
+
+@pytest.fixture
+def worker(tmp_path: Path) -> Iterator[Worker]:
+    found = Worker(Settings(tmp_path))
+    found.state.database.upgrade()
+    yield found
+    found.state.database.close()
+
+
+def taken(worker: Worker, status: str, **more: Any) -> Row:
+    """A job in this state, claimed."""
+    job_id = new_job(worker.state.database, status=status, **more)
+    job = claim(worker.state.database, "w", (status,), RUNNING if status == QUEUED else VALIDATING)
+    assert job is not None
+    assert job["id"] == job_id
+    worker.folder(job).mkdir(parents=True)
+    return job
+
+
+def nobody_answers(*asked: object, **more: object) -> NoReturn:
+    raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+
+
+@pytest.mark.parametrize("status", [VALIDATING, QUEUED])
+def test_a_job_waits_while_its_teachers_name_cannot_be_looked_up(
+    worker: Worker, status: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database = worker.state.database
+    with database.writing() as rows:
+        rows.execute(insert(teachers).values(
+            id=f"teacher-{'a' * 24}", project_id=first_project(database), name="away", model="m", created_at=1,
+            base_url="https://teacher.example/v1", distillable=True,
+        ))  # fmt: skip
+    monkeypatch.setattr(socket, "getaddrinfo", nobody_answers)
+    job: Row | None = taken(worker, status, asked=body(digits(teacher=TEACHER)))
+    waits = []
+    for _ in range(3):
+        assert job is not None
+        (Validation if status == VALIDATING else Attempt)(worker, job).carry_out()
+        with database.reading() as rows:
+            row = by_id(rows, job["id"])
+        assert (row["status"], row["error"], row["worker"]) == (status, None, None)
+        waits.append(row["lease_until"] - time.time())
+        to = RUNNING if status == QUEUED else VALIDATING
+        assert claim(database, "w", (status,), to) is None
+        with database.writing() as rows:
+            rows.execute(update(jobs).values(lease_until=time.time() - 1))
+        job = claim(database, "w", (status,), to)
+    assert waits[0] > 10
+    assert waits[2] > 1.8 * waits[1] > 3 * waits[0]
+
+
+def test_a_ledger_that_was_only_opened_is_no_progress(tmp_path: Path) -> None:
+    path = tmp_path / "transfer_set" / "ledger.sqlite"
+    before = progress_of(tmp_path)
+    marks = []
+    for answered in (0, 0, 1, 0, 0):
+        with opened(path, "run", Limits()) as ledger:
+            ledger.release(ledger.reserve(b"lost", "label", Cost(1, 1, 1)), "refused")
+            for _ in range(answered):
+                ledger.settle(ledger.reserve(b"a", "label", Cost(1, 1, 1)), "{}", Cost(1, 1, 1), 0.1)
+        marks.append(progress_of(tmp_path))
+    assert marks[0] == marks[1] != marks[2] == marks[3] == marks[4]
+    assert before != marks[2]
+    path.write_bytes(b"no ledger at all, though it is as long as one could wish")
+    assert progress_of(tmp_path) == marks[0]
+
+
+class Counting(Database):
+    """Tells how often somebody wrote."""
+
+    writes = 0
+
+    @contextmanager
+    def writing(self) -> Iterator[Connection]:
+        self.writes += 1
+        with super().writing() as rows:
+            yield rows
+
+
+def test_many_rows_are_written_down_in_steps_and_once(worker: Worker, tmp_path: Path) -> None:
+    job = taken(worker, VALIDATING)
+    database = Counting(tmp_path)
+    sources = [("file-x", line) for line in range(2 * lineage.LINES_AT_ONCE + 7)]
+    try:
+        with written(database) as rows:  # a worker that was killed in between left these
+            lineage.record(rows, job["project_id"], job["id"], sources[:10])
+        for _ in range(2):
+            lineage.record_all(database, job, sources)
+        assert database.writes == 1 + 3
+        assert told(database, job) == sources
+        lineage.record_all(database, job, sources[5:9])
+        assert told(database, job) == sources[5:9]
+        with database.writing() as rows:
+            rows.execute(update(jobs).values(token=job["token"] + 1))
+        with pytest.raises(LeaseLost):
+            lineage.record_all(database, job, sources)
+        assert told(database, job) == sources[5:9]
+    finally:
+        database.close()
+
+
+def told(database: Database, job: Row) -> list[tuple[str, int]]:
+    with database.reading() as rows:
+        assert rows.execute(select(func.count()).select_from(lines)).scalar() is not None
+        asked = select(lines.c.source_id, lines.c.row).where(lines.c.job_id == job["id"]).order_by(lines.c.row)
+        return [(name, row) for name, row in rows.execute(asked)]
+
+
+class Clumsy(Worker):
+    """Fails on each job with somebody's words in its error, as a database does."""
+
+    def see_to(self, job: Row) -> None:
+        self.ending.set()
+        raise ValueError(f"what somebody wrote in {job['id']}: my private words")
+
+
+def test_the_log_of_a_broken_job_holds_nobodys_words(worker: Worker, capsys: pytest.CaptureFixture[str]) -> None:
+    new_job(worker.state.database)
+    clumsy = Clumsy(worker.settings)
+    Line(clumsy, "running", (QUEUED,), RUNNING).run()
+    clumsy.state.database.close()
+    written = capsys.readouterr().err
+    assert "job broke" in written
+    assert "ValueError" in written
+    assert "see_to" in written
+    assert "private words" not in written
