@@ -39,7 +39,7 @@ def answer(text: str = "4", logprobs: Any = None) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def kept(rows: Connection, caller: Caller, **given: Any) -> str:
+def keep(rows: Connection, caller: Caller, **given: Any) -> str:
     """Made ready and stored."""
     return completions.store(rows, completions.prepared(caller, **given))
 
@@ -55,7 +55,7 @@ class Project:
 
     def store(self, text: str = "4", model: str = "teacher", redact: tuple[str, ...] = (), **pairs: str) -> str:
         with self.served.rows.writing() as rows:
-            return kept(
+            return keep(
                 rows, self.caller, model=model, request=call(), response=answer(text), metadata=pairs, by="a teacher",
                 redact=redact,
             )  # fmt: skip
@@ -116,7 +116,7 @@ def test_its_messages_are_paged(project: Project) -> None:
         project.client.chat.completions.messages.list(name, after="other")
     parts = [{"type": "text", "text": "2"}, {"type": "text", "text": "+2"}]
     with project.served.rows.writing() as rows:
-        name = kept(
+        name = keep(
             rows, project.caller, model="t", request=call(parts), response=answer(), metadata=None, by="t", redact=()
         )
     last = list(project.client.chat.completions.messages.list(name))[-1]
@@ -202,8 +202,8 @@ def test_the_id_of_the_answer_is_kept_where_it_is_ours(project: Project) -> None
     said = answer()
     with project.served.rows.writing() as rows:
         more = {"model": "t", "request": call(), "metadata": None, "by": "t", "redact": ()}
-        assert kept(rows, project.caller, response=said, **more) == said["id"]
-        other = kept(rows, project.caller, response={**said, "id": "../../x"}, **more)
+        assert keep(rows, project.caller, response=said, **more) == said["id"]
+        other = keep(rows, project.caller, response={**said, "id": "../../x"}, **more)
     assert is_id(other, "chatcmpl")
     assert project.client.chat.completions.retrieve(other).id == other
 
@@ -214,7 +214,7 @@ def test_what_must_not_be_kept_is_blanked_first(project: Project) -> None:
     said = answer("Hello ann@example.org", spelled)
     said["choices"].append({**answer("Nothing to hide", spelled)["choices"][0], "index": 1})
     with project.served.rows.writing() as rows:
-        name = kept(
+        name = keep(
             rows, project.caller, model="m1234-5678", request=asked, response=said, by="t",
             metadata={"user": "ann@example.org", "plan": "free"}, redact=HIDE,
         )  # fmt: skip
@@ -281,7 +281,7 @@ def test_the_sweep_erases_in_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     with database.writing() as rows:
         rows.execute(update(projects).values(retention_days=1))
         for _ in range(8):
-            kept(
+            keep(
                 rows, Caller(project, "", frozenset()), model="t", request=call(), response=answer(), by="t",
                 metadata={"app": "x"}, redact=(),
             )  # fmt: skip
@@ -306,7 +306,7 @@ def test_what_is_erased_is_in_no_byte_of_the_database(tmp_path: Path) -> None:
         return any(text.encode() in path.read_bytes() for path in tmp_path.glob("service.sqlite*"))
 
     with database.writing() as rows:
-        name = kept(
+        name = keep(
             rows, Caller(project, "", frozenset()), model="t", request=call("canary-asked"), by="t", redact=(),
             response=answer("canary-said " * 800), metadata={"app": "canary-named"},
         )  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,10 @@ from benchmarks.service_jobs import body, digits, moods
 from sqlalchemy import insert, text, update
 
 from stillroom.errors import DataError
-from stillroom.service import completions
-from stillroom.service.access import Caller
 from stillroom.service.drafting import Talk, are_classes, asked, recorded
 from stillroom.service.presets import OF_LETTERS, OF_WORDS
 from stillroom.service.sources import MOST_BYTES, _plain, _stored_talk
-from stillroom.service.tables import files, projects, teachers
+from stillroom.service.tables import completions, files, projects, teachers
 
 PLACE = "/v1/fine_tuning/jobs"
 FILE = f"file-{'a' * 24}"
@@ -190,21 +189,16 @@ def test_stored_completions_need_the_projects_word(idle: Idle, http: httpx2.Clie
     assert (answer.status_code, answer.json()["error"]["code"]) == (400, "no_rows")
 
 
-def store(idle: Idle, response: dict[str, Any], **metadata: str) -> str:
-    request = {"messages": [{"role": "user", "content": "what is it?"}]}
-    with idle.rows.writing() as rows:
-        return completions.store(
-            rows, Caller(idle.first_project(), "", frozenset()), model="t", request=request, response=response,
-            metadata=metadata, by="t", redact=(),
-        )  # fmt: skip
-
-
 def test_creating_a_job_of_stored_completions_reads_none_of_them(idle: Idle, http: httpx2.Client) -> None:
-    name = store(idle, {"choices": [{"message": {"role": "assistant", "content": "x"}}]}, kind="broken")
+    project = idle.first_project()
     with idle.rows.writing() as rows:
-        rows.execute(update(projects).where(projects.c.id == idle.first_project()).values(trains_on_stored=True))
-        rows.execute(text("UPDATE completions SET response = '{not JSON' WHERE id = :id"), {"id": name})
-    wanted = {"source": {"stored_completions": {"metadata": {"kind": "broken"}}}}
+        rows.execute(update(projects).where(projects.c.id == project).values(trains_on_stored=True))
+        rows.execute(insert(completions).values(
+            id=f"chatcmpl-{'b' * 24}", project_id=project, model="broken", request={}, response={}, by="t",
+            created_at=int(time.time()),
+        ))  # fmt: skip
+        rows.execute(text("UPDATE completions SET response = '{not JSON' WHERE model = 'broken'"))
+    wanted = {"source": {"stored_completions": {"model": "broken"}}}
     answer = http.post(PLACE, json={"model": "tiny-language", "distillation": wanted})
     assert (answer.status_code, answer.json().get("training_file")) == (200, "stored_completions"), answer.text
 
@@ -213,11 +207,11 @@ def test_a_file_that_a_job_could_not_hold_is_refused(idle: Idle, http: httpx2.Cl
     good, large = uploaded(http, moods(30)), uploaded(http, moods(30))
     with idle.rows.writing() as rows:
         rows.execute(update(files).where(files.c.id == large).values(bytes=MOST_BYTES + 1))
-    for body, param in (
+    for sent, param in (
         ({"training_file": large}, "training_file"),
         ({"training_file": good, "validation_file": large}, "validation_file"),
     ):
-        answer = http.post(PLACE, json={"model": "small-text-classifier", **body})
+        answer = http.post(PLACE, json={"model": "small-text-classifier", **sent})
         assert (answer.status_code, answer.json()["error"]["code"]) == (400, "file_too_large")
         assert (answer.json()["error"]["param"], "134,217,728" in answer.text) == (param, True)
 

@@ -113,7 +113,7 @@ def test_memory_and_disk_are_told_within_a_fifth(made: Any, tmp_path: Path) -> N
 def test_a_larger_student_is_told_to_hold_as_much_more_as_its_weights_do(tmp_path: Path) -> None:
     """Beside libraries that take hundreds of megabytes, a ratio alone would let a student's own share go unnoticed."""
     write_csv(tmp_path / "data.csv", rows_of(200))
-    tree = recipe(evaluation={"metrics": ["accuracy"]})
+    tree = recipe(evaluation={"metrics": ["accuracy"]}, dtype="float32")
     wide = {**tree, "student": {"kind": "fresh", "model": {"kind": "mlp", "hidden": [3500, 3500]}}}
     little, much = told(tree, tmp_path), told(wide, tmp_path)
     weights = 3500 * 3500 + 3500 * 3500 / 500

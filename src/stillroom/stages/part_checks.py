@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from stillroom.errors import DataError, ModelError, RecipeError, WrongAnswer
-from stillroom.kinds import AskedTeacher, Model, Student, Teacher
+from stillroom.kinds import AskedTeacher, Ground, Model, Student, Teacher
 from stillroom.models.mlp import Mlp
 from stillroom.recipe import Recipe, Training
 from stillroom.rows import Questions, joined
@@ -57,8 +57,9 @@ def check_training(run: Run, knobs: Training, where: str) -> None:
 
 def check_model(run: Run, part: Student | Model, where: str) -> None:
     """The network must take the rows and find room; building it without memory for its weights costs nothing."""
+    ground = run.ground(untaught=True)
     try:
-        weights = _weights(run, part)
+        weights = _weights(run, part, ground)
     except ModelError as error:
         raise ModelError(error.what, where=_knob_of(part, error.where, where), cure=error.cure) from error
     where = _knob_of(part, "", where)
@@ -72,9 +73,9 @@ def check_model(run: Run, part: Student | Model, where: str) -> None:
         )
 
 
-def _weights(run: Run, part: Student | Model) -> int:
+def _weights(run: Run, part: Student | Model, ground: Ground) -> int:
     """How many weights the network has; a plain one is not built for that, since loading torch takes a second."""
-    ground, classes = run.ground(untaught=True), len(run.splits.classes)
+    classes = len(run.splits.classes)
     learned = run.inputs(part, run.splits.train.raw, ground)
     plain = part.architecture() if isinstance(part, Fresh) else part
     if isinstance(plain, Mlp):
