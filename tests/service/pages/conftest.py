@@ -28,8 +28,9 @@ def site(pages_served: Served) -> Site:
     return filled(pages_served)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def playwright_there() -> Iterator[Any]:
+    """While it is there, an event loop runs in this thread, so it goes before tests of other files begin."""
     sync_api = pytest.importorskip("playwright.sync_api")
     with sync_api.sync_playwright() as playwright:
         yield playwright
