@@ -47,6 +47,10 @@ def failing(status: int, code: Any = None, message: str = "it failed", **headers
     return Reply({"error": {"message": message, "type": None, "code": code}}, status, headers)
 
 
+class _Server(ThreadingHTTPServer):
+    request_queue_size = 128  # five, the library's own number, is too few for callers that all come at once
+
+
 class Endpoint:
     """Serves while the block runs: `with Endpoint(script) as it: it.url`."""
 
@@ -56,7 +60,7 @@ class Endpoint:
         self.keys: list[str] = []
         self.now = self.most_at_once = 0
         self.lock = threading.Lock()
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
+        self._server = _Server(("127.0.0.1", 0), _handler(self))
         self._server.daemon_threads = True
         self.url = f"http://127.0.0.1:{self._server.server_port}/v1"
 

@@ -11,6 +11,7 @@ import os
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -29,14 +30,13 @@ WITHIN = 0.2
 
 
 def taken(folder: Path) -> int:
-    """Bytes of a folder as its disk gives them, in whole blocks."""
-    found = 0
-    for path in [folder, *folder.rglob("*")]:
-        try:
-            found += path.lstat().st_blocks * 512
-        except FileNotFoundError:
-            continue  # a run at work renames and removes
-    return found
+    """Bytes that a folder takes, in whole blocks of the disk; what goes while it is looked at counts for nothing."""
+    total = 0
+    for place, _, names in os.walk(folder):  # unlike rglob it passes over a folder that is gone
+        for path in [Path(place), *(Path(place) / name for name in names)]:
+            with suppress(FileNotFoundError):
+                total += 512 * path.lstat().st_blocks
+    return total
 
 
 def held_at_most(number: int) -> int:
