@@ -27,7 +27,7 @@ PR_SET_PDEATHSIG = 1
 KILL, AT, LOG = "STILLROOM_KILL", "STILLROOM_KILL_AT", "STILLROOM_COMMIT_LOG"
 STARTER = "stillroom_starter"
 SOURCE = Path(__file__).parents[2]
-FIRST_TO_GO, AMONG_SESSIONS = Path("/proc/self/oom_score_adj"), Path("/proc/self/autogroup")
+FIRST_TO_GO = Path("/proc/self/oom_score_adj")
 
 
 def start(
@@ -52,11 +52,9 @@ def begin(nice: int = 0) -> dict[str, Any]:
     order: dict[str, Any] = json.loads(sys.stdin.buffer.readline() or b"{}")
     starter = order.pop(STARTER, 0)
     os.nice(nice)
-    # Linux may share the processor among sessions, and a nice process in one of its own then stands back from nobody.
-    for place, value in ((FIRST_TO_GO, "1000"), (AMONG_SESSIONS, str(nice))) if nice else ():
-        if place.exists():
-            with suppress(OSError):  # some systems do not let it be asked
-                place.write_text(value)
+    if nice and FIRST_TO_GO.exists():
+        with suppress(OSError):  # some systems do not let it be asked
+            FIRST_TO_GO.write_text("1000")
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     fcntl.fcntl(0, fcntl.F_SETOWN, -os.getpgrp())
