@@ -66,6 +66,25 @@ def knobs(shape: Shape) -> Training:
     )  # fmt: skip
 
 
+def products(shape: Shape, dtype: torch.dtype) -> Block:
+    """The matrix products of a block's steps and nothing else: outputs, gradients of weights, gradients of hidden layers."""
+    widths = [shape.pixels**2, *shape.student, CLASSES]
+    layers = [
+        (torch.randn(shape.batch_size, before, dtype=dtype), torch.randn(after, before, dtype=dtype))
+        for before, after in itertools.pairwise(widths)
+    ]
+
+    def block() -> None:
+        for _ in range(shape.rows // shape.batch_size):
+            for place, (input_BI, weight_OI) in enumerate(layers):
+                output_BO = input_BI @ weight_OI.T
+                output_BO.T @ input_BI
+                if place:
+                    output_BO @ weight_OI
+
+    return block
+
+
 class Bench:
     """The blocks of one shape; stored answers are kept in `folder`."""
 
