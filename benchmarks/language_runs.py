@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.blocks import NotMade
 from benchmarks.language_fidelity import DRAWS, interval
-from benchmarks.language_sizes import TINY, NotMade, Sizes
+from benchmarks.language_sizes import TINY, Sizes
 from benchmarks.results import Found, Row, Table, shown
 from benchmarks.timing import paired_ratio, rounds
 from stillroom.rows import Array, Questions, Raw, take_rows
@@ -102,8 +103,6 @@ def ablations(sizes: Sizes, base: Path) -> Row:
     """What each part of DistilBERT's way is worth: the same student without it, from the same kept answers."""
     from stillroom.recipe import Recipe
 
-    if not sizes.ablations:
-        raise NotMade("this preset trains no student without a part of the recipe")
     name = "distilbert_sst2"
     objectives = Recipe.load(RECIPES / f"{name}.yaml").to_tree()["objectives"]
     arms = {arm: sections(objectives) for arm, (_, sections, _) in ABLATIONS.items()}

@@ -12,10 +12,6 @@ TINY = "tiny"
 """A teacher made by the bench itself, of a few thousand weights (language_tiny.py)."""
 
 
-class NotMade(Exception):
-    """What a block reads is not there; it says what."""
-
-
 @dataclass(frozen=True)
 class Shape:
     """A Llama-like student and teacher, and a step's tokens."""

@@ -13,13 +13,13 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tests.models.tiny_models import write_gguf
+from tests.models.tiny_models import byte_pairs, write_gguf
 from transformers import AutoModelForCausalLM, AutoModelForMaskedLM
 
 import stillroom
 from command_line import events
 from run_folder import unnamed
-from stillroom.errors import ModelError
+from stillroom.errors import DataError, ModelError
 from stillroom.models import pretrained
 from stillroom.models.device import Device
 from stillroom.models.language import LanguageModel
@@ -242,6 +242,32 @@ def test_a_fresh_student_reads_the_teachers_tokens(home: Path, capfd: pytest.Cap
     assert student.config.vocab_size == teacher.config.vocab_size
     assert student.config.eos_token_id == tokenizer.eos_token_id
     assert "Model config" not in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("reads", ["characters", "folder"])
+def test_a_new_teacher_is_trained_then_asked(reads: str, home: Path) -> None:
+    """A network of the run's own, whose tokenizer stands in no folder of weights: bytes, or a tokenizer alone."""
+    alone = home / f"alone-{reads}"
+    pretrained.save_tokenizer(byte_pairs(300), alone)
+    config = {"model_type": "llama", "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2,
+              "num_attention_heads": 2, "num_key_value_heads": 2, "max_position_embeddings": 48}  # fmt: skip
+    model = {"kind": "transformers", "task": "causal", "config": config,
+             "tokenizer": "characters" if reads == "characters" else str(alone)}  # fmt: skip
+    teacher = {"kind": "trained", "model": model, "epochs": 1, "batch_size": 8}
+    run = stillroom.distill(causal(home, name=f"new-{reads}", teacher=teacher), home / f"new-{reads}")
+    card = run.scorecard
+    assert calls(run.path) == card["rows"]["train"]
+    ids = [[30, 40, 31, 50]]
+    torch.testing.assert_close(
+        logits_of(run.path / "student", ids), logits_of_ours(run.path, ids), rtol=1e-4, atol=1e-4
+    )
+    # It looks at 48 tokens, so windows of 64 are refused before anything is trained.
+    tree = causal(
+        home, name="wide", teacher=teacher, questions={"kind": "dataset", "source": write_text(home), "window": 64}
+    )
+    with pytest.raises(DataError, match="48"):
+        stillroom.distill(tree, home / f"wide-{reads}")
+    assert not (home / f"wide-{reads}" / "teacher").exists()
 
 
 def test_a_teacher_in_a_gguf_file(home: Path) -> None:

@@ -184,8 +184,8 @@ class Teacher(Part):
         """What it is asked for."""
         return "classification"
 
-    def tokenizer_at(self, folders: list[Path]) -> Path | None:
-        """Where its tokenizer stands; None where it reads no text."""
+    def reads(self, folders: list[Path]) -> tuple[Any, int] | None:
+        """Its tokenizer and the most tokens it can look at; None where it reads no text."""
         return None
 
     def build(self, home: Path, folders: list[Path], classes: list[Any], device: Device | None = None) -> AskedTeacher:

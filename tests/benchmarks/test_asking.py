@@ -25,9 +25,9 @@ SIZES = replace(
 
 def test_every_block_can_be_found_and_depends_on_its_sizes() -> None:
     assert len(read_bars("asking")) == 5
-    assert len({asking.settings_of(name, SIZES) for name in asking.BLOCKS}) == len(asking.BLOCKS)
-    assert asking.settings_of("kill", SIZES) == asking.settings_of("kill", replace(SIZES, budgets=9))
-    assert asking.settings_of("kill", SIZES) != asking.settings_of("kill", replace(SIZES, random_kills=9))
+    assert len({asking.BENCH.settings_of(name, SIZES) for name in asking.BLOCKS}) == len(asking.BLOCKS)
+    assert asking.BENCH.settings_of("kill", SIZES) == asking.BENCH.settings_of("kill", replace(SIZES, budgets=9))
+    assert asking.BENCH.settings_of("kill", SIZES) != asking.BENCH.settings_of("kill", replace(SIZES, random_kills=9))
 
 
 def test_a_child_tells_its_end_its_kill_and_its_failure(capfd: pytest.CaptureFixture[str]) -> None:

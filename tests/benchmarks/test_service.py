@@ -32,8 +32,10 @@ def test_every_block_can_be_found_and_depends_on_its_sizes() -> None:
     for block in service.BLOCKS.values():
         module, _, function = block.run.partition(".")
         assert callable(getattr(importlib.import_module(f"benchmarks.{module}"), function))
-    assert len({service.settings_of(name, SIZES) for name in service.BLOCKS}) == len(service.BLOCKS)
-    assert service.settings_of("kills", SIZES) != service.settings_of("kills", replace(SIZES, random_kills=9))
+    assert len({service.BENCH.settings_of(name, SIZES) for name in service.BLOCKS}) == len(service.BLOCKS)
+    assert service.BENCH.settings_of("kills", SIZES) != service.BENCH.settings_of(
+        "kills", replace(SIZES, random_kills=9)
+    )
     named = {name for block in service.BLOCKS.values() for name in block.depends}
     assert named == {field.name for field in fields(Sizes)}
 

@@ -80,22 +80,21 @@ def _reads(run: Run) -> tuple[Any, int]:
 
     Teachers' and students' tokenizers are compared before anything is spent (language_checks.py).
     """
-    from stillroom.models.text import context_of, tokenizer_at
     from stillroom.stages.language_text import is_recorded, reads
 
     if is_recorded(run.recipe.teacher):
         return reads(run)
-    found: list[Path] = []
+    found: list[tuple[Any, int]] = []
     for teacher in run.recipe.teacher.each():
-        path = teacher.tokenizer_at(run.folders)
-        if path is None:
+        own = teacher.reads(run.folders)
+        if own is None:
             raise ModelError(
                 f"a teacher of kind {teacher.kind} has no tokenizer",
                 where="teacher",
                 cure="Use a teacher of kind transformers, or one trained for language models",
             )
-        found.append(path)
-    return tokenizer_at(found[0]), min(context_of(path) for path in found)
+        found.append(own)
+    return found[0][0], min(context for _, context in found)
 
 
 def window_source(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import model_validator
 
-from stillroom.kinds import AnyModel, AnyView, AskedTeacher, NetworkTask, Teacher
+from stillroom.kinds import AnyModel, AnyView, AskedTeacher, Ground, NetworkTask, Teacher
 from stillroom.recipe import Training
 
 if TYPE_CHECKING:
@@ -53,13 +53,13 @@ class Trained(Teacher, Training):
     def solves(self) -> NetworkTask:
         return self.model.solves()
 
-    def tokenizer_at(self, folders: list[Path]) -> Path | None:
-        from stillroom.models.references import resolve
+    def reads(self, folders: list[Path]) -> tuple[Any, int] | None:
         from stillroom.models.transformers import Transformers
 
         if not isinstance(self.model, Transformers):
             return None
-        return resolve(self.model.tokenizer or self.model.source or "", folders)
+        ground = Ground(folders, self.solves())
+        return self.model.reads(ground), self.model.context(ground)
 
     def build(self, home: Path, folders: list[Path], classes: list[Any], device: Device | None = None) -> AskedTeacher:
         task = self.solves()

@@ -37,10 +37,12 @@ class Transformers(Teacher):
 
         return resolve(self.model, folders)
 
-    def tokenizer_at(self, folders: list[Path]) -> Path | None:
+    def reads(self, folders: list[Path]) -> tuple[Any, int] | None:
         from stillroom.models.references import resolve
+        from stillroom.models.text import context_of, tokenizer_at
 
-        return resolve(self.model, folders)
+        path = resolve(self.model, folders)
+        return tokenizer_at(path), context_of(path)
 
     def build(self, home: Path, folders: list[Path], classes: list[Any], device: Device | None = None) -> AskedTeacher:
         from stillroom.models.device import Device
