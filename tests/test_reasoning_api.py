@@ -10,7 +10,7 @@ import pytest
 from benchmarks.reasoning_data import TASKS, written
 
 import stillroom
-from stillroom.errors import BudgetReached
+from stillroom.errors import BudgetReached, RecipeError
 from stillroom.flow import plan
 from stillroom.loopback.serving import Loopback
 from stillroom.questions.arithmetic import BUILTIN, problems
@@ -114,3 +114,35 @@ def test_scratchpads_lead_to_the_answer(style: Any) -> None:
             trace = read_trace(written(one, style))
             assert trace.answer == one.answer
             assert trace.thought
+
+
+# a model that writes accepted traces again
+
+
+def rewriting(url: str, **knobs: Any) -> dict[str, Any]:
+    """Traces that another model behind the same endpoint writes again."""
+    rewriter = {"kind": "openai_api", "task": "reasoning", "base_url": url, "model": "loopback", "prompt": "{question}",
+                "max_tokens": 200, "price": PRICE}  # fmt: skip
+    return {"overlap": 0, "write": 60, "rewrite": {**rewriter, **knobs}}
+
+
+@pytest.mark.parametrize(
+    ("knobs", "told"),
+    [
+        ({"base_url": "https://api.openai.com/v1", "api_key_env": "TEST_KEY_OF_REWRITER"}, "terms may not allow"),
+        ({"model": "forbidden-1"}, "forbids this teacher"),
+        ({"price": None}, "a budget in USD needs the teacher's price"),
+        ({"api_key_env": "NO_SUCH_KEY"}, "NO_SUCH_KEY is not set"),
+    ],
+)
+def test_a_rewriter_is_looked_at_before_a_trace_is_bought(
+    knobs: dict[str, Any], told: str, teacher: Loopback, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STILLROOM_FORBID_TEACHERS", "forbidden-*")
+    monkeypatch.setenv("TEST_KEY_OF_REWRITER", "sk-test")
+    before = teacher.bill()
+    tree = recipe(teacher.url, name="again", traces=rewriting(teacher.url, **knobs), budget={"usd": 1.0})
+    with pytest.raises(RecipeError, match=told) as raised:
+        stillroom.distill(tree, tmp_path / "run", until="ask")
+    assert raised.value.where.startswith("traces.rewrite")
+    assert teacher.bill() == before

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from stillroom.errors import NotYet, RecipeError
+from stillroom.errors import ModelError, NotYet, RecipeError
 
 if TYPE_CHECKING:
     from stillroom.recipe import Recipe
@@ -21,6 +21,7 @@ def check_reasoning(run: Run, main: Run, at: str) -> None:
             cure="Compare them in two runs",
         )
     _refuse_knobs(recipe, at)
+    _check_rewriter(run, at)
     _check_prompts(run, at)
 
 
@@ -67,6 +68,24 @@ def _refuse_knobs(recipe: Recipe, at: str) -> None:
             where=f"{at}teacher.temperature",
             cure="Set it above 0, such as 0.8",
         )
+
+
+def _check_rewriter(run: Run, at: str) -> None:
+    """Terms, budget and key of what writes traces again, as of any teacher: it is asked when all traces were paid for."""
+    from stillroom.stages.paying import limits_of
+    from stillroom.teachers.terms import check_terms
+
+    writer: Any = run.recipe.traces.rewrite
+    if writer is None:
+        return
+    where = f"{at}traces.rewrite"
+    check_terms(writer.licence, writer.base_url, run.recipe.accept_terms, writer.model, where)
+    try:
+        writer.check_budget(limits_of(run.recipe))
+        writer.build(run.dir.path, run.folders, [])
+    except (ModelError, RecipeError) as error:
+        at_fault = error.where.replace("teacher", where, 1)
+        raise type(error)(error.what, where=at_fault, cure=error.cure) from error
 
 
 def _check_prompts(run: Run, at: str) -> None:
