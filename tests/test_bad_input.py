@@ -236,6 +236,7 @@ def test_a_wrong_teacher(teacher: dict[str, Any], told: str, here: Path) -> None
         ("objectives.5.temperature=3", "there is no '5' in this list"),
         ("objectives.x.temperature=3", "there is no 'x' in this list"),
         ("seeds.x=3", "seeds is no section"),
+        ("seeds.x.y=3", "'x' stands in no section"),
         ("training=[", "cannot be read (command line)"),
         ("training.epochs=x", "epochs: should be a whole number, not 'x' (training.epochs)"),
         ("trainin.epochs=1", "Did you mean 'training'?"),

@@ -406,7 +406,15 @@ def test_the_hard_teacher_stands_only_beside_soft_targets(
 def test_temperature_auto_is_settled_on_validation(here: Path) -> None:
     run = stillroom.distill(recipe(objectives=[{"kind": "soft_target", "temperature": "auto"}]), here / "run")
     chosen = read_json(run.path / "tuning" / "student" / "chosen.json")
-    assert str(f"{chosen['temperature']:g}") in chosen["tried"]
+    tried = {float(heat): (-one["accuracy"], one["loss"]) for heat, one in chosen["tried"].items()}
+    assert len(set(tried.values())) > 1
+    assert chosen["temperature"] == min(tried, key=lambda heat: tried[heat])
+    # The student is the one of that temperature, bit for bit, and of no other.
+    made = {
+        float(path.parent.name): path.read_bytes() for path in (run.path / "tuning").glob("student/*/model.safetensors")
+    }
+    student = (run.path / "student" / "model.safetensors").read_bytes()
+    assert [heat for heat, weights in made.items() if weights == student] == [chosen["temperature"]]
     before = len(events(run.path, "trained"))
     stillroom.distill(recipe(objectives=[{"kind": "soft_target", "temperature": "auto"}]), here / "run")
     assert len(events(run.path, "trained")) == before
@@ -458,7 +466,15 @@ def test_groups_give_severity(here: Path) -> None:
     write_csv(here / "data.csv", rows_of(120, classes=("cat", "dog", "car")))
     evaluation = {"metrics": METRICS, "groups": {"animals": ["cat", "dog"]}}
     run = stillroom.distill(recipe(evaluation=evaluation), here / "run")
-    assert 0.5 <= models(run)["student"]["mistake_severity"]["mean"] <= 1
+    said = run.path / "evaluation" / "predictions"
+    classes = np.array(read_json(said / "predictions.json")["classes"])
+    label_N = classes[np.fromfile(said / "test.labels.i64", "<i8")]
+    answer_N = classes[np.fromfile(said / "student.0.test.f32", "<f4").reshape(len(label_N), 3).argmax(1)]
+    wrong_N = label_N != answer_N
+    within_N = wrong_N & (label_N != "car") & (answer_N != "car")
+    assert 0 < within_N.sum() < wrong_N.sum()  # mistakes of both kinds; one between animals is half as severe
+    severity = 1 - 0.5 * within_N.sum() / wrong_N.sum()
+    assert models(run)["student"]["mistake_severity"]["mean"] == pytest.approx(severity)
 
 
 def images(here: Path) -> dict[str, Any]:
@@ -548,3 +564,8 @@ def test_chosen_answers_teach_by_hard_labels(here: Path) -> None:
         recipe(teacher=teacher, objectives=[{"kind": "hard_label", "from": "teacher"}]), here / "run"
     )
     assert models(run)["teacher"]["accuracy"]["mean"] == 1
+    # A class that was chosen is no probability: its log loss would be endless, and so would be every difference to it.
+    apart = run.scorecard["differences"]
+    assert {"accuracy", "errors"} <= set(apart["student-teacher"])
+    assert not any("nll" in figures for pair, figures in apart.items() if "teacher" in pair.split("-"))
+    assert "nll" in apart["student-control"]

@@ -10,6 +10,7 @@ import numpy as np
 from stillroom.errors import ModelError
 from stillroom.finished import recipe_file
 from stillroom.progress import Silent
+from stillroom.recipe import Recipe
 from stillroom.rundir import RunDir, sha256_file, write_json
 from stillroom.stages.opening import Run, clock_of, load, look_in
 from stillroom.stages.report import EXPORTED, report
@@ -21,12 +22,18 @@ MOST_WINDOWS = 16
 
 def export_student(run: Path, out: Path | None, int8: bool) -> dict[str, Any]:
     """Export a run's student, in 8 bits too where asked; what the check found, with the folder. Raises StillroomError."""
-    from stillroom.export.check import export_checked
-
     student = recipe_file(run).parent / "student"
     if not (student / "manifest.json").is_file():
         raise ModelError("this run has no finished student", where=str(run), cure=f"Go on with: stillroom train {run}")
     recipe, folder = load(recipe_file(run))
+    with RunDir(run).hold(recipe.name):  # so that no run makes the student anew meanwhile
+        return _exported(run, recipe, folder, out, int8)
+
+
+def _exported(run: Path, recipe: Recipe, folder: Path, out: Path | None, int8: bool) -> dict[str, Any]:
+    from stillroom.export.check import export_checked
+
+    student = run / "student"
     work = Run(recipe, RunDir(run), look_in(folder), Silent(), clock_of(recipe, run))
     test = work.splits.test
     most = MOST_WINDOWS if recipe.is_language else MOST_ROWS

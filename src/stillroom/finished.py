@@ -136,14 +136,8 @@ class Beside:
             raise DataError(
                 "this student looks at images", where="try", cure="Use --row N to take one of the test split"
             )
-        row: dict[str, Any] = {}
-        for name in names:
-            value = ask_value(name)
-            try:
-                row[name] = float(value)
-            except ValueError:
-                row[name] = value
-        raw: Raw = self.student.inputs.as_raw([row])
+        # As it was typed: what is a number is known by the student's inputs, and 007 may be a category.
+        raw: Raw = self.student.inputs.as_raw([{name: ask_value(name) for name in names}])
         return raw
 
     def answers(self, raw: Raw) -> dict[str, Any]:
@@ -247,10 +241,13 @@ def answers_for(run: Path, form: str, out: Path) -> int:
     # Chat messages are for fine-tuning and name no split, so only what may be trained on goes out.
     for name, questions in parts.items() if form != "openai" else (("train", splits.train),):
         for view in views_of(recipe) if name == "train" else [PLAIN_VIEW]:
-            # A live teacher's training answers are not kept; recorded ones may cover those alone.
-            if not len(kept.missing(questions.key_N, view)):
-                told = _answers_in(kept, questions, view, name, splits.classes)
-                rows += told if form != "openai" else [_chat(questions.raw, *one) for one in enumerate(told)]
+            # Not every question need have an answer: a live teacher's are not kept, a paid one may refuse some, rounds
+            # leave some unasked, and recorded ones may cover the training rows alone.
+            there = questions.take(np.flatnonzero(kept.answered(questions.key_N, view)))
+            told = _answers_in(kept, there, view, name, splits.classes) if len(there) else []
+            rows += told if form != "openai" else [_chat(there.raw, *one) for one in enumerate(told)]
+    if not rows:
+        raise DataError("none of this run's questions has a kept answer", where=str(run), cure="Go on with: stillroom ask")
     with path_errors(out):
         write_file(out, _encoded(rows, form))
     return len(rows)

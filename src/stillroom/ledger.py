@@ -27,7 +27,7 @@ from stillroom.budget import NANO, Cost, Paid
 from stillroom.budget import Limits as Limits
 from stillroom.budget import Rates as Rates
 from stillroom.errors import BudgetReached, CorruptFile, DiskFull, RunBusy, RunError
-from stillroom.rundir import commit_point, path_errors, take_lock
+from stillroom.rundir import commit_point, make_folder, path_errors, take_lock
 
 BUSY_S = 60.0
 """How long a writer waits for another process's transaction."""
@@ -83,13 +83,20 @@ class _Write(Generic[T]):
 class Ledger:
     """The requests of a run, and whatever others left in the same file; many threads may use one."""
 
-    def __init__(self, path: Path, run: str, limits: Limits, clock: Callable[[], float] = time.time) -> None:
-        self.path, self.run, self.limits, self._clock = path, run, limits, clock
+    def __init__(
+        self,
+        path: Path,
+        run: str,
+        limits: Limits,
+        clock: Callable[[], float] = time.time,
+        may_go_on: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.path, self.run, self.limits, self._clock, self._may_go_on = path, run, limits, clock, may_go_on
         self._limit_nano_usd = limits.nano_usd
         self._waiting: deque[_Write[Any]] = deque()
         self._turn, self._reading = threading.Lock(), threading.Lock()
         with path_errors(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(path.parent)
         with self._sql_errors():
             self._writer, self._reader = _connect(path), _connect(path)
             self._writer.executescript(SCHEMA)
@@ -127,6 +134,7 @@ class Ledger:
 
     def reserve_all(self, wanted: Sequence[tuple[bytes, str, Cost]], batch: str | None = None) -> list[Reservation]:
         """Reserve all of these in one transaction, or none. Those of a batch stay in flight when this process ends."""
+        self._may_go_on()
 
         def work(at: sqlite3.Connection) -> list[Reservation]:
             self._refuse_beyond(at, [most for _, _, most in wanted])
@@ -364,9 +372,12 @@ class Ledger:
 
 
 @contextmanager
-def opened(path: Path, run: str, limits: Limits) -> Iterator[Ledger]:
-    """The ledger at `path`, for the run of this name, closed when the block ends. Raises CorruptFile, DiskFull, RunError."""
-    ledger = Ledger(path, run, limits)
+def opened(path: Path, run: str, limits: Limits, may_go_on: Callable[[], None] = lambda: None) -> Iterator[Ledger]:
+    """The ledger at `path`, for the run of this name, closed when the block ends. Raises CorruptFile, DiskFull, RunError.
+
+    `may_go_on` is asked before each reservation, and raises BudgetReached where the run's time is up.
+    """
+    ledger = Ledger(path, run, limits, may_go_on=may_go_on)
     try:
         yield ledger
     finally:

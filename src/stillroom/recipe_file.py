@@ -83,6 +83,15 @@ def _lines(node: Any, path: str = "") -> dict[str, dict[str, int]]:
     return found
 
 
+def _section(tree: Any, key: str) -> Any:
+    """What stands there, made where there is nothing: a section may be named and left empty. Raises TypeError."""
+    if not isinstance(tree, dict):
+        raise TypeError
+    if tree.get(key) is None:
+        tree[key] = Located()
+    return tree[key]
+
+
 def apply_override(tree: dict[str, Any], override: str) -> None:
     """Set one knob by `section.key=value`; the value is read as YAML, a number in the path is a place in a list."""
     path, equals, text = override.partition("=")
@@ -94,9 +103,11 @@ def apply_override(tree: dict[str, Any], override: str) -> None:
     target: Any = tree
     for key in parents:
         try:
-            target = target[int(key)] if isinstance(target, list) else target.setdefault(key, Located())
+            target = target[int(key)] if isinstance(target, list) else _section(target, key)
         except (ValueError, IndexError):
             raise RecipeError(f"there is no {key!r} in this list", where=path, cure="Count from 0") from None
+        except TypeError:
+            raise RecipeError(f"{key!r} stands in no section", where=path, cure="Name a section's knob") from None
     try:
         value = locate(yaml.safe_load(text), path)
         if isinstance(target, list):

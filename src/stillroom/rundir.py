@@ -74,6 +74,15 @@ def path_errors(path: Path) -> Iterator[None]:
         ) from error
 
 
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it, each with its name on disk before anything stands in it."""
+    missing = [folder, *folder.parents]
+    missing = missing[: next(place for place, one in enumerate(missing) if one.exists())]
+    for one in reversed(missing):
+        one.mkdir(exist_ok=True)
+        sync_folder(one.parent)
+
+
 def write_file(path: Path, data: bytes | memoryview) -> None:
     """Write `path` so that after any crash it holds either its old content or all of the new."""
     write_pieces(path, [data])
@@ -81,7 +90,7 @@ def write_file(path: Path, data: bytes | memoryview) -> None:
 
 def write_pieces(path: Path, pieces: Iterable[bytes | memoryview]) -> None:
     """The same, piece by piece, for what need never be whole in memory."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     staged = path.with_name(path.name + ".staged")
     with disk_errors(path):
         with open(staged, "wb") as file:
@@ -146,8 +155,13 @@ def fingerprint(*parts: Any) -> str:
 
 
 def seal(folder: Path, made_from: str) -> None:
-    """Write the folder's manifest: from now on it is finished."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST)
+    """Write the folder's manifest: from now on it is finished. Finished folders within it have manifests of their own."""
+    within = _sealed_within(folder)
+    files = sorted(
+        path
+        for path in folder.rglob("*")
+        if path.is_file() and path.name != MANIFEST and not within.intersection(path.parents)
+    )
     sums = {str(path.relative_to(folder)): sha256_file(path) for path in files}
     write_json(folder / MANIFEST, {"made_from": made_from, "files": sums})
 
@@ -155,6 +169,11 @@ def seal(folder: Path, made_from: str) -> None:
 def is_sealed(folder: Path, made_from: str) -> bool:
     """True where the folder is finished and was made from just this."""
     return (folder / MANIFEST).is_file() and bool(_manifest(folder)["made_from"] == made_from)
+
+
+def _sealed_within(folder: Path) -> set[Path]:
+    """The finished folders below this one: what an arm's teacher learned stands within the arm."""
+    return {path.parent for path in folder.rglob(MANIFEST) if path.parent != folder}
 
 
 def _manifest(folder: Path) -> dict[str, Any]:
@@ -233,7 +252,7 @@ class RunDir:
         """Hold the folder for the run called `name`. Raises RunBusy or ForeignRun."""
         with path_errors(self.path):
             self._refuse_foreign(name)  # before anything is written into what is somebody else's
-            self.path.mkdir(parents=True, exist_ok=True)
+            make_folder(self.path)
             handle = take_lock(self.path / ".lock")
         with held(handle):
             self._refuse_foreign(name)
@@ -269,7 +288,7 @@ class RunDir:
             yield None
             return
         self.discard(folder)
-        folder.mkdir(parents=True)
+        make_folder(folder)
         yield folder
         seal(folder, made_from)
         shutil.rmtree(self.work_of(name, made_from), ignore_errors=True)
@@ -279,9 +298,25 @@ class RunDir:
         return self.work / fingerprint(name, made_from)[:16]
 
     def discard(self, folder: Path) -> None:
-        """Remove a stale or half-written folder, its manifest first, so that no half of it can pass for whole."""
+        """Remove a stale or half-written folder, its manifest first, so that no half of it can pass for whole.
+
+        Finished folders within it stay: they are stages of their own.
+        """
         (folder / MANIFEST).unlink(missing_ok=True)
-        shutil.rmtree(folder, ignore_errors=True)
+        within = _sealed_within(folder)
+        if not within:
+            shutil.rmtree(folder, ignore_errors=True)
+            return
+        around = {above for one in within for above in one.parents}
+        for path in folder.iterdir() if folder in around else ():
+            if path in within:
+                continue
+            if path in around:
+                self.discard(path)
+            elif path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink()
 
     def event(self, kind: str, **values: Any) -> None:
         """Append one line to events.jsonl."""

@@ -28,6 +28,8 @@ from stillroom.rundir import write_json
 from stillroom.teachers.ensemble import members_of
 
 CALIBRATION = ("ece", "ece_scaled")
+OF_PROBABILITIES = ("nll", *CALIBRATION)
+"""What chosen classes alone do not tell."""
 BILLED = ("latency_ms_p50", "latency_ms_p95", "usd_per_million_rows")
 """What the calls to a paid teacher tell of its speed and cost."""
 AGREEMENT = ("agreement", "kl_to_teacher", "error_agreement")
@@ -85,8 +87,12 @@ def sit(exam: Exam, folder: Path) -> tuple[dict[str, Any], predicted.Predictions
     if "probabilities" not in exam.teacher.gives:
         # Chosen classes are no probabilities, so what is computed from those was not measured.
         for name, figures in models.items():
-            for field_ in ("nll", *CALIBRATION, "kl_to_teacher") if name == "teacher" else ("kl_to_teacher",):
+            for field_ in (*OF_PROBABILITIES, "kl_to_teacher") if name == "teacher" else ("kl_to_teacher",):
                 figures.pop(field_, None)
+        for name in scores.models:
+            for pair in (f"{name}-teacher", f"teacher-{name}"):
+                for field_ in OF_PROBABILITIES:
+                    scores.differences.get(pair, {}).pop(field_, None)
     _add_recalls(models, found, exam)
     _add_independent(models, found, exam)
     if "size" in knobs.metrics:

@@ -42,13 +42,14 @@ def ask_answers(run: Run, asked: AskedTeacher, purpose: str = "", written: Quest
     """
     from stillroom.teachers.ensemble import Ensemble, members_of
     from stillroom.transfer_set.ask import KeptTeacher
+    from stillroom.transfer_set.store import UNKNOWN
 
     teacher, members = run.recipe.teacher, members_of(asked)
-    licences = {"teacher": teacher.licence or "unknown"}
+    licences = {"teacher": teacher.licence or UNKNOWN}
     terms = {} if run.recipe.accept_terms is None else {"terms accepted": in_words(run.recipe.accept_terms)}
     kept: list[Kept] = []
     for place, (member, knobs) in enumerate(zip(members, teacher.each(), strict=True)):
-        licence = knobs.licence or teacher.licence or "unknown"
+        licence = knobs.licence or teacher.licence or UNKNOWN
         words = f"ask teacher {place + 1} of {len(members)}"
         told = {"teacher": licence, **terms}
         if written is not None:
@@ -132,6 +133,7 @@ def _ask_one(
             calls = 0 if words == MERGE else rows
             run.dir.event("asked", calls=calls, seconds=round(seconds, 3), teacher=plain.fingerprint)
             done(rows)
+            run.clock.check()
 
         for name, questions, which in asking:
             paid_as = purpose if name == "train" else SCORE
@@ -145,7 +147,6 @@ def _ask_one(
                 # Recorded answers may cover the transfer set alone; the teacher is then not scored on that split.
                 if name == "train" or kind not in ("recorded", "ensemble"):
                     raise
-            run.clock.check()
     return found
 
 
@@ -153,20 +154,18 @@ def _ask_language(
     run: Run, teacher: AskedTeacher, kind: str, licences: dict[str, str], words: str, members: Sequence[Kept] = (),
     questions: Questions | None = None,
 ) -> Kept:  # fmt: skip
-    from stillroom.stages.language_asking import ask_language, keep_nothing, merge_language, scored_positions
+    from stillroom.stages.language_asking import ask_language, keep_nothing, merge_language
     from stillroom.teachers.language import AskedLanguageEnsemble, AskedLanguageModel
 
     windows = len(run.splits.train if questions is None else questions)
     asked = windows * (0 if run.recipe.transfer_set.live else len(views_of(run.recipe)))
-    positions = scored_positions(run, questions)
     with run.show.stage(words, asked, "windows") as done:
         started = time.monotonic()
 
-        def count(rows: int) -> None:
+        def count(rows: int, tokens: int) -> None:
             nonlocal started
             seconds, started = time.monotonic() - started, time.monotonic()
             calls = 0 if words == MERGE else rows
-            tokens = calls * positions // max(1, asked)
             run.dir.event("asked", calls=calls, tokens=tokens, seconds=round(seconds, 3), teacher=teacher.fingerprint)
             done(rows)
             run.clock.check()

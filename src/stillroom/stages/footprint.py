@@ -23,7 +23,7 @@ from stillroom.teachers.trained import Trained
 BLOCK = 4096
 STATE_BYTES, WEIGHT_BYTES = 12, 4
 """Of each weight in a checkpoint: itself and two running means; and of the best so far, where patience keeps them."""
-SHARD_ROWS, SHARD_WINDOWS = 65_536, 64
+SHARD_ROWS, SHARD_WINDOWS = 8_192, 64
 ANSWER_BYTES = 12
 """Of each number that a shard is answered with: batches, these joined, and these in the order of the rows."""
 MERGING_BYTES = 28

@@ -271,6 +271,12 @@ def _check_data(run: Run) -> None:
         group_similarity(run.recipe.evaluation.groups, splits.classes)
     independent = run.recipe.evaluation.independent_teacher
     if independent is not None:
+        if any(member.costs for member in independent.each()):
+            raise RecipeError(
+                "a teacher that is paid by the call cannot be the independent one",
+                where="evaluation.independent_teacher",
+                cure="Use one of kind saved or trained, or record its answers first (teacher.kind: recorded)",
+            )
         check_teacher(run, independent, "evaluation.independent_teacher", ready)
     for checked in [run, *run.arms.values()]:
         at = f"arms.{checked.arm}." if checked.arm else ""
@@ -279,9 +285,11 @@ def _check_data(run: Run) -> None:
         check_task(checked, at)
         check_training(checked, checked.recipe.training, f"{at}training")
         check_model(checked, checked.recipe.student, f"{at}student")
-        if checked.splits is not splits and checked.splits.test.fingerprint() != splits.test.fingerprint():
+        same_test = checked.splits.test.fingerprint() == splits.test.fingerprint()
+        if checked.splits is not splits and not (same_test and checked.splits.classes == splits.classes):
+            told = "with other classes" if same_test else "on other rows"
             raise RecipeError(
-                "this arm would be tested on other rows than the student",
+                f"this arm would be tested {told} than the student",
                 where=f"arms.{checked.arm}.questions",
                 cure="An arm may change the training side of the questions only",
             )

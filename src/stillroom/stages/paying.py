@@ -69,7 +69,7 @@ def paying(run: Run) -> Iterator[None]:
         return
     from stillroom.ledger import opened
 
-    with opened(ledger_path(run), run.recipe.name, limits_of(run.recipe)) as run.ledger:
+    with opened(ledger_path(run), run.recipe.name, limits_of(run.recipe), run.clock.check) as run.ledger:
         yield
 
 

@@ -21,8 +21,9 @@ def log_of_probabilities(said: Array, where: str = "teacher") -> Array:
 
     Rows that are not finite pass through: the store refuses them with the name of the question.
     """
-    wrong = np.flatnonzero(~np.isclose(said.sum(1), 1, atol=1e-3) | (said < 0).any(1))
-    if len(wrong) and np.isfinite(said).all():
+    finite_N = np.isfinite(said).all(1)
+    wrong = np.flatnonzero(finite_N & (~np.isclose(said.sum(1), 1, atol=1e-3) | (said < 0).any(1)))
+    if len(wrong):
         raise ModelError(
             f"the teacher's answer is no probability distribution: {said[wrong[0]][:6].round(4).tolist()}",
             where=f"{where}, row {wrong[0] + 1}",

@@ -131,9 +131,10 @@ class CallableTeacher:
 
         module = self._module
         assert module is not None
+        at = next((tensor.device for tensor in (*module.parameters(), *module.buffers())), torch.device("cpu"))
         with evaluating(module):
             try:
-                output = module(torch.from_numpy(raw.astype(np.float32)))
+                output = module(torch.from_numpy(raw.astype(np.float32)).to(at))
             except RuntimeError as error:
                 raise ModelError(
                     f"the teacher's module cannot take rows of shape {list(raw.shape[1:])}: {error}",

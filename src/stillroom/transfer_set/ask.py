@@ -9,7 +9,8 @@ from stillroom.kinds import AskedTeacher
 from stillroom.rows import Answers, Array, PositionAnswers, Questions
 from stillroom.transfer_set.store import Header, Kept, Store
 
-SHARD_ROWS = 65_536
+SHARD_ROWS = 8_192
+"""A stop in time comes between two shards, and a kill costs one."""
 """Most rows a shard holds; also what a kill can cost."""
 
 

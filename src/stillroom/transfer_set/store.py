@@ -16,7 +16,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,10 @@ def places(key_N: Array, view: int) -> Array:
     views = np.full((len(key_N), 1), view, ">i8").view(np.uint8)
     joined = np.concatenate([key_N, views], 1)
     return np.ascontiguousarray(joined).view(PLACE)[:, 0]
+
+
+UNKNOWN = "unknown"
+"""Stands for a licence that nobody named."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +97,11 @@ class Store:
                 where=str(folder / HEADER),
                 cure="Name another transfer_set.store, or remove this folder to ask again",
             )
+        said_now = {whose: licence for whose, licence in header.licences.items() if licence != UNKNOWN}
+        licences = header.licences | kept.header.licences | said_now
+        if licences != kept.header.licences:  # a licence that is said later is true of the answers before
+            kept.header = replace(kept.header, licences=licences)
+            write_json(folder / HEADER, {"format": FORMAT, **kept.header.__dict__})
         return kept
 
 
