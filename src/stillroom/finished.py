@@ -247,7 +247,9 @@ def answers_for(run: Path, form: str, out: Path) -> int:
             told = _answers_in(kept, there, view, name, splits.classes) if len(there) else []
             rows += told if form != "openai" else [_chat(there.raw, *one) for one in enumerate(told)]
     if not rows:
-        raise DataError("none of this run's questions has a kept answer", where=str(run), cure="Go on with: stillroom ask")
+        raise DataError(
+            "none of this run's questions has a kept answer", where=str(run), cure="Go on with: stillroom ask"
+        )
     with path_errors(out):
         write_file(out, _encoded(rows, form))
     return len(rows)
