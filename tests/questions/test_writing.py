@@ -25,6 +25,7 @@ def strategy(kind: str = "teacher_written", **knobs: Any) -> Writes:
         ('{"texts": ["one", "two"]}', ["one", "two"]),
         ("1. one\n2) two\n(3) three", ["one", "two", "three"]),
         ('- "one"\n* two\n\n• three  four', ["one", "two", "three four"]),
+        ('["one\u2028two", "three"]', ["one two", "three"]),
         ("", []),
         ("[1, 2]", []),
         ('"alone"', []),

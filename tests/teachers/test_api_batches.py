@@ -175,3 +175,35 @@ def test_a_killed_run_finds_its_batch_again(commit: int, served: Served, tmp_pat
     assert (bill["calls"], bill["duplicates"]) == (60, 0)
     with opened(tmp_path / "l.sqlite", "run", Limits()) as ledger:
         assert (ledger.spent().calls, ledger.lost().calls) == (60, 0)
+
+
+def test_an_answer_may_hold_what_some_take_for_the_end_of_a_line(served: Served, tmp_path: Path) -> None:
+    odd = ["b\u2028ad", "go\u0085od"]
+    (tmp_path / "odd.csv").write_text("text,label\n" + "".join(f"text {n},{odd[n % 2]}\n" for n in range(20)))
+    endpoint = served(batches={"wait_s": 0.05}, mind={"kind": "rule", "source": "odd.csv", "error_rate": 0.0})
+    part = parse("teacher", {"kind": "openai_api", "model": "loopback", "base_url": endpoint.url, "batch": True})
+    with opened(tmp_path / "l.sqlite", "run", Limits()) as ledger:
+        found = part.build(Path(), [], odd).charge(ledger).answer(texts(20))
+        assert found.answered_N.all()
+        assert found.log_probabilities_NC.argmax(1).tolist() == [number % 2 for number in range(20)]
+        assert endpoint.bill()["calls"] == 20
+
+
+def test_a_batch_is_found_on_a_later_page_of_the_list(tmp_path: Path) -> None:
+    from scripted_endpoint import Endpoint, Reply
+
+    asked: list[int] = []
+
+    def script(body: Any, number: int) -> Reply:
+        asked.append(number)
+        mark = "mine" if len(asked) == 2 else "another"
+        page = [{"id": f"batch_{len(asked)}", "object": "batch", "metadata": {"stillroom": mark}}]
+        return Reply({"object": "list", "data": page, "has_more": len(asked) < 4})
+
+    with Endpoint(script) as endpoint:
+        batcher = teacher(endpoint.url).batcher
+        assert batcher._number_of("mine") == "batch_2"
+        asked.clear()
+        assert batcher._number_of("nobody's") is None
+        assert len(asked) == 4
+        batcher.wire.hang_up()

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
@@ -72,7 +73,8 @@ class Sheet:
     @classmethod
     def read(cls, path: Path) -> Sheet:
         """What `write` wrote."""
-        first, *rest = (json.loads(line) for line in path.read_text(encoding="utf-8").splitlines())
+        # Not splitlines(): a text may hold U+2028 and its like, which JSON leaves as they are.
+        first, *rest = (json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line)
         return cls([Written(**line) for line in rest], first["seconds"])
 
 
@@ -84,23 +86,24 @@ def answer_all(
     most_tokens: int,
     told: Callable[[int], None],
 ) -> Sheet:
-    """Every question answered and judged. Raises DataError for a question that leaves no room for an answer."""
+    """Every question answered and judged, each with the room that it leaves.
+
+    Raises DataError for a question that leaves none.
+    """
     longest = max(map(len, prompts))
-    room = model.context - longest
-    if room < 1:
+    if longest >= model.context:
         raise DataError(
             f"a test question has {longest:,} tokens, and the student looks at {model.context:,}",
             where="questions",
             cure="Take it out, or use a student with a longer context",
         )
     at_once = MANY if model.parameters < SMALL_PARAMETERS else FEW
-    order = sorted(range(len(prompts)), key=lambda place: len(prompts[place]))
+    rooms = [min(most_tokens, model.context - len(prompt)) for prompt in prompts]
     found: dict[int, Written] = {}
     seconds = 0.0
-    for start in range(0, len(order), at_once):
-        places = order[start : start + at_once]
+    for places in _together([len(prompt) for prompt in prompts], rooms, at_once):
         started = time.monotonic()
-        made = model.generate([prompts[place] for place in places], min(most_tokens, room), batch=at_once)
+        made = model.generate([prompts[place] for place in places], rooms[places[0]], batch=at_once)
         seconds += time.monotonic() - started
         for place, one in zip(places, made, strict=True):
             trace = read_trace(one.text, "stop" if one.finished else "length")
@@ -110,6 +113,14 @@ def answer_all(
             found[place] = Written(one.text, trace.answer, outcome, reason, len(one.ids), one.finished)
         told(len(places))
     return Sheet([found[place] for place in range(len(prompts))], round(seconds, 4))
+
+
+def _together(lengths: Sequence[int], rooms: Sequence[int], at_once: int) -> Iterator[list[int]]:
+    """Places of questions that are put at once: rising in length, and all with the same room for an answer."""
+    order = sorted(range(len(lengths)), key=lambda place: lengths[place])
+    for _, same in groupby(order, key=lambda place: rooms[place]):
+        places = list(same)
+        yield from (places[start : start + at_once] for start in range(0, len(places), at_once))
 
 
 def seconds_each(model: LanguageModel, prompts: Sequence[list[int]], most_tokens: int) -> list[float]:

@@ -89,7 +89,8 @@ class Writes(Looking):
 
 def read_texts(answer: str) -> list[str]:
     """The texts in an answer: a list as JSON, in a fence or not, or a text a line, numbered or not."""
-    lines = [line for line in answer.splitlines() if not FENCE.match(line)]
+    # Not splitlines(): a text in JSON may hold U+2028 and its like.
+    lines = [line for line in answer.split("\n") if not FENCE.match(line)]
     body = "\n".join(lines).strip()
     try:
         listed = json.loads(body)

@@ -29,6 +29,8 @@ SETTLED_AT_ONCE = 1000
 DOWNLOAD_S = 3600.0
 ENDPOINT: Literal["/v1/chat/completions"] = "/v1/chat/completions"
 MARK = "stillroom"
+LISTED = 100
+"""Batches of one page of an endpoint's list."""
 NO_BATCHES = '{"data": []}'
 ENDED = ("completed", "failed", "expired", "cancelled")
 
@@ -119,12 +121,21 @@ class Batcher:
         return number
 
     def _number_of(self, mark: str) -> str | None:
-        """The id of the batch that bears this mark, among the endpoint's last ones; None where it was never made."""
-        told = self._asked(lambda: self.wire.client.batches.with_raw_response.list(limit=100), absent=NO_BATCHES)
-        for one in told.get("data") or []:
-            if isinstance(one, dict) and (one.get("metadata") or {}).get(MARK) == mark:
-                return str(one["id"])
-        return None
+        """The id of the batch that bears this mark, among all of the endpoint's; None where it was never made."""
+        page: dict[str, Any] = {}
+        while True:
+            told = self._asked(
+                lambda: self.wire.client.batches.with_raw_response.list(limit=LISTED, **page),  # noqa: B023 - called now
+                absent=NO_BATCHES,
+            )
+            batches = [one for one in told.get("data") or [] if isinstance(one, dict)]
+            for one in batches:
+                if (one.get("metadata") or {}).get(MARK) == mark:
+                    return str(one["id"])
+            last = batches[-1].get("id") if batches else None
+            if not told.get("has_more") or last is None or page.get("after") == last:
+                return None
+            page = {"after": str(last)}
 
     def _forget(self, mark: str, ledger: Ledger) -> None:
         """A batch that was never made."""
@@ -182,10 +193,14 @@ class Batcher:
             wait_s = min(LAST_POLL_S, wait_s * 1.5)
 
     def _results(self, batch: dict[str, Any]) -> Iterator[tuple[bytes, Outcome, str]]:
-        """Key, verdict and raw body of each result of a batch."""
+        """Key, verdict and raw body of each result of a batch.
+
+        Not splitlines(): an answer may hold U+2028 and its like, which JSON leaves as they are.
+        """
         client, lines = self.wire.client.with_options(timeout=DOWNLOAD_S), list[str]()
         for file in filter(None, [batch.get("output_file_id"), batch.get("error_file_id")]):
-            lines += self._text(lambda name=str(file): client.files.with_raw_response.content(name)).splitlines()  # type: ignore[misc]
+            text = self._text(lambda name=str(file): client.files.with_raw_response.content(name))  # type: ignore[misc]
+            lines += text.split("\n")
         for line in filter(str.strip, lines):
             try:
                 told = json.loads(line)
