@@ -133,6 +133,9 @@ def test_traces_come_back_from_their_file(tmp_path: Path) -> None:
     traces = several()
     traces.write(tmp_path)
     assert Traces.read(tmp_path).samples == traces.samples
+    odd = Traces([Sampled("00" * 16, 0, "a\u2028b\u2029c\u0085d\x0be\r\nf #### 1", "stop", 1, 2, 0.5, "accepted", "")])
+    odd.write(tmp_path)
+    assert Traces.read(tmp_path).samples == odd.samples, "a text holds what some take for the end of a line"
     (tmp_path / "traces.jsonl").write_text('{"key": 1')
     with pytest.raises(CorruptFile, match="no whole traces"):
         Traces.read(tmp_path)
@@ -149,3 +152,15 @@ def test_a_rewritten_trace_takes_the_place_of_one_with_the_same_answer_alone() -
     assert first.tokens_out == second.tokens_out == 27  # both were paid for
     assert len(found) == len(traces.samples)
     assert np.isclose(first.usd, 0.501)
+
+
+def test_traces_written_again_are_those_that_were_chosen_for_it() -> None:
+    """The first is the shorter as it was sampled, and the longer one as it was written again."""
+    texts = ["<think>a b c d</think>#### 1", "<think>a b c d e f</think>#### 1"]
+    traces = Traces([Sampled("00" * 16, n, text, "stop", 10, 20, 0.5, "accepted", "") for n, text in enumerate(texts)])
+    (chosen,) = traces.choose("accepted", "short", 1)
+    again = rewritten(traces, [chosen], [Said("<think>a b c d e</think>\n#### 1")], NUMERIC, {bytes(16): "1"})
+    longer = [Said("<think>a b c d e</think>\n#### 1"), Said("<think>a</think>\n#### 1")]
+    assert again.choose("accepted", "short", 1)[0].trace.thought == "a b c d e"
+    both = rewritten(traces, traces.choose("accepted", "first", None), longer, NUMERIC, {bytes(16): "1"})
+    assert [one.place for one in both.choose("accepted", "short", 1)] == [0]

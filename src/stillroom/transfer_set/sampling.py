@@ -89,7 +89,12 @@ class Sampled:
     @cached_property
     def trace(self) -> Trace:
         """Split into thought, solution and answer."""
-        return read_trace(self.rewritten) if self.rewritten else read_trace(self.text, self.finish_reason)
+        return read_trace(self.rewritten) if self.rewritten else self.sampled
+
+    @cached_property
+    def sampled(self) -> Trace:
+        """As it was sampled, whoever wrote it again."""
+        return read_trace(self.text, self.finish_reason)
 
     @property
     def verdict(self) -> Verdict:
@@ -219,7 +224,8 @@ class Traces:
         """What `write` wrote. Raises CorruptFile."""
         path = folder / FILE
         try:
-            lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+            # Not splitlines(): a text may hold U+2028 and its like, which JSON leaves as they are.
+            lines = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
             return cls([Sampled(**line) for line in lines], folder)
         except (OSError, ValueError, TypeError) as error:
             raise CorruptFile(
@@ -242,11 +248,14 @@ class Traces:
         return found
 
     def choose(self, of: str, length: Length, count: int | None) -> list[Sampled]:
-        """Those that a student learns from: at most `count` of each question, each text once, complete ones alone."""
+        """Those that a student learns from: at most `count` of each question, each text once, complete ones alone.
+
+        By what was sampled: so the traces that were chosen to be written again are those that are learned from.
+        """
         chosen = []
         for key, several in self.by_question.items():
             verdicts = [_as_wanted(one, of) for one in several]
-            places = choose_traces([one.trace for one in several], verdicts, key, length, count or ALL)
+            places = choose_traces([one.sampled for one in several], verdicts, key, length, count or ALL)
             chosen += [several[place] for place in places]
         return chosen
 
