@@ -107,3 +107,40 @@ def test_who_cannot_write_is_refused_before_anything_is_spent(
     with pytest.raises(RecipeError, match=told):
         flow.distill(tree, tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_an_example_that_comes_again_is_asked_as_another_sample() -> None:
+    from stillroom.stages.round_writing import _said
+
+    asked: list[tuple[list[str], int]] = []
+
+    class Talks:
+        def chat(
+            self, conversations: Any, purpose: str, *, temperature: Any, max_tokens: int, sample: int
+        ) -> list[str]:
+            words = [one[0]["content"] for one in conversations]
+            asked.append((words, sample))
+            return [f"{word}{sample}" for word in words]
+
+    wanted = [[{"role": "user", "content": word}] for word in "abaca"]
+    assert _said(Talks(), wanted, 1.0, 9) == ["a0", "b0", "a1", "c0", "a2"]
+    assert asked == [(["a", "b", "c"], 0), (["a"], 1), (["a"], 2)]
+
+
+def test_a_model_that_takes_no_temperature_writes_without_one(tmp_path: Path) -> None:
+    from scripted_endpoint import Endpoint, said
+
+    sent: list[dict[str, Any]] = []
+
+    def script(body: Any, number: int) -> Any:
+        sent.append(body)
+        writes = "labels" not in str(body["messages"][0]) and len(body["messages"]) == 1
+        return said("one new text\nanother of them" if writes else "card_arrival", model="loopback")
+
+    with Endpoint(script) as endpoint:
+        tree = recipe(endpoint.url, "reword")
+        tree["teacher"]["temperature"] = "unset"
+        tree["rounds"] |= {"budgets": [40]}
+        flow.distill(tree, tmp_path / "run", until="ask")
+    assert any(len(one["messages"]) == 1 for one in sent), "questions were written"
+    assert not any("temperature" in one for one in sent)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 from stillroom.errors import ModelError
 from stillroom.kinds import AskedTeacher
-from stillroom.questions.writing import Example, Known, Writes, read_texts, texts_in, written_questions
+from stillroom.questions.writing import Example, Known, Message, Writes, read_texts, texts_in, written_questions
 from stillroom.rows import Questions, joined
 from stillroom.stages.opening import Run
 from stillroom.stages.paying import charged
@@ -38,11 +39,28 @@ def written(
             cure="Use a teacher of kind openai_api, or choose among the questions there are",
         )  # fmt: skip
     conversations = strategy.conversations(strategy.after(_asked_before(train, records), chosen), calls)
-    said = teacher.chat(conversations, WRITE, temperature=TEMPERATURE, max_tokens=strategy.max_tokens)
+    # A model that takes no temperature would refuse one here too.
+    heat = None if getattr(run.recipe.teacher, "temperature", None) == "unset" else TEMPERATURE
+    said = _said(teacher, conversations, heat, strategy.max_tokens)
     texts = [text for one in said for text in read_texts(one.text if hasattr(one, "finish_reason") else "")]
     known = Known(texts_in(with_written(train, records)))
     new, duplicates = known.take_new(texts, strategy.likeness, most)
     return {"written": new, "write_calls": len(conversations), "duplicates": duplicates}
+
+
+def _said(teacher: Any, conversations: list[list[Message]], heat: float | None, most_tokens: int) -> list[Any]:
+    """What the teacher says in each; one that comes again is another sample, or the ledger would give its answer again."""
+    came, lots = Counter[str](), dict[int, list[int]]()
+    for place, one in enumerate(conversations):
+        words = str(one)
+        lots.setdefault(came[words], []).append(place)
+        came[words] += 1
+    said: dict[int, Any] = {}
+    for sample, places in lots.items():
+        some = [conversations[place] for place in places]
+        answers = teacher.chat(some, WRITE, temperature=heat, max_tokens=most_tokens, sample=sample)
+        said.update(zip(places, answers, strict=True))
+    return [said[place] for place in range(len(conversations))]
 
 
 def _asked_before(train: Questions, records: list[Tree]) -> list[Example]:
