@@ -14,6 +14,25 @@ NAMES = [
     ({"base_url": "https://api.openai.com/v1"}, ["OpenAI terms of use"]),
     ({"base_url": "https://API.OpenAI.com/v1"}, ["OpenAI terms of use"]),
     ({"base_url": "https://openai.com.example.org/v1"}, []),
+    ({"base_url": "https://x.openai.azure.com/openai/v1", "model": "ours"}, ["OpenAI terms of use"]),
+    *[
+        ({"base_url": "https://openrouter.ai/api/v1", "model": model}, ["OpenAI terms of use"])
+        for model in (
+            "openai/gpt-4o",
+            "gpt-4o-mini",
+            "gpt-35-turbo",
+            "gpt-5",
+            "o3-mini",
+            "openai/o1",
+            "chatgpt-4o-latest",
+            "o4-mini",
+            "o3-2025-04-16",
+        )
+    ],
+    *[
+        ({"base_url": "https://openrouter.ai/api/v1", "model": model}, [])
+        for model in ("openai/gpt-oss-20b", "gpt2", "EleutherAI/gpt-j-6b", "gpt-neox-20b", "olmo-2", "foo3-mini")
+    ],
     ({"base_url": "https://notopenai.com/v1"}, []),
     ({"base_url": "https://api.anthropic.com/v1"}, ["Anthropic commercial terms"]),
     ({"base_url": "https://generativelanguage.googleapis.com/v1beta/openai"}, ["Gemini API additional terms"]),

@@ -35,7 +35,10 @@ class Terms:
 
 COMPETES = "they may forbid to use answers for developing a model that competes with the provider's"
 KNOWN = (
-    Terms("OpenAI terms of use", "https://openai.com/policies/", COMPETES, ("openai.com",), r"\bopenai terms\b"),
+    Terms(
+        "OpenAI terms of use", "https://openai.com/policies/", COMPETES, ("openai.com", "openai.azure.com"),
+        r"\bopenai terms\b|\b(chat)?gpt-[345]|\bchatgpt\b|(^|/)o[134](-(mini|preview|pro|deep-research)|-\d|$)",
+    ),
     Terms(
         "Anthropic commercial terms", "https://www.anthropic.com/legal/commercial-terms", COMPETES, ("anthropic.com",),
         r"\banthropic\b.*\bterms\b|\bclaude\b",
