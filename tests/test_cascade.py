@@ -122,6 +122,21 @@ def test_audits_notice_that_what_is_asked_has_changed(student: Any, settled: Def
     assert cascade.deferral.threshold_nats != before
 
 
+def test_a_threshold_stands_until_held_out_rows_suffice_for_another(student: Any, settled: Deferral) -> None:
+    """At a risk of 2 % that takes 49 rows; set on fewer, none allows any answer, and everything would be asked."""
+    cascade = Cascade(student, settled, Teacher(), learn=learner(), every=5, audit=0.2, last=200)
+    rows, shares = iter(stream(4000, 11)[:, None]), []
+    while len(cascade.held_out) < 48:
+        shares.append(float(cascade.answer(next(rows)).asked_N.mean()))
+        assert cascade.deferral == settled
+        assert cascade.student is student, "its threshold says nothing of another student"
+    assert np.mean(shares) < 0.6
+    while not cascade.trained:
+        cascade.answer(next(rows))
+    assert cascade.deferral.rows >= 49
+    assert cascade.deferral.threshold_nats is not None
+
+
 def recipe(folder: Path) -> dict[str, Any]:
     raw = stream(900, 8)
     raw[:, 2] = 0

@@ -7,7 +7,8 @@
 With `learn` it goes on learning: after every so many answers a student is trained anew on all that was said. A threshold
 is worth what its held-out rows are worth, and those that the student left to the teacher are no sample of what comes. So
 a part of what is asked is spent, as in rounds, on an audit: rows drawn at random, sure or not, that nobody learns from.
-The threshold is set anew on the last of these, and follows when what is asked changes. Knows no recipe and no stage.
+The threshold is set anew on the last of these, and follows when what is asked changes. One that a run left stands, with
+its student, until there are enough of them to set another. Knows no recipe and no stage.
 """
 
 from __future__ import annotations
@@ -125,7 +126,7 @@ class Cascade:
             logs_NC[np.flatnonzero(asked_N)[there_n]] = said.log_probabilities_NC[there_n]
             self._keep(wanted, said.log_probabilities_NC, there_n, audited_N[asked_N])
         self.calls, self.rows = self.calls + int(asked_N.sum()), self.rows + len(questions)
-        if self.learn is not None and self._new >= self.every:
+        if self.learn is not None and self._new >= self.every and self._may_settle():
             self._learn(self.learn)
         names = np.empty(len(self.classes), object)
         names[:] = self.classes
@@ -151,8 +152,12 @@ class Cascade:
         ):
             to.add(questions.take(np.flatnonzero(chosen_N)), logs_NC[chosen_N], last)
         self._new += int((there_N & ~audited_N).sum())
-        if (there_N & audited_N).any():
+        if (there_N & audited_N).any() and self._may_settle():
             self.settle()
+
+    def _may_settle(self) -> bool:
+        """No threshold stands, or there are held-out rows enough to set another."""
+        return self.deferral.threshold_nats is None or Deferral.allowed(len(self.held_out), self.deferral.risk) >= 0
 
     def _learn(self, learn: Learn) -> None:
         """A new student from all that was said, and its threshold from what was held out."""

@@ -49,12 +49,17 @@ class Deferral:
     below: float
     """What that share is below in 95 of 100 cases (Clopper and Pearson), were the threshold not chosen on these rows."""
 
+    @staticmethod
+    def allowed(rows: int, risk: float) -> int:
+        """On how many of so many held-out rows the student may be sure and differ; below 0: too few for any threshold."""
+        return int(np.floor(risk * (rows + 1) - 1 + 1e-9))
+
     @classmethod
     def settle(cls, log_probabilities_NC: Array, teacher_N: Array, risk: float) -> Deferral:
         """The smallest threshold for a risk, from what the student says of held-out rows and what the teacher chose."""
         rows, sure_N = len(teacher_N), sureness(log_probabilities_NC)
         differs_N = log_probabilities_NC.argmax(1) != teacher_N
-        allowed = int(np.floor(risk * (rows + 1) - 1 + 1e-9))
+        allowed = cls.allowed(rows, risk)
         if allowed < 0:
             return cls(None, risk, rows, 0.0, 0.0, clopper_pearson(0, rows) if rows else 1.0)
         wrong = np.sort(sure_N[differs_N])[::-1]
