@@ -18,6 +18,7 @@ request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
 """Of the request that is being answered here."""
 FRAMES = 12
 """The innermost so many lines of a traceback are told."""
+_WRITTEN = json.JSONEncoder(ensure_ascii=False, default=str).encode
 
 
 def log(event: str, level: str = "info", **values: Any) -> None:
@@ -25,7 +26,7 @@ def log(event: str, level: str = "info", **values: Any) -> None:
     line: dict[str, Any] = {"ts": round(time.time(), 3), "level": level, "event": event}
     if (known := request_id.get()) is not None:
         line["request_id"] = known
-    sys.stderr.write(json.dumps({**line, **values}, ensure_ascii=False, default=str) + "\n")
+    sys.stderr.write(_WRITTEN({**line, **values}) + "\n")
     sys.stderr.flush()
 
 

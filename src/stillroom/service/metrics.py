@@ -27,13 +27,18 @@ class Meter:
         self._seconds = Histogram(
             "http_request_duration_seconds", "Seconds a request took", labels, registry=self.registry, buckets=BOUNDS
         )
+        self._counted: dict[tuple[str, str, int], Histogram] = {}
         self.streams = Counter("event_streams_total", "Event streams that were opened", registry=self.registry)
         ProcessCollector(registry=self.registry)
         self.registry.register(self)
 
     def request(self, route: str, method: str, status: int, seconds: float) -> None:
         """Count a request."""
-        self._seconds.labels(route, method if method in METHODS else "other", str(status)).observe(seconds)
+        kind = (route, method if method in METHODS else "other", status)
+        found = self._counted.get(kind)
+        if found is None:
+            found = self._counted[kind] = self._seconds.labels(*map(str, kind))
+        found.observe(seconds)
 
     def collect(self) -> Iterator[Metric]:
         """See prometheus_client: what stands in the rows."""

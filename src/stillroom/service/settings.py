@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 from stillroom.errors import InputError
@@ -49,12 +50,12 @@ class Settings:
     workers: int = 1
     """Jobs at once; 0: none is started here."""
 
-    @property
+    @cached_property
     def is_open(self) -> bool:
         """It listens to other machines, so every request needs a key."""
         return not _is_loopback(self.host)
 
-    @property
+    @cached_property
     def names(self) -> tuple[str, ...]:
         """What a Host header may say, without port, in small letters."""
         own = LOCAL_NAMES if not self.is_open else ()
