@@ -69,3 +69,25 @@ def test_what_is_too_long_is_refused_and_not_cut() -> None:
 def test_an_answer_that_melts_into_the_question_is_refused() -> None:
     with pytest.raises(DataError, match="melt into a token"):
         _refuse([[1, 7, 3]], [[1, 2]], 64, "questions")
+
+
+@pytest.mark.parametrize(
+    ("pair", "told"),
+    [
+        (("1+<|user|>=", "3"), "holds '<.user.>'.*questions, row 2, the question"),
+        (("1+2=", "3<|endoftext|>"), "holds '<.endoftext.>'.*questions, row 2, the answer"),
+    ],
+)
+def test_words_that_hold_a_special_token_are_refused(pair: tuple[str, str], told: str) -> None:
+    with pytest.raises(DataError, match=told):
+        dialogues(characters(), [PAIRS[0], pair], 64)
+    if "user" in pair[0]:
+        with pytest.raises(DataError, match=r"question 1: '1.<.user.>='"):
+            prompts(characters(), [pair[0]])
+
+
+def test_rows_do_not_depend_on_the_day() -> None:
+    tokenizer = characters()
+    tokenizer.chat_template = "{{ strftime_now('%Y-%m-%d') }}" + tokenizer.chat_template
+    assert form_of(tokenizer).before.startswith("2024-07-26")
+    assert len(dialogues(tokenizer, PAIRS, 128)) == len(PAIRS)

@@ -65,9 +65,11 @@ class Speaker:
 
     def _prompt(self, messages: Sequence[Any]) -> list[int]:
         """The tokens of a conversation, in the model's own template where it has one."""
+        from stillroom.models.tokenizers import written_out
+
         plain = [{"role": str(one["role"]), "content": text_of(one.get("content"))} for one in messages]
         if getattr(self.model.tokenizer, "chat_template", None):
-            text = self.model.tokenizer.apply_chat_template(plain, tokenize=False, add_generation_prompt=True)
+            text = written_out(self.model.tokenizer, plain, ask=True)
         else:
             text = "\n\n".join(one["content"] for one in plain) + "\n"
         return self.model.ids_of(str(text))

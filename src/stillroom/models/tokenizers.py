@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 from jinja2 import TemplateError
@@ -11,6 +12,9 @@ from jinja2 import TemplateError
 from stillroom.errors import DataError, ModelError
 from stillroom.rundir import fingerprint as digest
 
+TODAY = datetime(2024, 7, 26)
+"""For chat templates that write today's date: the day that Llama 3.1's take where they are told none."""
+DATE_CODES = ("-d", "-m", "d", "e", "m", "b", "B", "y", "Y", "a", "A", "j", "F", "H", "I", "M", "S", "p")
 PROBE = (
     "The quick brown fox jumps over the lazy dog. Don't you're I'LL we've",
     "  two  spaces,\ta tab,\n\na blank line\r\n    and four spaces ",
@@ -133,6 +137,37 @@ def encode(tokenizer: Any, texts: Sequence[str], length: int | None = None, *, s
     return rows
 
 
+def special_tokens(tokenizer: Any) -> list[str]:
+    """What a tokenizer takes for a mark of its own wherever it stands, such as the end of an answer."""
+    return [token.content for token in tokenizer.added_tokens_decoder.values() if token.special]
+
+
+def refuse_marks(marks: Sequence[str], text: str, where: str) -> None:
+    """Raise DataError where somebody's words hold a special token: it would end the answer, or begin another's turn."""
+    found = next((mark for mark in marks if mark in text), None)
+    if found is not None:
+        raise DataError(
+            f"this text holds {found!r}, which is a special token of the tokenizer and would be read as one",
+            where=where,
+            cure="Take it out of the text, or leave the row out",
+        )
+
+
+def written_out(tokenizer: Any, messages: Sequence[Mapping[str, str]], ask: bool = False) -> str:
+    """A conversation under the chat template; one that tells the date is given TODAY, or ids would change overnight.
+
+    `ask`: with what stands before the next answer.
+    """
+    own, template = tokenizer.get_chat_template(), None
+    if "strftime_now" in own:
+        # What a template is given is made plain data first, so the function is a macro; that block eats one line feed.
+        said = "".join(f".replace('%{code}', '{TODAY.strftime('%' + code)}')" for code in DATE_CODES)
+        template = f"{{% macro strftime_now(form) %}}{{{{ form{said} }}}}{{% endmacro %}}\n{own}"
+    return str(
+        tokenizer.apply_chat_template(list(messages), chat_template=template, tokenize=False, add_generation_prompt=ask)
+    )
+
+
 def chat(tokenizer: Any, messages: Sequence[dict[str, str]]) -> tuple[list[int], list[bool]]:
     """The ids of a conversation under the chat template, and which are scored: the assistant's content and its end.
 
@@ -145,11 +180,13 @@ def chat(tokenizer: Any, messages: Sequence[dict[str, str]]) -> tuple[list[int],
             where="chat",
             cure="Use an instruct model, or plain text in place of messages",
         )
+    marks = special_tokens(tokenizer)
     for place, message in enumerate(messages):
         if not isinstance(message.get("content"), str) or not isinstance(message.get("role"), str):
             raise DataError(
                 "a message wants a role and a text as content", where=_named(messages, place), cure="Mend the row"
             )
+        refuse_marks(marks, message["content"], _named(messages, place))
     whole = _render(tokenizer, messages, ask=False)
     encoding = _encoded(tokenizer, whole)
     scored, since, done = [False] * len(encoding.ids), 0, 0
@@ -193,14 +230,13 @@ def _uncut(tokenizer: Any) -> Any:
 
 def _render(tokenizer: Any, messages: Sequence[dict[str, str]], ask: bool) -> str:
     try:
-        text = tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=ask)
+        return written_out(tokenizer, messages, ask)
     except (TemplateError, TypeError, ValueError) as error:
         raise DataError(
             f"the chat template refuses this conversation: {error}",
             where=_named(messages, len(messages) - 1),
             cure="Change the messages to what the model was made for",
         ) from error
-    return str(text)
 
 
 def _all_there(messages: Sequence[dict[str, str]], first: int, last: int, whole: str, start: int, end: int) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from stillroom.errors import DataError, ModelError
-from stillroom.models.tokenizers import chat, encode
+from stillroom.models.tokenizers import chat, encode, refuse_marks, special_tokens, written_out
 from stillroom.questions.windows import questions_of
 from stillroom.rows import PADDING, Array, Questions
 
@@ -57,7 +57,7 @@ def form_of(tokenizer: Any) -> Form:
 
 def _templated(tokenizer: Any) -> Form:
     messages = [{"role": "user", "content": SAID}, {"role": "assistant", "content": ANSWERED}]
-    whole = str(tokenizer.apply_chat_template(messages, tokenize=False))
+    whole = written_out(tokenizer, messages)
     before, found, rest = whole.partition(SAID)
     between, answered, after = rest.partition(ANSWERED)
     if not (found and answered):
@@ -71,8 +71,10 @@ def _templated(tokenizer: Any) -> Form:
 
 
 def prompts(tokenizer: Any, asked: Sequence[str]) -> list[list[int]]:
-    """The tokens after which the model is to answer each question."""
-    form = form_of(tokenizer)
+    """The tokens after which the model is to answer each question. Raises DataError for one that holds a special token."""
+    form, marks = form_of(tokenizer), special_tokens(tokenizer)
+    for row, question in enumerate(asked):
+        refuse_marks(marks, question, f"question {row + 1:,}: {question[:40]!r}")
     return encode(tokenizer, [form.prompt(question.strip()) for question in asked], special=False)
 
 
@@ -86,10 +88,13 @@ def dialogues(
 ) -> Questions:
     """A row for each question and answer, `ids` and `target` [N, T] as in windows.py, T the longest of them.
 
-    `length` is the most tokens a row may have; nothing is cut. Raises DataError for a longer one, or for an answer whose
-    first characters melt into a token of the question.
+    `length` is the most tokens a row may have; nothing is cut. Raises DataError for a longer one, for a text that holds a
+    special token, or for an answer whose first characters melt into a token of the question.
     """
-    form = form_of(tokenizer)
+    form, marks = form_of(tokenizer), special_tokens(tokenizer)
+    for row, (question, answer) in enumerate(pairs):
+        refuse_marks(marks, question, f"{where}, row {row + 1:,}, the question")
+        refuse_marks(marks, answer, f"{where}, row {row + 1:,}, the answer")
     asked = [question.strip() for question, _ in pairs]
     answered = [answer.strip() for _, answer in pairs]
     given = encode(tokenizer, [form.prompt(question) for question in asked], special=False)

@@ -89,16 +89,20 @@ def _check_rewriter(run: Run, at: str) -> None:
 
 
 def _check_prompts(run: Run, at: str) -> None:
-    """The longest question and its gold answer must fit what the student can look at."""
+    """The longest question and its gold answer must fit what the student can look at, and none may hold a special token."""
+    from stillroom.models.tokenizers import refuse_marks, special_tokens
     from stillroom.questions.dialogues import dialogues
     from stillroom.stages.reasoning import asked_of
     from stillroom.stages.reasoning_training import most_tokens, reads
     from stillroom.transfer_set.lessons import answer_alone
 
     tokenizer, context = reads(run)
+    marks = special_tokens(tokenizer)
     gold: dict[str, Any] = {key.hex(): answer for key, answer in (run.splits.gold or {}).items()}
     for part in (run.splits.train, run.splits.test):
         asked = asked_of(part)
+        for row, question in enumerate(asked.values()):
+            refuse_marks(marks, question, f"{at}questions, question {row + 1:,}: {question[:40]!r}")
         longest = sorted(asked, key=lambda key: len(asked[key]))[-1:]
         pairs = [(asked[key], answer_alone(gold.get(key, "0"))) for key in longest]
         dialogues(tokenizer, pairs, most_tokens(run, context), where=f"{at}questions")
