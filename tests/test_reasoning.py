@@ -6,6 +6,7 @@ import io
 import json
 from collections.abc import Iterator
 from contextlib import redirect_stdout
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from command_line import done, events
 from reasoner import AskedReasoner
 from run_folder import unnamed
 from stillroom import kinds
-from stillroom.errors import ModelError, RecipeError
+from stillroom.errors import DataError, Interrupted, ModelError, RecipeError
 from stillroom.flow import plan
 from stillroom.recipe import Recipe
 from stillroom.rundir import read_json
@@ -261,3 +262,43 @@ def test_the_plan_asks_nothing(data: dict[str, str]) -> None:
     assert found["figures"]["training questions"] == 60
     assert found["figures"]["minutes"] > 0
     assert found["notes"][-1] == "Read me."
+
+
+def test_answers_of_a_stopped_exam_are_read_again_only_under_the_same_limit(
+    data: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(marks: Any) -> Any:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("stillroom.evaluation.reasoning_exam.score_reasoning", stopped)
+        with pytest.raises((KeyboardInterrupt, Interrupted)):
+            stillroom.distill(recipe(data, name="stopped"), tmp_path / "run")
+    run = stillroom.distill(recipe(data, name="stopped", traces={"overlap": 0, "write": 5}), tmp_path / "run")
+    _, *written = lines(run.path / "evaluation" / "predictions" / "student.0.jsonl")
+    assert max(one["tokens"] for one in written) == 5
+
+
+def test_a_trace_with_a_special_token_is_left_out_and_a_question_with_one_refused(
+    data: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = AskedReasoner._said
+
+    def marked(self: AskedReasoner, question: str, place: int) -> Any:
+        said = plain(self, question, place)
+        ends = said is not None and question.startswith("(1")
+        return replace(said, text=said.text.replace("</think>", "<|endoftext|></think>")) if ends and said else said
+
+    monkeypatch.setattr(AskedReasoner, "_said", marked)
+    run = stillroom.distill(recipe(data, name="marked"), tmp_path / "run", until="train")
+    lesson = read_json(run.path / "student" / "lesson.json")
+    assert lesson["left_out"] > 0
+    assert lesson["rows"] > 0
+    questions = lines(Path(data["train"]))
+    questions[7]["question"] += "<|assistant|>"
+    (tmp_path / "odd.jsonl").write_text("\n".join(json.dumps(row) for row in questions))
+    asked = len(AskedReasoner.asked)
+    source = {**data, "train": str(tmp_path / "odd.jsonl")}
+    with pytest.raises(DataError, match=r"holds '<.assistant.>', which is a special token .*questions, question 8"):
+        stillroom.distill(recipe(source, name="odd"), tmp_path / "odd")
+    assert len(AskedReasoner.asked) == asked

@@ -146,3 +146,45 @@ def test_a_rewriter_is_looked_at_before_a_trace_is_bought(
         stillroom.distill(tree, tmp_path / "run", until="ask")
     assert raised.value.where.startswith("traces.rewrite")
     assert teacher.bill() == before
+
+
+def test_what_is_written_again_is_judged_as_the_traces_are(teacher: Loopback, tmp_path: Path) -> None:
+    """Another verifier chooses the same traces here; their verdicts, and those of all others, are its own."""
+    tree = recipe(teacher.url, name="again", traces=rewriting(teacher.url))
+    for verify in ({"kind": "numeric"}, {"kind": "exact"}):
+        stillroom.distill({**tree, "transfer_set": {"verify": verify}}, tmp_path / "run", until="ask")
+        sampled, again = (
+            lines(tmp_path / "run" / "transfer_set" / name / "traces.jsonl") for name in ("traces", "rewritten")
+        )
+        assert [(one["key"], one["place"], one["reason"]) for one in again] == [
+            (one["key"], one["place"], one["reason"]) for one in sampled
+        ]
+
+
+def test_the_plan_counts_what_writing_again_costs(teacher: Loopback) -> None:
+    found = []
+    for price in (None, PRICE, {"input": 10.0, "output": 20.0}):
+        traces = {"overlap": 0} if price is None else rewriting(teacher.url, price=price)
+        found.append(plan(Recipe.from_tree(recipe(teacher.url, traces=traces)), Path())["figures"])
+    names = ("teacher_usd, at most", "teacher tokens, at most")
+    alone, beside, dear = ([one[name] for name in names] for one in found)
+    assert dear[0] - alone[0] == pytest.approx(10 * (beside[0] - alone[0]), abs=0.1)
+    assert beside[0] - alone[0] >= 40 * 200 * 2e-6  # forty times the most that it writes
+    assert beside[1] > alone[1] + 40 * 200
+    likely = [float(one["teacher_usd, where a third is accepted"].split()[-1]) for one in found]
+    assert likely[0] < likely[1] < likely[2]
+
+
+def test_an_arm_that_chooses_other_traces_has_those_written_again(teacher: Loopback) -> None:
+    from types import SimpleNamespace
+
+    from stillroom.stages.reasoning_training import _samples_otherwise
+
+    def run(**knobs: Any) -> Any:
+        traces = {**rewriting(teacher.url), **knobs}
+        return SimpleNamespace(recipe=Recipe.from_tree(recipe(teacher.url, traces=traces)))
+
+    for knobs in ({"length": "short"}, {"count": 1}):
+        assert _samples_otherwise(run(**knobs), run())
+        assert not _samples_otherwise(run(rewrite=None, **knobs), run(rewrite=None))
+    assert not _samples_otherwise(run(learn="answer"), run())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -118,7 +118,11 @@ def _rewritten(run: Run, traces: Traces, verifier: Verifier) -> Traces:
     writer = knobs.rewrite.build(run.dir.path, run.folders, [])
     asked, chosen = asked_of(run.splits.train), traces.choose("accepted", knobs.length, knobs.count)
     messages = [rewrite_messages(asked[one.key], one.trace) for one in chosen]
-    made_from = fingerprint(FORMAT, writer.fingerprint, [[one.key, one.place] for one in chosen], messages)
+    made_from = fingerprint(
+        FORMAT, writer.fingerprint, [[one.key, one.place] for one in chosen], messages,
+        [asdict(one) for one in traces.samples], _golds(run.splits, run.splits.train),
+        judging(verifier).model_dump(mode="json"),
+    )  # fmt: skip
     name = f"arms/{run.arm}/rewritten" if run.arm else "transfer_set/rewritten"
     with run.dir.stage(name, made_from) as folder:
         if folder is not None:

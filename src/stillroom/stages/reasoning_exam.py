@@ -43,13 +43,14 @@ def sit_reasoning(
         about = {**about, "notes": [*about["notes"], bad]}
     candidates = {name: _candidate(run, name, folders, questions) for name, folders in models.items()}
     manifests = [read_json(one / "manifest.json") for folders in models.values() for one in folders]
-    work = run.dir.work_of("evaluation", fingerprint(manifests, questions, judge.model_dump(mode="json")))
+    golds, most = [gold[key] for key in keys], {name: one.most_tokens for name, one in candidates.items()}
+    work = run.dir.work_of("evaluation", fingerprint(manifests, questions, golds, most, judge.model_dump(mode="json")))
     work.mkdir(parents=True, exist_ok=True)
     total = len(rows) * sum(len(folders) for folders in models.values())
     with run.show.stage("evaluate", total, "answers") as done:
         exam = ReasoningExam(
             run.recipe.name, {"train": len(run.splits.train), "asked": len(traces.by_question)}, questions,
-            [key.hex() for key in keys], [gold[key] for key in keys],
+            [key.hex() for key in keys], golds,
             None if run.splits.slice_N is None else run.splits.slice_N[rows], candidates, scored(run), traces,
             _kept_facts(run, traces, models), judge, run.recipe.evaluation, run.device,
             _bill(run, asked, traces, spent), versions(), about, work, asked_of(run.splits.train), done,

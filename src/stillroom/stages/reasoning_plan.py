@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from stillroom.budget import Cost as Bill
 from stillroom.evaluation.processes import most_held_bytes
 from stillroom.rows import Questions, Splits
 from stillroom.rundir import fingerprint
@@ -50,6 +51,8 @@ def plan_reasoning(run: Run) -> dict[str, Any]:
         figures |= _calls(run, train, scored)
         if getattr(teacher, "price", None) is None:
             notes.append("the teacher's price is not given, so nothing is said in USD; add teacher.price")
+        elif recipe.traces.rewrite is not None and getattr(recipe.traces.rewrite, "price", None) is None:
+            notes.append("the price of rewriting is not given, so USD are said without it; add traces.rewrite.price")
     windows, assumed = _windows(run)
     if assumed:
         notes.append(f"minutes are for traces of {windows.raw['ids'].shape[1]:,} tokens, which is a guess")
@@ -91,25 +94,45 @@ def _calls(run: Run, train: int, scored: int) -> dict[str, Any]:
     knobs = run.recipe.traces
     least, most = train * min(knobs.keep, knobs.samples) + scored, train * knobs.samples + scored
     likely = round(train * expected_samples(ACCEPTED, knobs.samples, knobs.keep)) + scored
+    kept = train * (1 - (1 - ACCEPTED) ** knobs.samples) if knobs.keep == 1 else train * knobs.samples * ACCEPTED
     rewrites = train * knobs.keep if knobs.rewrite is not None else 0
     built: Any = run.recipe.teacher.build(run.dir.path, run.folders, [], run.device)
     some = run.splits.train.take(np.arange(min(LOOKED_AT, train)))
     costs = [built.most_of(one) for one in built.wanted(some.raw)]
     tokens = sum(cost.tokens for cost in costs) / len(costs)
     usd = sum(cost.usd for cost in costs) / len(costs)
+    again = _rewriting(run, some)
     found: dict[str, Any] = {
         "teacher calls": f"{least:,} to {most:,}, {likely:,} where a third is accepted",
         "tokens a call, at most": round(tokens),
-        "teacher tokens, at most": round(tokens * most),
+        "teacher tokens, at most": round(tokens * most + again.tokens * rewrites),
     }
     if rewrites:
         found["calls for rewriting, at most"] = rewrites
     if getattr(run.recipe.teacher, "price", None) is not None:
-        found["teacher_usd, at most"] = round(usd * most, 2)
-        found["teacher_usd, where a third is accepted"] = f"at most {usd * likely:,.2f}"
-        kept = train * (1 - (1 - ACCEPTED) ** knobs.samples) if knobs.keep == 1 else train * knobs.samples * ACCEPTED
-        found["teacher_usd for a kept trace, where a third is accepted"] = f"at most {usd * likely / kept:,.4f}"
+        third = usd * likely + again.usd * min(kept, rewrites)
+        found["teacher_usd, at most"] = round(usd * most + again.usd * rewrites, 2)
+        found["teacher_usd, where a third is accepted"] = f"at most {third:,.2f}"
+        found["teacher_usd for a kept trace, where a third is accepted"] = f"at most {third / kept:,.4f}"
     return found
+
+
+def _rewriting(run: Run, some: Questions) -> Bill:
+    """The most that writing one trace again costs, whose words may be as many as the teacher can write."""
+    from stillroom.transfer_set.rewriting import rewrite_messages
+    from stillroom.transfer_set.traces import Trace
+
+    writer: Any = run.recipe.traces.rewrite
+    if writer is None:
+        return Bill()
+    built, said = (
+        writer.build(run.dir.path, run.folders, []),
+        getattr(run.recipe.teacher, "most_tokens", ASSUMED_TOKENS),
+    )
+    talks = [rewrite_messages(question, Trace("", "", "", "last line")) for question in asked_of(some).values()]
+    costs = [built.most_of_talk(talk, said) for talk in talks]
+    nano_usd, tokens_in = (sum(getattr(one, name) for one in costs) // len(costs) for name in ("nano_usd", "tokens_in"))
+    return Bill(nano_usd, tokens_in, writer.most_tokens)
 
 
 def _windows(run: Run) -> tuple[Questions, bool]:

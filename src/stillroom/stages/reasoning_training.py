@@ -64,7 +64,9 @@ def train_traces(run: Run, asked: AskedTeacher, traces: Traces) -> None:
 def _samples_otherwise(arm: Run, run: Run) -> bool:
     def how(one: Run) -> tuple[Any, ...]:
         knobs = one.recipe.traces
-        return knobs.samples, knobs.keep, knobs.rewrite, one.recipe.transfer_set.verify
+        # What is written again are the traces that were chosen.
+        rewritten = None if knobs.rewrite is None else (knobs.rewrite, knobs.length, knobs.count)
+        return knobs.samples, knobs.keep, rewritten, one.recipe.transfer_set.verify
 
     return how(arm) != how(run)
 
@@ -77,7 +79,8 @@ def lesson_of(role: Role, traces: Traces, main: Taught | None) -> Taught:
 
     run, knobs = role.run, knobs_of(role)
     tokenizer, context = reads(run)
-    pairs = _pairs(role, knobs, traces, length_in(tokenizer))
+    found = _pairs(role, knobs, traces, length_in(tokenizer))
+    pairs = _without_marks(found, tokenizer) or found
     weight_N = np.array([pair.weight for pair in pairs], np.float32)
     at = f"arms.{run.arm}.questions" if run.arm else "questions"
     windows = dialogues(
@@ -88,6 +91,8 @@ def lesson_of(role: Role, traces: Traces, main: Taught | None) -> Taught:
         where=at,
     )
     facts = _counted(windows, knobs)
+    if len(pairs) < len(found):
+        facts["left_out"] = len(found) - len(pairs)
     student_rows = main.facts["rows"] if main is not None else len(pairs)
     steps = steps_in(run.recipe.training, student_rows)
     if main is not None and knobs.equal == "tokens":
@@ -95,6 +100,14 @@ def lesson_of(role: Role, traces: Traces, main: Taught | None) -> Taught:
     batch = min(run.recipe.training.batch_size, len(pairs)) * run.recipe.training.accumulate
     read = round(steps * batch * facts["tokens_per_row"])
     return Taught(windows, steps, {**facts, "steps": steps, "tokens_read": read})
+
+
+def _without_marks(pairs: list[Pair], tokenizer: Any) -> list[Pair]:
+    """Those in which the teacher wrote no special token: that would be read as one, and the rest is paid for already."""
+    from stillroom.models.tokenizers import special_tokens
+
+    marks = special_tokens(tokenizer)
+    return [pair for pair in pairs if not any(mark in text for mark in marks for text in (pair.question, pair.text))]
 
 
 def most_tokens(run: Run, context: int) -> int:

@@ -199,6 +199,12 @@ class AskedApi:
         rates = self.batcher.rates if self.knobs.batch else self.caller.rates
         return rates.cost(len(one.messages) + beside, settings.most_tokens)
 
+    def most_of_talk(self, conversation: Conversation, more_tokens: int = 0) -> Cost:
+        """The most that what it says in a conversation can cost, `more_tokens` beside its words read."""
+        known = self.most_of(Wanted(self._free_settings, compact(list(conversation)), len(conversation), 0))
+        rates = self.batcher.rates if self.knobs.batch else self.caller.rates
+        return rates.cost(known.tokens_in + more_tokens, known.tokens_out)
+
     @cached_property
     def _meanings(self) -> dict[str, str]:
         return self.knobs.meanings(self.classes)
