@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -410,11 +412,23 @@ def test_a_saved_teacher_of_other_columns(here: Path, three_classes: Path) -> No
     refused(trained_by(kind="saved", model=str(three_classes / "student")), "the column 'length' is missing")
 
 
+def _archive(name: str) -> bytes:
+    held = io.BytesIO()
+    with zipfile.ZipFile(held, "w") as archive:
+        archive.writestr(name, b"x")
+    return held.getvalue()
+
+
 def test_a_model_folder_with_a_pickle(here: Path, three_classes: Path) -> None:
     shutil.copytree(three_classes / "student", here / "model")
     (here / "model" / "pytorch_model.bin").write_bytes(b"\x80\x04.")
     write_csv(here / "data.csv", rows_of(classes=("ham", "spam", "eggs")))
     refused(trained_by(kind="saved", model="model"), "holds a pickle, which can run code", "pytorch_model.bin")
+    (here / "model" / "pytorch_model.bin").unlink()
+    for name, data in (("notes.dat", b"\x80\x04}."), ("weights", _archive("archive/data.pkl"))):
+        (here / "model" / name).write_bytes(data)  # by what it holds, whatever it is called
+        refused(trained_by(kind="saved", model="model"), "holds a pickle, which can run code", name)
+        (here / "model" / name).unlink()
 
 
 def answers(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

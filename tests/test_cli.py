@@ -87,6 +87,26 @@ def test_a_starter_is_short_and_passes_check(kind: str, here: Path, finished: Pa
     assert done("new", kind).out.replace("recipe.yaml", str(here / "my.yaml")) == (here / "my.yaml").read_text()
 
 
+def test_predictions_follow_a_link_and_never_replace_what_is_read(finished: Path, here: Path) -> None:
+    rows = [{key: row[key] for key in row if key != "label"} for row in rows_of(4)]
+    write_csv(here / "new.csv", rows)
+    before = (here / "new.csv").read_bytes()
+    done("predict", finished, here / "new.csv", "--out", here / "target.csv")
+    told = (here / "target.csv").read_bytes()
+    (here / "target.csv").write_text("")
+    (here / "link.csv").symlink_to(here / "target.csv")
+    done("predict", finished, here / "new.csv", "--out", here / "link.csv")
+    assert (here / "link.csv").is_symlink()
+    assert (here / "target.csv").read_bytes() == told
+    (here / "again.csv").symlink_to(here / "new.csv")
+    for name in ("new.csv", "again.csv"):
+        refused = stillroom("predict", finished, here / "new.csv", "--out", here / name)
+        assert (refused.status, "this file is what is read" in refused.error) == (2, True)
+    assert (here / "new.csv").read_bytes() == before
+    done("predict", finished, here / "new.csv", "--out", "/dev/null")
+    assert not Path("/dev/null").is_file()
+
+
 def test_new_overwrites_nothing(here: Path) -> None:
     told = stillroom("new", "ensemble", "--out", "tiny.yaml")
     assert (told.status, "this file exists" in told.error) == (2, True)

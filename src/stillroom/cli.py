@@ -67,14 +67,6 @@ def main() -> None:
         )
 
 
-def write_out(path: Path, text: str) -> None:
-    """Write a file that a person named."""
-    from stillroom.rundir import path_errors, write_file
-
-    with path_errors(path):
-        write_file(path, text.encode())
-
-
 def _fail(message: str, status: int) -> None:
     if "--debug" in sys.argv:
         import traceback
@@ -109,6 +101,7 @@ def demo(folder: Path, as_json: bool) -> None:
 def new(kind: str, out: Path | None) -> None:
     """A starter recipe of at most 15 lines."""
     from stillroom.errors import RecipeError
+    from stillroom.rundir import write_named
     from stillroom.starters import starter
 
     text = starter(kind, str(out or "recipe.yaml"))
@@ -117,7 +110,7 @@ def new(kind: str, out: Path | None) -> None:
         return
     if out.exists():
         raise RecipeError("this file exists", where=str(out), cure="Choose another name, or remove it first")
-    write_out(out, text)
+    write_named(out, text.encode())
     click.echo(f"wrote {out}; look at it, then: stillroom check {out}", err=True)
 
 
@@ -205,12 +198,13 @@ _stage("report", "Up to report.html.")
 def predict(run: Path, file: Path, out: Path | None, as_json: bool) -> None:
     """The student at work on a file of rows: label and probabilities as CSV, or JSON lines with --json."""
     from stillroom.finished import predict_file
+    from stillroom.rundir import write_named
 
     text = predict_file(run, file, as_json)
     if out is None:
         click.echo(text, nl=False)
     else:
-        write_out(out, text)
+        write_named(out, text.encode(), read=[file])
 
 
 @stillroom.command("try")
@@ -239,7 +233,7 @@ def runs(root: Path, as_json: bool) -> None:
 
 
 @stillroom.command()
-@click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="RUN RUN...")
+@click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="RUN...")
 @JSON
 def compare(runs: tuple[Path, ...], as_json: bool) -> None:
     """Runs side by side."""

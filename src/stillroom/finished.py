@@ -17,7 +17,7 @@ from stillroom.evaluation.predictions import read_test
 from stillroom.questions.sources import read_rows
 from stillroom.questions.views import view_number
 from stillroom.rows import PLAIN_VIEW, Questions, Raw, take_rows
-from stillroom.rundir import path_errors, read_json, write_file
+from stillroom.rundir import read_json, write_named
 from stillroom.stages.ask import answers_of
 from stillroom.stages.opening import load, look_in, views_of
 
@@ -250,8 +250,7 @@ def answers_for(run: Path, form: str, out: Path) -> int:
         raise DataError(
             "none of this run's questions has a kept answer", where=str(run), cure="Go on with: stillroom ask"
         )
-    with path_errors(out):
-        write_file(out, _encoded(rows, form))
+    write_named(out, _encoded(rows, form))
     return len(rows)
 
 

@@ -105,6 +105,22 @@ def write_pieces(path: Path, pieces: Iterable[bytes | memoryview]) -> None:
         sync_folder(path.parent)
 
 
+def write_named(path: Path, data: bytes, read: Iterable[Path] = ()) -> None:
+    """Write a file that a person named: a link is followed, and what is no file, such as /dev/stdout, is written to.
+
+    `read`: files that the same command reads, which it may not replace. Raises InputError, DiskFull.
+    """
+    with path_errors(path):
+        target = path.resolve()
+        if any(one.exists() and target == one.resolve() for one in read):
+            raise InputError("this file is what is read", where=str(path), cure="Name another one to write")
+        if target.exists() and not target.is_file() and not target.is_dir():
+            with disk_errors(path), open(target, "wb") as file:
+                file.write(data)
+            return
+        write_file(target, data)
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write a value as JSON, durably (see `write_file`)."""
     write_file(path, (json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode())

@@ -121,6 +121,7 @@ def for_table(name: str, source: str, label: str | None) -> dict[str, Any]:
                 "model": {"kind": "mlp", "hidden": [128, 128], "dropout": 0.2},
                 "epochs": 40,
                 "batch_size": 32,
+                "patience": 8,
             },
         },
         "student": {"kind": "fresh", "model": {"kind": "mlp", "hidden": [32]}},
@@ -128,7 +129,7 @@ def for_table(name: str, source: str, label: str | None) -> dict[str, Any]:
             {"kind": "soft_target", "temperature": 2, "weight": 1.0},
             {"kind": "hard_label", "weight": 0.1},
         ],
-        "training": {"epochs": 30, "batch_size": 64, "learning_rate": 2e-3},
+        "training": {"epochs": 30, "batch_size": 64, "learning_rate": 2e-3, "patience": 8},
         "evaluation": {"price": {"usd_per_hour": 0.1}},
     }
 

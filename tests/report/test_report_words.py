@@ -24,7 +24,9 @@ def run(student: float = 0.94, control: tuple[float, float, float] | None = (0.0
         "teacher": {"accuracy": {"mean": 0.95}, **dear},
         "student": {"accuracy": {"mean": student}, **cheap},
     }
-    differences = {"student-teacher": {"accuracy": {"mean": student - 0.95, "ci95": [student - 0.96, student - 0.94]}}}
+    differences = {
+        "student-teacher": {"accuracy": {"mean": student - 0.95, "ci95": [student - 0.955, student - 0.945]}}
+    }
     if control:
         mean, low, high = control
         models["control"] = {"accuracy": {"mean": student - mean}}
@@ -97,8 +99,13 @@ def test_money() -> None:
         "training_usd": 0.002,
     }
     assert pays(scorecard) == (
-        "Asking and training cost $0.010. Each million rows answered by the student instead of the teacher saves "
+        "Asking and all training cost $0.010. Each million rows answered by the student instead of the teacher saves "
         "$0.28, so the student has paid for itself after 35,700 rows."
+    )
+    scorecard["cost"]["break_even_rows"] = 10_000  # one student of several: the sum, and what divides into the rows
+    assert pays(scorecard) == (
+        "Asking and all training cost $0.010. What one student takes of that, $0.0028, it has paid for after 10,000 rows: "
+        "each million rows answered by the student instead of the teacher saves $0.28."
     )
     scorecard["cost"]["saved_usd_per_million_rows"] = -1.0
     assert "never pays" in pays(scorecard)
@@ -179,3 +186,24 @@ def test_a_large_matrix_shows_its_most_alike_classes() -> None:
     matrix[37][2] = 0.5
     assert {2, 37} <= set(shown_classes(matrix))
     assert len(shown_classes(matrix)) == 20
+
+
+def test_a_difference_that_chance_could_make_is_told_as_one() -> None:
+    scorecard = run()
+    apart = scorecard["differences"]["student-teacher"]["accuracy"]
+    apart |= {"mean": 0.003, "ci95": [-0.006, 0.012]}
+    assert "which chance alone could do" in verdict(scorecard)
+    apart["ci95"] = [0.001, 0.012]
+    assert "chance" not in verdict(scorecard)
+
+
+def test_the_verdict_names_the_stronger_control() -> None:
+    """Moved class biases may cost the control more than they give it."""
+    scorecard = run()
+    scorecard["differences"]["student-control"]["accuracy"] = {"mean": 0.11, "ci95": [0.09, 0.13]}
+    student, control = (scorecard["models"][name]["accuracy"]["mean"] for name in ("student", "control"))
+    scorecard["models"]["control_uncorrected"] = {"accuracy": {"mean": control + 0.02}}
+    told = f"and {100 * (student - control - 0.02):.1f} points better than that network with its biases as trained"
+    assert told in verdict(scorecard)
+    scorecard["models"]["control_uncorrected"]["accuracy"]["mean"] = control - 0.02
+    assert "as trained" not in verdict(scorecard)

@@ -5,11 +5,14 @@ What is found is a folder, or one file: a GGUF.
 
 from __future__ import annotations
 
+import zipfile
 from importlib.util import find_spec
 from pathlib import Path
 
 from stillroom.errors import ModelError
 
+PLAIN = (".safetensors", ".gguf", ".json", ".txt", ".md")
+"""Formats whose first bytes may look like anything, and which are read as what they are called."""
 PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib", ".npy")
 GGUF = ".gguf"
 
@@ -101,10 +104,24 @@ def _from_hub(reference: str) -> Path:
     return folder
 
 
+def _is_pickle(path: Path) -> bool:
+    """By what it holds: a pickle of protocol 2 to 5, or an archive with one in it, as torch.save writes."""
+    if not path.is_file() or path.suffix in PLAIN:
+        return False
+    with open(path, "rb") as file:
+        start = file.read(2)
+    if len(start) == 2 and start[0] == 0x80 and 2 <= start[1] <= 5:
+        return True
+    if start != b"PK" or not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return any(name.endswith(".pkl") for name in archive.namelist())
+
+
 def refuse_pickles(folder: Path) -> None:
     """Raise ModelError where a model folder holds a file that could run code when loaded."""
     for path in sorted(folder.rglob("*")):
-        if path.suffix in PICKLES:
+        if path.suffix in PICKLES or _is_pickle(path):
             raise ModelError(
                 "this model folder holds a pickle, which can run code when it is read",
                 where=str(path),

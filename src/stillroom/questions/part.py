@@ -20,8 +20,10 @@ WHOLE = re.compile(r"-?(0|[1-9][0-9]{0,17})")
 DECIMAL = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][-+]?[0-9]{1,2})?")
 MOST_MEASURED = 50
 """More different non-integer labels than this are a quantity, not classes."""
-MARKS, SEVERAL = ";|", 0.3
+MARKS, SEVERAL = ";|,", 0.3
 """Between the labels of one cell; cells with one are meant so where they are more than this share."""
+LISTED = re.compile(r"\[[^][]*\]")
+"""A cell that holds a list of labels."""
 
 
 @dataclass(frozen=True)
@@ -135,6 +137,13 @@ def _refuse_several(part: Part, distinct: set[Any]) -> None:
     """
     texts = [label if isinstance(label, str) else "" for label in part.label_N.tolist()]
     labelled = sum(label is not None for label in part.label_N.tolist())
+    listed = [row for row, text in enumerate(texts, 1) if LISTED.fullmatch(text)]
+    if len(listed) > SEVERAL * labelled:
+        raise NotYet(
+            f"{len(listed):,} of {labelled:,} rows with a list of labels, such as {texts[listed[0] - 1]!r}",
+            where=f"{part.place}, row {listed[0]}",
+            cure="Give one class for each row; multi-label data comes later",
+        )
     for mark in MARKS:
         rows = [row for row, text in enumerate(texts, 1) if mark in text]
         parts = {piece.strip() for label in distinct for piece in str(label).split(mark)} - {""}

@@ -59,14 +59,14 @@ def mean_of(scorecard: Tree, model: str, metric: Metric) -> str:
 
 # A gap whose interval reaches 0 may be no gap at all, so nothing can be said about how much of it was closed.
 def no_gap(scorecard: Tree, details: Tree) -> Finding | None:
-    """The control is already about as good as the teacher."""
+    """The teacher was not shown to be better than the control."""
     gap = n.gain(scorecard, "teacher", "control")
     if not gap or gap.low is None or gap.mean <= 0 or gap.low > 0:
         return None
     return Finding(
         "no gap to close",
         "note",
-        "The control is already about as good as the teacher, so there is little that a teacher could add.",
+        "This run does not show that the teacher is better than the control, so there is no gap to be seen closing.",
         f"Teacher over control: {told(scorecard, gap)}.",
         "Take a better teacher, a smaller student, or fewer labels with more unlabelled questions; or keep the "
         "control, which is as small and needs no teacher.",
@@ -86,8 +86,8 @@ def weak_teacher(scorecard: Tree, details: Tree) -> Finding | None:
         "The teacher is no better than a small network trained on the labels alone.",
         f"Teacher {mean_of(scorecard, 'teacher', metric)}, control {mean_of(scorecard, 'control', metric)}: "
         f"{told(scorecard, gap)}.",
-        "Train the teacher longer, make it larger or average several; and check that teacher and data mean the same by "
-        "each class.",
+        "Look at its training curve: where its validation loss rises again, stop it earlier (patience), else train it "
+        "longer, make it larger or average several. And check that teacher and data mean the same by each class.",
     )
 
 

@@ -102,9 +102,10 @@ def _loss(scorecard: Tree) -> str:
     if _amount(scorecard, found.mean) == _amount(scorecard, 0.0):
         return f"has the same {name} ({both})"
     amount = _amount(scorecard, found.mean)
+    chance = ", which chance alone could do" if found.low is None or found.low <= 0 <= (found.high or 0.0) else ""
     if metric.lower_is_better:
-        return f"has {amount} {'less' if found.mean > 0 else 'more'} {name} ({both})"
-    return f"{'gains' if found.mean > 0 else 'gives up'} {amount} of {name} ({both})"
+        return f"has {amount} {'less' if found.mean > 0 else 'more'} {name} ({both}){chance}"
+    return f"{'gains' if found.mean > 0 else 'gives up'} {amount} of {name} ({both}){chance}"
 
 
 def _against_control(scorecard: Tree) -> str:
@@ -118,10 +119,20 @@ def _against_control(scorecard: Tree) -> str:
         side = "ahead of" if found.mean > 0 else "behind"
         return f"it is {amount} {side} {twin}, measured without an interval, so that may be chance"
     if found.low > 0:
-        return f"it is {amount} better than {twin} ({bounds})"
+        return f"it is {amount} better than {twin} ({bounds}){_stronger_twin(scorecard)}"
     if found.high < 0:
         return f"it is {amount} worse than {twin} ({bounds}), so the teacher did harm"
     return f"whether it beats {twin} stays open: {sign}{amount}, and the {bounds} includes 0"
+
+
+def _stronger_twin(scorecard: Tree) -> str:
+    """Where the control is better without its moved class biases, that it is: the student is held against the moved ones."""
+    metric = n.primary(scorecard)
+    moved, plain = (n.measured(scorecard, name, metric.key) for name in ("control", "control_uncorrected"))
+    student = n.measured(scorecard, "student", metric.key)
+    if not moved or not plain or not student or metric.lower_is_better or plain.mean <= moved.mean:
+        return ""
+    return f", and {_amount(scorecard, student.mean - plain.mean)} better than that network with its biases as trained"
 
 
 def verdict(scorecard: Tree) -> str:
@@ -201,6 +212,10 @@ def answers(scorecard: Tree) -> str:
     return "tokens" if n.of_language(scorecard) else "answers"
 
 
+def _small(words: str) -> str:
+    return words[0].lower() + words[1:]
+
+
 def pays(scorecard: Tree) -> str:
     """After how many rows, or tokens, the student has paid for itself, or why that cannot be said."""
     cost = scorecard.get("cost", {})
@@ -215,11 +230,12 @@ def pays(scorecard: Tree) -> str:
     if saved <= 0:
         return "The student is no cheaper to run than the teacher, so it never pays for itself."
     spent = sum(found for key in ("teacher_usd", "training_usd") if (found := n.number(cost.get(key))) is not None)
-    made = f"Asking and training cost {n.usd(spent)}. " if spent else ""
+    made = f"Asking and all training cost {n.usd(spent)}. " if spent else ""
     each = f"Each million {unit} answered by the student instead of the teacher saves {n.usd(saved)}"
     if after is None:
         return f"{made}{each}."
-    paid = f"{made}{each}, so the student has paid for itself after {n.big(float(f'{after:.3g}'))} {unit}."
-    needed = after * saved / 1e6
+    rows, needed = f"{n.big(float(f'{after:.3g}'))} {unit}", after * saved / 1e6
+    if needed >= 0.95 * spent:
+        return f"{made}{each}, so the student has paid for itself after {rows}."
     # Controls and further seeds were trained to measure; whoever wants the student alone need not pay for them.
-    return f"{paid} Of the training, one student counts for that." if needed < 0.95 * spent else paid
+    return f"{made}What one student takes of that, {n.usd(needed)}, it has paid for after {rows}: {_small(each)}."

@@ -37,7 +37,7 @@ _FIRST: dict[str, tuple[str, Shape, str]] = {
     "teacher": (
         "Teacher",
         "square",
-        "Large, accurate, and dear to run. It answers the questions, and from its answers the student learns.",
+        "What is asked. It answers the questions, and from its answers the student learns.",
     ),
     "student": (
         "Student",

@@ -33,10 +33,11 @@ SCORED_DRAWS = 100
 
 def answering(run: Run, asked: AskedTeacher) -> tuple[int, float]:
     """What a batch of rows holds while a teacher answers it, beside the teacher itself, and the seconds a row takes."""
-    from stillroom.teachers.language import FORWARD_TOKENS, AskedLanguageModel
-
     rows = longest(run.splits.train)
-    if isinstance(asked, AskedLanguageModel):
+    if run.recipe.is_language:
+        from stillroom.teachers.language import FORWARD_TOKENS, AskedLanguageModel
+
+        assert isinstance(asked, AskedLanguageModel), "a language task has one"
         assert isinstance(rows.raw, dict), "windows are named arrays"
         whole = max(1, min(len(rows), FORWARD_TOKENS // rows.raw["ids"].shape[1]))
         line, row_s = rising(lambda count: list(asked.outputs(rows.take(np.arange(count)))), whole)
