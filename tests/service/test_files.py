@@ -17,10 +17,11 @@ import pytest
 from benchmarks.service_process import Served, memory_mib
 from sqlalchemy import select, update
 
+from stillroom.service import forms
 from stillroom.service.access import Caller
 from stillroom.service.app import create_app
 from stillroom.service.faults import ApiError
-from stillroom.service.files import file_path, find_file, store_file
+from stillroom.service.files import file_path, find_file, keep
 from stillroom.service.jsonl import conversations, look_at
 from stillroom.service.settings import Limits, Settings
 from stillroom.service.tables import files
@@ -313,20 +314,20 @@ def state(tmp_path: Path) -> Iterator[Any]:
     app.state.database.close()
 
 
-def test_pages_store_what_they_have(state: Any) -> None:
-    caller = Caller(state.access.first, "", frozenset())
-    row = store_file(state, caller, "a.jsonl", "fine-tune", [line().encode()[:20], line().encode()[20:]])
+def test_what_is_staged_is_kept_or_gone(state: Any) -> None:
+    caller, folder = Caller(state.access.first, "", frozenset()), state.settings.root / "files"
+
+    def kept(name: str, chunks: list[bytes]) -> Any:
+        staged = forms.stage(folder, name, chunks, state.settings.limits.file_bytes)
+        return keep(state, caller, staged, "fine-tune", None)
+
+    row = kept("a.jsonl", [line().encode()[:20], line().encode()[20:]])
     assert row["rows"] == 1
     assert file_path(state.settings, row["id"]).read_text() == line()
     with state.database.reading() as found:
         assert find_file(found, caller.project_id, row["id"])["sha256"] == row["sha256"]
-    for name, purpose, chunks, param in [
-        ("a", "fine-tune", [b"x" * 600, b"x" * 600], "file"),
-        ("a", "other", [b"x"], "purpose"),
-        ("", "fine-tune", [b"x"], "file"),
-        ("a", "fine-tune", [], "file"),
-    ]:
+    for name, chunks in [("a", [b"x" * 600, b"x" * 600]), ("a", [b"x"]), ("", [b"x"]), ("a", [])]:
         with pytest.raises(ApiError) as raised:
-            store_file(state, caller, name, purpose, chunks)
-        assert raised.value.param == param
-    assert [path.name for path in (state.settings.root / "files").iterdir()] == [row["id"]]
+            kept(name, chunks)
+        assert raised.value.param == "file"
+    assert [path.name for path in folder.iterdir()] == [row["id"]]

@@ -8,6 +8,7 @@ import re
 import sqlite3
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from benchmarks.service_process import Served
@@ -94,7 +95,10 @@ def test_every_request_has_an_id_that_the_log_tells(service: Served) -> None:
     answers = [service.http().get("/healthz"), service.http().get(f"/v1/fine_tuning/jobs/{job}")]
     ids = [answer.headers["x-request-id"] for answer in answers]
     assert len(set(ids)) == 2
-    lines = {line.get("request_id"): line for line in service.lines() if line["event"] == "request"}
+    lines: dict[str, dict[str, Any]] = {}
+    ends = time.monotonic() + 10  # a line is written once its answer is sent
+    while not set(ids) <= set(lines) and time.monotonic() < ends:
+        lines = {line.get("request_id"): line for line in service.lines() if line["event"] == "request"}
     assert lines[ids[0]]["route"] == "/healthz"
     assert lines[ids[0]]["status"] == 200
     assert lines[ids[1]]["job_id"] == job

@@ -16,12 +16,13 @@ from typing import Annotated, Any
 from fastapi import Depends, Request, Security
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from fastapi.security.utils import get_authorization_scheme_param
-from sqlalchemy import insert, select, update
+from sqlalchemy import bindparam, insert, select, update
 from starlette.requests import HTTPConnection
 
 from stillroom.service.database import Database
 from stillroom.service.faults import ApiError
 from stillroom.service.ids import chance, new_id
+from stillroom.service.statements import Statement
 from stillroom.service.tables import keys, projects
 
 SCOPES = ("read", "write", "teachers", "admin")
@@ -33,6 +34,7 @@ KNOWN_S = 0.9
 COOKIE, COOKIE_USE = "stillroom", "a signed-in browser"
 SEALED = re.compile(r"([0-9a-f]{2}){29,100}")
 """A cookie's value: bytes that the vault sealed, in hex."""
+_BY_DIGEST = Statement(select(keys).where(keys.c.digest == bindparam("digest")))
 bearer = HTTPBearer(auto_error=False, description="A key of this service; on its own machine any word will do.")
 
 
@@ -78,7 +80,7 @@ class Access:
 
     def _look_up(self, digest: str) -> Caller | None:
         with self._database.reading() as rows:
-            found = rows.execute(select(keys).where(keys.c.digest == digest)).mappings().first()
+            found = _BY_DIGEST.first(rows, digest=digest)
         if found is None or found["revoked_at"] or (found["expires_at"] or time.time() + 1) <= time.time():
             return None
         return Caller(found["project_id"], found["id"], frozenset(found["scopes"]))

@@ -2,7 +2,8 @@
 
 A request goes through `wall` (sizes, hosts, rates), is given a project by `access`, and is answered by the file of its noun:
 
-    serving  settings  app  routes  wall  bodies  access  vault  faults  schemas  lists    the door, and what all answers share
+    serving  settings  app  wall  bodies  access  vault                                    the door
+    routes  arguments  faults  schemas  lists                                              a route found, called and answered
     files  uploads  forms  jsonl  conversations  completions  lineage  retention  keys     what people bring, and may take away
     jobs  asked  creations  job_object  job_rows  events  streams                          a job as its client sees it
     sources  references  drafting  presets  validation  estimating                         from a request to a recipe
@@ -11,7 +12,8 @@ A request goes through `wall` (sizes, hosts, rates), is given a project by `acce
     models  chat  chat_body  answering  shelf  batching  speaking  usage                   students at work
     teachers  proxy  outward                                                               teachers, and the way out to them
     native                                                                                 what has no shape in OpenAI's interface
-    database  tables  migrations/  ids  logs  metrics  health  heartbeat                   rows: SQLite, one file; how it is
+    database  tables  statements  migrations/  ids                                         rows: SQLite, one file
+    logs  metrics  health  heartbeat                                                       how it is
     pages/                                                                                 what a browser is shown
 """
 
@@ -24,7 +26,7 @@ from importlib.metadata import version
 from typing import Any
 
 from fastapi import FastAPI
-from starlette.middleware import Middleware
+from starlette.types import ASGIApp
 
 from stillroom.service import (
     chat,
@@ -48,6 +50,7 @@ from stillroom.service.metrics import Meter
 from stillroom.service.outward import Outward
 from stillroom.service.pages import rendering
 from stillroom.service.pages.routes import pages
+from stillroom.service.routes import Directory, Route
 from stillroom.service.schemas import ERRORS
 from stillroom.service.settings import Settings
 from stillroom.service.shelf import Shelf
@@ -72,7 +75,6 @@ def create_app(settings: Settings) -> FastAPI:
     app = Service(
         title="Stillroom", version=version("stillroom"), description=TOLD, lifespan=_lifespan, responses=ERRORS,
         docs_url=None, redoc_url=None, openapi_url="/api/openapi.json", redirect_slashes=False,
-        middleware=[Middleware(Wall, settings=settings, meter=meter)],
     )  # fmt: skip
     app.state.settings, app.state.database, app.state.meter = settings, database, meter
     app.state.vault = Vault(settings.root)
@@ -89,7 +91,16 @@ def create_app(settings: Settings) -> FastAPI:
 
 
 class Service(FastAPI):
-    """Its document leaves out the framework's own error, which no route answers with."""
+    """Its document leaves out the framework's own error, which no route answers with.
+
+    The wall is around all else; next to it our own routes are found, and only what they are not goes on to the framework.
+    """
+
+    def build_middleware_stack(self) -> ASGIApp:
+        """See Starlette."""
+        ours = [route for router in ROUTERS for route in router.routes if isinstance(route, Route)]
+        inside = Directory(ours, super().build_middleware_stack())
+        return Wall(inside, self.state.settings, self.state.meter)
 
     def openapi(self) -> dict[str, Any]:
         """See FastAPI."""

@@ -8,6 +8,8 @@ import re
 from typing import Any
 
 DEEPEST = 64
+READ = "json"
+"""Under which name a request's state has the value of its body, once that is read."""
 MOST_DIGITS = 400
 ODD = re.compile(rb"\\u(?:0000|[dD][89a-fA-F])")
 """How NUL and surrogates are written in JSON. Without these, and without brackets enough to be deep, all is well."""

@@ -15,7 +15,20 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict
-from sqlalchemy import ColumnElement, Connection, and_, delete, func, insert, select, update
+from sqlalchemy import (
+    JSON,
+    BindParameter,
+    ColumnElement,
+    Connection,
+    Integer,
+    and_,
+    bindparam,
+    delete,
+    func,
+    insert,
+    select,
+    update,
+)
 
 from stillroom.errors import InputError
 from stillroom.service import lineage, lists
@@ -25,6 +38,7 @@ from stillroom.service.ids import is_id, new_id
 from stillroom.service.lists import Order, Row
 from stillroom.service.routes import Route
 from stillroom.service.schemas import LIMIT, Body, Deleted, Listed, Metadata
+from stillroom.service.statements import Listing, Statement
 from stillroom.service.tables import completion_metadata, completions, projects
 
 router = APIRouter(route_class=Route, prefix="/v1/chat/completions", tags=["stored completions"])
@@ -32,6 +46,8 @@ BLANK = "[redacted]"
 NAMES = ("id", "object", "model", "created", "system_fingerprint")
 """Fields that are ours or a teacher's, and no one's text."""
 DAY_S = 86_400
+_PROJECT: BindParameter[str] = bindparam("project_id")
+_ID: BindParameter[str] = bindparam("id")
 Limit = Annotated[int, LIMIT]
 
 
@@ -125,11 +141,8 @@ def _redacted_answer(hidden: Sequence[re.Pattern[str]], response: Mapping[str, A
 
 
 def _index(rows: Connection, project_id: str, name: str, pairs: Mapping[str, str]) -> None:
-    lines = [
-        {"project_id": project_id, "completion_id": name, "key": key, "value": value} for key, value in pairs.items()
-    ]
-    if lines:
-        rows.execute(insert(completion_metadata), lines)
+    for key, value in pairs.items():
+        _NAME.write(rows, project=project_id, completion=name, key_=key, value_=value)
 
 
 def may_train(rows: Connection, project_id: str) -> bool:
@@ -153,8 +166,9 @@ def models_of(
 ) -> list[str]:
     """Which models said what `matching` gives, students left out; no text is read. Raises ApiError 403 as it does."""
     _refuse_training(rows, project_id)
-    wanted = _wanted(rows, project_id, metadata, model) & (completions.c.by != "student")
-    return list(rows.execute(select(completions.c.model).where(wanted).distinct()).scalars())
+    wanted = _wanted(len(metadata or {}), model is not None) & (completions.c.by != "student")
+    asked = select(completions.c.model).where(wanted).distinct()
+    return list(rows.execute(asked, _given(project_id, metadata, model)).scalars())
 
 
 def _refuse_training(rows: Connection, project_id: str) -> None:
@@ -172,41 +186,60 @@ def stored(
     rows: Connection, project_id: str, metadata: Mapping[str, str] | None, model: str | None = None
 ) -> list[Row]:
     """The stored completions with all of this metadata, not deleted and not too old, oldest first."""
-    asked = select(completions).where(_wanted(rows, project_id, metadata, model)).order_by(completions.c.number)
-    return list(rows.execute(asked).mappings())
+    wanted = _wanted(len(metadata or {}), model is not None)
+    asked = select(completions).where(wanted).order_by(completions.c.number)
+    return list(rows.execute(asked, _given(project_id, metadata, model)).mappings())
 
 
 def latest(
     rows: Connection, project_id: str, metadata: Mapping[str, str] | None, model: str | None, most: int
 ) -> tuple[int, list[Row]]:
     """How many `stored` would find, and the last so many of them, the newest first."""
-    wanted = _wanted(rows, project_id, metadata, model)
-    count = rows.execute(select(func.count()).select_from(completions).where(wanted)).scalar_one()
+    wanted, given = _wanted(len(metadata or {}), model is not None), _given(project_id, metadata, model)
+    count = rows.execute(select(func.count()).select_from(completions).where(wanted), given).scalar_one()
     asked = select(completions).where(wanted).order_by(completions.c.number.desc()).limit(most)
-    return count, list(rows.execute(asked).mappings())
+    return count, list(rows.execute(asked, given).mappings())
 
 
-def _wanted(
-    rows: Connection, project_id: str, metadata: Mapping[str, str] | None = None, model: str | None = None
-) -> ColumnElement[bool]:
-    """What a project's stored completions are, as a condition."""
-    found = (completions.c.project_id == project_id) & completions.c.deleted_at.is_(None)
-    days = rows.execute(select(projects.c.retention_days).where(projects.c.id == project_id)).scalar()
-    if days is not None:
-        found &= completions.c.created_at > int(time.time()) - days * DAY_S
-    if model is not None:
-        found &= completions.c.model == model
-    pairs = completion_metadata
-    for key, value in (metadata or {}).items():
-        named = and_(pairs.c.project_id == project_id, pairs.c.key == key, pairs.c.value == value)
-        found &= completions.c.id.in_(select(pairs.c.completion_id).where(named))
+def _wanted(pairs: int = 0, of_model: bool = False) -> ColumnElement[bool]:
+    """What a project's stored completions are, with so many pairs of metadata; `_given` has the values."""
+    now = bindparam("now", type_=Integer)
+    days = select(projects.c.retention_days).where(projects.c.id == _PROJECT).scalar_subquery()
+    found = and_(completions.c.project_id == _PROJECT, completions.c.deleted_at.is_(None))
+    found &= completions.c.created_at > now - func.coalesce(days * DAY_S, now + 1)
+    if of_model:
+        found &= completions.c.model == bindparam("model")
+    for place in range(pairs):
+        pair = completion_metadata.alias()
+        same = and_(pair.c.key == bindparam(f"key_{place}"), pair.c.value == bindparam(f"value_{place}"))
+        found &= completions.c.id.in_(select(pair.c.completion_id).where(pair.c.project_id == _PROJECT, same))
     return found
+
+
+def _given(project_id: str, metadata: Mapping[str, str] | None = None, model: str | None = None) -> dict[str, Any]:
+    named = {} if model is None else {"model": model}
+    return {"project_id": project_id, "now": int(time.time()), **named, **lists.numbered(metadata or {})}
+
+
+@lru_cache
+def _listed(pairs: int, of_model: bool) -> Listing:
+    return Listing(completions, _wanted(pairs, of_model), "completion")
+
+
+_FIND = Statement(select(completions).where(_wanted(), completions.c.id == _ID))
+_SET = Statement(update(completions).where(completions.c.id == _ID).values(metadata=bindparam("pairs", type_=JSON)))
+_NAME = Statement(
+    insert(completion_metadata).inline().values(
+        project_id=bindparam("project"), completion_id=bindparam("completion"), key=bindparam("key_"),
+        value=bindparam("value_"),
+    )
+)  # fmt: skip
+_UNNAME = Statement(delete(completion_metadata).where(completion_metadata.c.completion_id == _ID))
 
 
 def find_completion(rows: Connection, project_id: str, completion_id: str) -> Row:
     """A stored completion. Raises ApiError 404."""
-    wanted = _wanted(rows, project_id) & (completions.c.id == completion_id)
-    found = rows.execute(select(completions).where(wanted)).mappings().first()
+    found = _FIND.first(rows, id=completion_id, **_given(project_id))
     if found is None:
         raise not_found("completion", completion_id, "completion_id")
     return found
@@ -239,13 +272,14 @@ def completions_list(
 ) -> dict[str, Any]:  # fmt: skip
     """Stored completions, oldest first; with `metadata[key]=value` those that have it."""
     metadata = lists.metadata_filter(request)
+    listed, given = _listed(len(metadata), model is not None), _given(caller.project_id, metadata, model)
     with request.app.state.database.reading() as rows:
-        wanted = _wanted(rows, caller.project_id, metadata, model)
-        return lists.page(rows, completions, wanted, show, after=after, limit=limit, order=order, what="completion")
+        found, more = listed.page(rows, after, limit, order, **given)
+    return lists.as_list([show(row) for row in found], more)
 
 
 @router.get("/{completion_id}", response_model=Stored)
-def completions_retrieve(completion_id: str, request: Request, caller: Reads) -> dict[str, Any]:
+async def completions_retrieve(completion_id: str, request: Request, caller: Reads) -> dict[str, Any]:
     """One of them."""
     with request.app.state.database.reading() as rows:
         return show(find_completion(rows, caller.project_id, completion_id))
@@ -257,12 +291,11 @@ def completions_update(completion_id: str, body: NewMetadata, request: Request, 
     hidden = patterns(tuple(request.app.state.settings.redact))
     pairs = {key: _blanked(hidden, value) for key, value in (body.metadata or {}).items()}
     with request.app.state.database.writing() as rows:
-        find_completion(rows, caller.project_id, completion_id)
-        ours = (completions.c.project_id == caller.project_id) & (completions.c.id == completion_id)
-        rows.execute(update(completions).where(ours).values(metadata=pairs or None))
-        rows.execute(delete(completion_metadata).where(completion_metadata.c.completion_id == completion_id))
+        row = find_completion(rows, caller.project_id, completion_id)
+        _SET.write(rows, id=completion_id, pairs=pairs or None)
+        _UNNAME.write(rows, id=completion_id)
         _index(rows, caller.project_id, completion_id, pairs)
-        return show(find_completion(rows, caller.project_id, completion_id))
+    return show({**row, "metadata": pairs or None})
 
 
 @router.delete("/{completion_id}", response_model=Deleted)

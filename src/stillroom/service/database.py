@@ -1,6 +1,6 @@
 """The service's rows: one SQLite file in WAL, written durably, upgraded by Alembic when the service starts.
 
-    with database.reading() as rows: rows.execute(select(..))
+    with database.reading() as rows: rows.execute(select(..))              # or a Statement, where it runs often
     with database.writing() as rows: rows.execute(insert(..))       # BEGIN IMMEDIATE: one writer at a time, others wait
 
 A commit has reached the disk when it returns (synchronous=FULL). Other programs on this machine may open the same file.
@@ -9,6 +9,7 @@ A commit has reached the disk when it returns (synchronous=FULL). Other programs
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +20,7 @@ from sqlalchemy.engine import Engine
 
 from stillroom.errors import CorruptFile
 from stillroom.rundir import path_errors
+from stillroom.service.statements import json_value
 
 FILE = "service.sqlite"
 BUSY_MS, TRIM_MS = 30_000, 200
@@ -33,7 +35,10 @@ class Database:
         with path_errors(root):
             root.mkdir(parents=True, exist_ok=True)
             os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))
-        self._engine: Engine = create_engine(f"sqlite:///{self.path}", pool_size=32, max_overflow=32)
+        self._turn = threading.Lock()
+        self._engine: Engine = create_engine(
+            f"sqlite:///{self.path}", pool_size=32, max_overflow=32, json_deserializer=json_value
+        )
         event.listen(self._engine, "connect", _settle)
         event.listen(self._engine, "begin", _begin)
 
@@ -60,13 +65,17 @@ class Database:
     @contextmanager
     def reading(self) -> Iterator[Connection]:
         """A connection to read with; what it sees does not change under it."""
-        with self._engine.connect() as rows:
+        with self._engine.connect() as rows, rows.begin():
             yield rows
 
     @contextmanager
     def writing(self) -> Iterator[Connection]:
-        """A connection that alone may write, committed when the block ends well."""
-        with self._engine.connect().execution_options(writes=True) as rows, rows.begin():
+        """A connection that alone may write, committed when the block ends well.
+
+        Writers of one process wait for each other here, where the next one goes on at once; SQLite would have it look again
+        after up to a tenth of a second.
+        """
+        with self._turn, self._engine.connect().execution_options(writes=True) as rows, rows.begin():
             yield rows
 
     def trim(self) -> None:

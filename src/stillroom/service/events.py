@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Request
-from sqlalchemy import Connection, insert, select
+from sqlalchemy import BindParameter, Connection, bindparam, insert, select
 
 from stillroom.service import lists
 from stillroom.service.access import Reads
@@ -15,10 +15,26 @@ from stillroom.service.faults import not_found
 from stillroom.service.lists import Row
 from stillroom.service.routes import Route
 from stillroom.service.schemas import LIMIT, Listed
+from stillroom.service.statements import Statement
 from stillroom.service.tables import events, jobs
 
 router = APIRouter(route_class=Route, tags=["fine-tuning"])
-PREFIX = "ftevent-"
+PREFIX, NEWEST = "ftevent-", (1 << 63) - 1
+_JOB = Statement(
+    select(jobs.c.number).where(jobs.c.id == bindparam("id"), jobs.c.project_id == bindparam("project_id"))
+)
+_OF_A_JOB = events.c.job_id == bindparam("job_id")
+_NUMBER: BindParameter[int] = bindparam("number")
+_ONE = Statement(select(events.c.number).where(_OF_A_JOB, events.c.number == _NUMBER))
+_SINCE = Statement(
+    select(events).where(_OF_A_JOB, events.c.number > _NUMBER).order_by(events.c.number).limit(bindparam("limit"))
+)
+_BEFORE = Statement(
+    select(events)
+    .where(_OF_A_JOB, events.c.number < _NUMBER)
+    .order_by(events.c.number.desc())
+    .limit(bindparam("limit"))
+)
 
 
 def tell(
@@ -36,8 +52,7 @@ def tell(
 
 def since(rows: Connection, job_id: str, number: int, limit: int = 100) -> Sequence[Row]:
     """The events of a job after one of them, the oldest first."""
-    wanted = (events.c.job_id == job_id) & (events.c.number > number)
-    return rows.execute(select(events).where(wanted).order_by(events.c.number).limit(limit)).mappings().all()
+    return _SINCE.all(rows, job_id=job_id, number=number, limit=limit)
 
 
 def show_event(row: Row) -> dict[str, Any]:
@@ -60,21 +75,15 @@ def numbered(event_id: str) -> int | None:
 
 
 @router.get("/v1/fine_tuning/jobs/{job_id}/events", response_model=Listed)
-def list_events(
+async def list_events(
     request: Request, caller: Reads, job_id: str, after: str | None = None, limit: Annotated[int, LIMIT] = 20
 ) -> dict[str, Any]:
     """The events of a job, the newest first."""
     with request.app.state.database.reading() as rows:
-        mine = (jobs.c.id == job_id) & (jobs.c.project_id == caller.project_id)
-        if rows.execute(select(jobs.c.number).where(mine)).first() is None:
+        if _JOB.value(rows, id=job_id, project_id=caller.project_id) is None:
             raise not_found("fine-tuning job", job_id)
-        wanted = events.c.job_id == job_id
-        if after is not None:
-            number = numbered(after)
-            there = select(events.c.number).where(wanted & (events.c.number == number))
-            if number is None or rows.execute(there).first() is None:
-                raise not_found("event", after, "after")
-            wanted &= events.c.number < number
-        asked = select(events).where(wanted).order_by(events.c.number.desc()).limit(limit + 1)
-        found = rows.execute(asked).mappings().all()
+        number = NEWEST if after is None else numbered(after)
+        if after is not None and (number is None or _ONE.value(rows, job_id=job_id, number=number) is None):
+            raise not_found("event", after, "after")
+        found = _BEFORE.all(rows, job_id=job_id, number=number, limit=limit + 1)
     return lists.as_list([show_event(row) for row in found[:limit]], len(found) > limit)

@@ -48,6 +48,13 @@ def not_found(what: str, name: str, param: str | None = None) -> ApiError:
     )
 
 
+def invalid(found: Mapping[str, Any]) -> ApiError:
+    """One of pydantic's findings as an error of the interface."""
+    place = [str(part) for part in found["loc"] if part not in ("body", "query", "path", "header")]
+    told = f"{'.'.join(place)}: {found['msg']}" if place else str(found["msg"])
+    return ApiError(400, told, param=".".join(place) or "body", code=str(found["type"]))
+
+
 def response(error: ApiError) -> JSONResponse:
     """An error as it goes out."""
     return JSONResponse(
@@ -63,11 +70,8 @@ def install(app: FastAPI) -> None:
         return response(error)
 
     @app.exception_handler(RequestValidationError)
-    async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
-        first = error.errors()[0]
-        place = [str(part) for part in first["loc"] if part not in ("body", "query", "path", "header")]
-        told = f"{'.'.join(place)}: {first['msg']}" if place else str(first["msg"])
-        return response(ApiError(400, told, param=".".join(place) or "body", code=str(first["type"])))
+    async def unread(request: Request, error: RequestValidationError) -> JSONResponse:
+        return response(invalid(error.errors()[0]))
 
     @app.exception_handler(HTTPException)
     async def plain(request: Request, error: HTTPException) -> JSONResponse:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, BinaryIO, Literal
 from urllib.parse import quote
@@ -15,7 +15,7 @@ from urllib.parse import quote
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel
-from sqlalchemy import ColumnElement, Connection, and_, insert, or_, select, update
+from sqlalchemy import Connection, and_, bindparam, insert, or_, select, update
 from starlette.concurrency import run_in_threadpool
 
 from stillroom.errors import DataError
@@ -30,6 +30,7 @@ from stillroom.service.lists import Order, Row
 from stillroom.service.routes import Route
 from stillroom.service.schemas import LIMIT, Deleted, Listed
 from stillroom.service.settings import Settings
+from stillroom.service.statements import Listing, Statement
 from stillroom.service.tables import files
 
 router = APIRouter(route_class=Route, prefix="/v1/files", tags=["files"])
@@ -38,6 +39,8 @@ SHORTEST_S, LONGEST_S = 3_600, 2_592_000
 AGAIN_S = 120
 """A client that tries once more within this time, and says so, gets the file of its first try."""
 CHUNK_BYTES = 1 << 18
+FEW = 100
+"""So many are listed without a thread of their own."""
 FORM: dict[str, Any] = {
     "requestBody": {
         "required": True,
@@ -57,6 +60,20 @@ FORM: dict[str, Any] = {
         },
     }
 }
+_THERE = and_(
+    files.c.project_id == bindparam("project_id"), files.c.deleted_at.is_(None),
+    or_(files.c.expires_at.is_(None), files.c.expires_at > bindparam("now")),
+)  # fmt: skip
+"""A project's files that are neither deleted nor expired."""
+_FIND = Statement(select(files).where(_THERE, files.c.id == bindparam("id")))
+_SAME = Statement(
+    select(files)
+    .where(_THERE, *(files.c[name] == bindparam(name) for name in ("sha256", "filename", "purpose")))
+    .where(files.c.created_at >= bindparam("since"))
+    .order_by(files.c.number.desc())
+)
+_LISTED = Listing(files, _THERE, "file")
+_FOR_A_PURPOSE = Listing(files, and_(_THERE, files.c.purpose == bindparam("purpose")), "file")
 BYTES: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "The bytes",
@@ -88,15 +105,9 @@ def file_path(settings: Settings, file_id: str) -> Path:
     return settings.root / "files" / file_id
 
 
-def _there(project_id: str) -> ColumnElement[bool]:
-    """A project's files that are neither deleted nor expired, as a condition."""
-    lasting = or_(files.c.expires_at.is_(None), files.c.expires_at > int(time.time()))
-    return and_(files.c.project_id == project_id, files.c.deleted_at.is_(None), lasting)
-
-
 def find_file(rows: Connection, project_id: str, file_id: str, param: str = "file_id") -> Row:
     """A file's row. Raises ApiError 404; what is deleted, expired or another project's is not there."""
-    found = rows.execute(select(files).where(_there(project_id) & (files.c.id == file_id))).mappings().first()
+    found = _FIND.first(rows, id=file_id, project_id=project_id, now=int(time.time()))
     if found is None:
         raise not_found("file", file_id, param)
     return found
@@ -108,13 +119,6 @@ def show(row: Row) -> dict[str, Any]:
     told = f"{left_out} rows were left out; GET /v1/files/{row['id']}/rejected says why" if left_out else None
     names = ("id", "bytes", "created_at", "filename", "purpose", "status", "expires_at", "rows", "rejected")
     return {"object": "file", **{name: row.get(name) for name in names}, "status_details": told}
-
-
-def store_file(state: Any, caller: Caller, name: str, purpose: str, chunks: Iterable[bytes]) -> Row:
-    """Keep a file that comes in pieces; its row. Raises ApiError 400 or 413 for one that is wrong; nothing is kept then."""
-    checked_purpose(purpose)
-    staged = forms.stage(state.settings.root / "files", name, chunks, state.settings.limits.file_bytes)
-    return keep(state, caller, staged, purpose, None)
 
 
 def keep(
@@ -161,11 +165,10 @@ def keep(
 
 def _first_try(state: Any, caller: Caller, staged: Staged, purpose: str) -> Row | None:
     """The same file, kept a moment ago, whose answer the client did not get."""
-    same = (files.c.sha256 == staged.sha256) & (files.c.filename == staged.filename) & (files.c.purpose == purpose)
-    wanted = _there(caller.project_id) & same & (files.c.created_at >= int(time.time()) - AGAIN_S)
-    database: Database = state.database
-    with database.reading() as rows:
-        return rows.execute(select(files).where(wanted).order_by(files.c.number.desc())).mappings().first()
+    now = int(time.time())
+    same = {"project_id": caller.project_id, "sha256": staged.sha256, "filename": staged.filename, "purpose": purpose}
+    with state.database.reading() as rows:
+        return _SAME.first(rows, **same, now=now, since=now - AGAIN_S)
 
 
 def remove_bytes(settings: Settings, file_id: str) -> None:
@@ -224,20 +227,31 @@ async def files_create(request: Request, caller: Writes) -> dict[str, Any]:
 
 
 @router.get("", response_model=Listed)
-def files_list(
+async def files_list(
     request: Request, caller: Reads, purpose: str | None = None, after: str | None = None,
     limit: Annotated[int, Query(ge=1, le=10_000)] = 10_000, order: Order = "desc",
 ) -> dict[str, Any]:  # fmt: skip
     """Files, newest first."""
-    wanted = _there(caller.project_id)
+    asked = request.app.state.database, caller.project_id, purpose, after, limit, order
+    return listed(*asked) if limit <= FEW else await run_in_threadpool(listed, *asked)
+
+
+def listed(
+    database: Database, project_id: str, purpose: str | None = None, after: str | None = None, limit: int = FEW,
+    order: Order = "desc",
+) -> dict[str, Any]:  # fmt: skip
+    """One page of a project's files."""
+    given: dict[str, Any] = {"project_id": project_id, "now": int(time.time())}
+    chosen = _LISTED
     if purpose is not None:
-        wanted &= files.c.purpose == purpose
-    with request.app.state.database.reading() as rows:
-        return lists.page(rows, files, wanted, show, after=after, limit=limit, order=order, what="file")
+        chosen, given["purpose"] = _FOR_A_PURPOSE, purpose
+    with database.reading() as rows:
+        found, more = chosen.page(rows, after, limit, order, **given)
+    return lists.as_list([show(row) for row in found], more)
 
 
 @router.get("/{file_id}", response_model=File)
-def files_retrieve(file_id: str, request: Request, caller: Reads) -> dict[str, Any]:
+async def files_retrieve(file_id: str, request: Request, caller: Reads) -> dict[str, Any]:
     """One of them."""
     with request.app.state.database.reading() as rows:
         return show(find_file(rows, caller.project_id, file_id))

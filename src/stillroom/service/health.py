@@ -15,13 +15,14 @@ from pydantic import BaseModel
 from stillroom.service import heartbeat
 from stillroom.service.access import Administers
 from stillroom.service.faults import ApiError
+from stillroom.service.routes import Route
 from stillroom.service.settings import Settings
 
 LEAST_FREE_MIB = 256
 """Of the disk that holds the root: less, and no job ends well."""
 WRITES_S = 2.0
 """So long may the database be busy with others before it counts as stuck."""
-router = APIRouter(tags=["health"])
+router = APIRouter(route_class=Route, tags=["health"])
 
 
 class Healthy(BaseModel):
@@ -41,7 +42,7 @@ class Ready(BaseModel):
 
 
 @router.get("/healthz", response_model=Healthy)
-def healthz() -> Healthy:
+async def healthz() -> Healthy:
     """The process answers."""
     return Healthy()
 

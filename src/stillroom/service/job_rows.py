@@ -10,10 +10,11 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from sqlalchemy import Connection, and_, func, or_, select, update
+from sqlalchemy import Connection, and_, bindparam, func, or_, select, update
 
 from stillroom.rundir import commit_point
 from stillroom.service.database import Database
+from stillroom.service.statements import Statement
 from stillroom.service.tables import jobs
 
 Row = Mapping[Any, Any]
@@ -23,6 +24,12 @@ LEASE_S = 15.0
 VALIDATING, QUEUED, RUNNING, PAUSED = "validating_files", "queued", "running", "paused"
 ENDED = ("succeeded", "failed", "cancelled")
 STATES = (VALIDATING, QUEUED, RUNNING, PAUSED, *ENDED)
+
+
+_WAITS = (jobs.c.status == QUEUED) | (jobs.c.status == VALIDATING)
+_BEFORE = Statement(
+    select(func.count()).where((jobs.c.status == RUNNING) | (_WAITS & (jobs.c.number < bindparam("number"))))
+)
 
 
 class LeaseLost(Exception):
@@ -101,5 +108,4 @@ def position(rows: Connection, job: Row) -> int | None:
     """How many jobs of this machine come before a queued one, and itself; None where it does not wait."""
     if job["status"] not in (QUEUED, VALIDATING):
         return None
-    before = (jobs.c.status == RUNNING) | (jobs.c.status.in_((QUEUED, VALIDATING)) & (jobs.c.number < job["number"]))
-    return 1 + int(rows.execute(select(func.count()).where(before)).scalar() or 0)
+    return 1 + int(_BEFORE.value(rows, number=job["number"]))

@@ -6,12 +6,13 @@ import json
 import secrets
 import time
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import HTMLResponse
-from sqlalchemy import ColumnElement, Connection, func, insert, select, update
+from sqlalchemy import Connection, bindparam, func, insert, select, update
 
 from stillroom.rundir import read_json
 from stillroom.service import creations, lists
@@ -26,15 +27,17 @@ from stillroom.service.job_object import PHASES, Job, show_job
 from stillroom.service.job_rows import ENDED, PAUSED, QUEUED, RUNNING, VALIDATING, position, written
 from stillroom.service.lists import Row
 from stillroom.service.report_page import served
-from stillroom.service.routes import Route
+from stillroom.service.routes import Json, Route
 from stillroom.service.schemas import LIMIT, Listed
 from stillroom.service.settings import Settings
 from stillroom.service.sources import REJECTED, checked
+from stillroom.service.statements import Listing, Statement
 from stillroom.service.tables import jobs
 
 router = APIRouter(route_class=Route, tags=["fine-tuning"])
 WHAT = "fine-tuning job"
 Wish = Literal["cancel", "pause", "resume"]
+FIND = Statement(select(jobs).where((jobs.c.id == bindparam("id")) & (jobs.c.project_id == bindparam("project_id"))))
 REPORT: dict[int | str, dict[str, Any]] = {200: {"description": "The report", "content": {"text/html": {}}}}
 
 
@@ -47,8 +50,7 @@ def job_folder(settings: Settings, job_id: str) -> Path:
 
 def find_job(rows: Connection, project_id: str, job_id: str) -> Row:
     """A project's job. Raises ApiError 404."""
-    wanted = (jobs.c.id == job_id) & (jobs.c.project_id == project_id)
-    found = rows.execute(select(jobs).where(wanted)).mappings().first()
+    found = FIND.first(rows, id=job_id, project_id=project_id)
     if found is None:
         raise not_found(WHAT, job_id)
     return found
@@ -121,9 +123,7 @@ def _shown(rows: Connection, row: Row) -> dict[str, Any]:
 
 
 @router.post("/v1/fine_tuning/jobs", response_model=Job)
-def create(
-    request: Request, response: Response, caller: Writes, body: CreateJob, one: Annotated[Once, Depends(creations.once)]
-) -> dict[str, Any]:
+def create(request: Request, caller: Writes, body: CreateJob, one: Annotated[Once, Depends(creations.once)]) -> Json:
     """Create a job. Sent again by the client's own retries, or with the same Idempotency-Key, it is the same job."""
     state = request.app.state
 
@@ -132,34 +132,37 @@ def create(
         return lambda rows: _shown(rows, write(rows))
 
     answer, known = creations.created(state.database, caller, one, make)
-    if known:
-        response.headers["idempotent-replayed"] = "true"
-    return answer
+    return Json(answer, headers={"idempotent-replayed": "true"} if known else None)
 
 
 @router.get("/v1/fine_tuning/jobs", response_model=Listed)
-def list_jobs(
+async def list_jobs(
     request: Request, caller: Reads, after: str | None = None, limit: Annotated[int, LIMIT] = 20
 ) -> dict[str, Any]:
     """The project's jobs, newest first; metadata[KEY]=VALUE keeps those with that pair, metadata=null those with none."""
-    wanted = jobs.c.project_id == caller.project_id
-    for key, value in lists.metadata_filter(request).items():
-        wanted &= _has_pair(key, value)
-    if request.query_params.get("metadata") == "null":
-        wanted &= func.coalesce(func.json_type(jobs.c.metadata), "null") == "null"
+    pairs = lists.metadata_filter(request)
+    listed = _listed(len(pairs), request.query_params.get("metadata") == "null")
+    given = lists.numbered(pairs)
     with request.app.state.database.reading() as rows:
-        return lists.page(
-            rows, jobs, wanted, lambda row: _shown(rows, row), after=after, limit=limit, what=WHAT
-        )  # fmt: skip
+        found, more = listed.page(rows, after, limit, project_id=caller.project_id, **given)
+        return lists.as_list([_shown(rows, row) for row in found], more)
 
 
-def _has_pair(key: str, value: str) -> ColumnElement[bool]:
-    pairs = func.json_each(jobs.c.metadata).table_valued("key", "value")
-    return select(pairs.c.key).where((pairs.c.key == key) & (pairs.c.value == value)).exists()
+@lru_cache
+def _listed(pairs: int, bare: bool) -> Listing:
+    """A project's jobs with so many pairs of metadata; `bare`: with none at all."""
+    wanted = jobs.c.project_id == bindparam("project_id")
+    for place in range(pairs):
+        pair = func.json_each(jobs.c.metadata).table_valued("key", "value")
+        same = (pair.c.key == bindparam(f"key_{place}")) & (pair.c.value == bindparam(f"value_{place}"))
+        wanted &= select(pair.c.key).where(same).exists()
+    if bare:
+        wanted &= func.coalesce(func.json_type(jobs.c.metadata), "null") == "null"
+    return Listing(jobs, wanted, WHAT)
 
 
 @router.get("/v1/fine_tuning/jobs/{job_id}", response_model=Job)
-def retrieve(request: Request, caller: Reads, job_id: str) -> dict[str, Any]:
+async def retrieve(request: Request, caller: Reads, job_id: str) -> dict[str, Any]:
     """One job."""
     with request.app.state.database.reading() as rows:
         return _shown(rows, find_job(rows, caller.project_id, job_id))
@@ -190,7 +193,7 @@ def resume(request: Request, caller: Writes, job_id: str) -> dict[str, Any]:
 
 
 @router.get("/v1/fine_tuning/jobs/{job_id}/checkpoints", response_model=Listed)
-def checkpoints(
+async def checkpoints(
     request: Request, caller: Reads, job_id: str, after: str | None = None, limit: Annotated[int, LIMIT] = 10
 ) -> dict[str, Any]:
     """The students of a job that can be asked: the finished one."""

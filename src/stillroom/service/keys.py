@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request
 from pydantic import BaseModel, Field, StrictBool
-from sqlalchemy import Connection, select, update
+from sqlalchemy import Connection, bindparam, select, update
 
 from stillroom.service import lists
 from stillroom.service.access import SCOPES, Administers, Caller, Reads, make_key, make_project, revoke_key
@@ -18,12 +18,18 @@ from stillroom.service.faults import ApiError, not_found
 from stillroom.service.lists import Row
 from stillroom.service.routes import Route
 from stillroom.service.schemas import LIMIT, Deleted, Listed, Strict, Whole
+from stillroom.service.statements import Listing, Statement
 from stillroom.service.tables import keys, projects
 
 router = APIRouter(route_class=Route, prefix="/api", tags=["projects and keys"])
 Name = Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[^\x00-\x1f\x7f]+$")]
 Scope = Literal["read", "write", "teachers", "admin"]
 LONGEST_DAYS, LONGEST_LIFE_S = 3_650, 10 * 365 * 86_400
+_PROJECT = Statement(select(projects).where(projects.c.id == bindparam("id")))
+_PROJECTS = Listing(projects, projects.c.id == bindparam("id"), "project")
+_OURS = keys.c.project_id == bindparam("project_id")
+_KEY = Statement(select(keys).where(_OURS, keys.c.id == bindparam("id")))
+_KEYS = Listing(keys, _OURS, "key")
 
 
 class Project(BaseModel):
@@ -91,8 +97,7 @@ class NewKey(Strict):
 
 def find_project(rows: Connection, caller: Caller, project_id: str) -> Row:
     """The caller's project. Raises ApiError 404 for any other."""
-    wanted = (projects.c.id == project_id) & (projects.c.id == caller.project_id)
-    found = rows.execute(select(projects).where(wanted)).mappings().first()
+    found = _PROJECT.first(rows, id=project_id) if project_id == caller.project_id else None
     if found is None:
         raise not_found("project", project_id, "project_id")
     return found
@@ -129,13 +134,13 @@ def new_key(state: Any, caller: Caller, name: str, scopes: list[str], expires_at
 
 
 @router.get("/projects", response_model=Listed)
-def projects_list(
+async def projects_list(
     request: Request, caller: Reads, after: str | None = None, limit: Annotated[int, LIMIT] = 20
 ) -> dict[str, Any]:
     """The caller's project."""
     with request.app.state.database.reading() as rows:
-        wanted = projects.c.id == caller.project_id
-        return lists.page(rows, projects, wanted, show_project, after=after, limit=limit, what="project")
+        found, more = _PROJECTS.page(rows, after, limit, id=caller.project_id)
+    return lists.as_list([show_project(row) for row in found], more)
 
 
 @router.post("/projects", response_model=MadeProject)
@@ -155,7 +160,7 @@ def projects_create(body: NewProject, request: Request, caller: Administers) -> 
 
 
 @router.get("/projects/{project_id}", response_model=Project)
-def projects_retrieve(project_id: str, request: Request, caller: Reads) -> dict[str, Any]:
+async def projects_retrieve(project_id: str, request: Request, caller: Reads) -> dict[str, Any]:
     """The caller's own."""
     with request.app.state.database.reading() as rows:
         return show_project(find_project(rows, caller, project_id))
@@ -175,13 +180,13 @@ def projects_update(project_id: str, body: ProjectSettings, request: Request, ca
 
 
 @router.get("/keys", response_model=Listed)
-def keys_list(
+async def keys_list(
     request: Request, caller: Administers, after: str | None = None, limit: Annotated[int, Query(ge=1, le=100)] = 20
 ) -> dict[str, Any]:
     """The project's keys, newest first, revoked ones too."""
     with request.app.state.database.reading() as rows:
-        wanted = keys.c.project_id == caller.project_id
-        return lists.page(rows, keys, wanted, show_key, after=after, limit=limit, what="key")
+        found, more = _KEYS.page(rows, after, limit, project_id=caller.project_id)
+    return lists.as_list([show_key(row) for row in found], more)
 
 
 @router.post("/keys", response_model=MadeKey)
@@ -193,11 +198,10 @@ def keys_create(body: NewKey, request: Request, caller: Administers) -> dict[str
 
 
 @router.get("/keys/{key_id}", response_model=Key)
-def keys_retrieve(key_id: str, request: Request, caller: Administers) -> dict[str, Any]:
+async def keys_retrieve(key_id: str, request: Request, caller: Administers) -> dict[str, Any]:
     """One of them."""
     with request.app.state.database.reading() as rows:
-        wanted = (keys.c.project_id == caller.project_id) & (keys.c.id == key_id)
-        found = rows.execute(select(keys).where(wanted)).mappings().first()
+        found = _KEY.first(rows, project_id=caller.project_id, id=key_id)
     if found is None:
         raise not_found("key", key_id, "key_id")
     return show_key(found)

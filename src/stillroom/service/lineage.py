@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request
 from pydantic import BaseModel
-from sqlalchemy import ColumnElement, Connection, and_, delete, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, and_, bindparam, delete, func, insert, select, update
 from sqlalchemy.sql.expression import Select
 
 from stillroom.rundir import read_json, write_json
@@ -24,6 +24,7 @@ from stillroom.service.lists import as_list
 from stillroom.service.routes import Route
 from stillroom.service.schemas import Listed
 from stillroom.service.settings import Settings
+from stillroom.service.statements import Statement
 from stillroom.service.tables import completions, files, jobs, lineage, models
 
 router = APIRouter(route_class=Route, prefix="/api/lineage", tags=["lineage"])
@@ -32,6 +33,12 @@ AT_ONCE = 500
 """Names in one query."""
 LINES_AT_ONCE = 2000
 """Written under one lock."""
+_GONE = Statement(
+    select(func.count())
+    .select_from(lineage)
+    .where(lineage.c.project_id == bindparam("project_id"), lineage.c.job_id == bindparam("job_id"))
+    .where(lineage.c.deleted_at.is_not(None))
+)
 
 
 class Made(BaseModel):
@@ -102,8 +109,7 @@ def mark_deleted(rows: Connection, project_id: str, source_id: str) -> list[str]
 
 def contains_deleted(rows: Connection, project_id: str, job_id: str) -> int:
     """How many rows of a job's transfer set were deleted where they came from."""
-    wanted = (lineage.c.project_id == project_id) & (lineage.c.job_id == job_id) & lineage.c.deleted_at.is_not(None)
-    return rows.execute(select(func.count()).select_from(lineage).where(wanted)).scalar() or 0
+    return int(_GONE.value(rows, project_id=project_id, job_id=job_id))
 
 
 def leave_marks(database: Database, settings: Settings, job_ids: Sequence[str]) -> int:
@@ -189,7 +195,7 @@ def _lines(
 @router.get("/models/{model_id}", response_model=Listed)
 def rows_of_a_model(
     model_id: str, request: Request, caller: Reads,
-    after: str | None = None, limit: int = Query(100, ge=1, le=10_000), deleted: bool | None = None,
+    after: str | None = None, limit: Annotated[int, Query(ge=1, le=10_000)] = 100, deleted: bool | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """The rows that a student was made from; `deleted=true` gives those that are gone since."""
     with request.app.state.database.reading() as rows:
@@ -205,7 +211,7 @@ def rows_of_a_model(
 @router.get("/jobs/{job_id}", response_model=Listed)
 def rows_of_a_job(
     job_id: str, request: Request, caller: Reads,
-    after: str | None = None, limit: int = Query(100, ge=1, le=10_000), deleted: bool | None = None,
+    after: str | None = None, limit: Annotated[int, Query(ge=1, le=10_000)] = 100, deleted: bool | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """The rows that a job's transfer set is made from."""
     with request.app.state.database.reading() as rows:

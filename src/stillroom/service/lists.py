@@ -1,33 +1,16 @@
-"""Lists as the official clients page through them: newest first, `after` the id of the last one seen."""
+"""Lists as the official clients have them: an envelope, and what an address may say about them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from fastapi import Request
-from sqlalchemy import ColumnElement, Connection, Select, Table, select
 
-from stillroom.service.faults import ApiError, not_found
+from stillroom.service.faults import ApiError
 
 Row = Mapping[Any, Any]
 Order = Literal["asc", "desc"]
-
-
-def page(
-    rows: Connection, table: Table, wanted: ColumnElement[bool], show: Callable[[Row], dict[str, Any]], *,
-    after: str | None, limit: int, order: Order = "desc", what: str = "object",
-) -> dict[str, Any]:  # fmt: skip
-    """One page of a table's rows for which `wanted` holds. Raises ApiError 404 for an `after` that is not among them."""
-    asked: Select[Any] = select(table).where(wanted)
-    if after is not None:
-        at = rows.execute(select(table.c.number).where(wanted & (table.c.id == after))).scalar()
-        if at is None:
-            raise not_found(what, after, "after")
-        asked = asked.where(table.c.number < at if order == "desc" else table.c.number > at)
-    number = table.c.number.desc() if order == "desc" else table.c.number.asc()
-    found = rows.execute(asked.order_by(number).limit(limit + 1)).mappings().all()
-    return as_list([show(row) for row in found[:limit]], len(found) > limit)
 
 
 def as_list(data: list[dict[str, Any]], has_more: bool = False) -> dict[str, Any]:
@@ -46,3 +29,9 @@ def metadata_filter(request: Request) -> dict[str, str]:
     if len(found) > 16:
         raise ApiError(400, "At most 16 pairs of metadata.", param="metadata")
     return found
+
+
+def numbered(pairs: Mapping[str, str]) -> dict[str, str]:
+    """Pairs as values of a statement: key_0 and value_0, and so on."""
+    keys = {f"key_{place}": key for place, key in enumerate(pairs)}
+    return {**keys, **{f"value_{place}": value for place, value in enumerate(pairs.values())}}

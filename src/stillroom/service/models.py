@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict
-from sqlalchemy import Connection, and_, select, update
+from sqlalchemy import Connection, and_, bindparam, select, update
 
 from stillroom.service.access import Reads, Writes
 from stillroom.service.faults import ApiError, not_found
@@ -22,6 +22,7 @@ from stillroom.service.lists import Row
 from stillroom.service.routes import Route
 from stillroom.service.schemas import Deleted
 from stillroom.service.settings import Settings
+from stillroom.service.statements import Statement
 from stillroom.service.tables import models, teachers
 
 router = APIRouter(route_class=Route, tags=["models"])
@@ -31,6 +32,12 @@ PRESETS = ("small-text-classifier", "tiny-language")
 BASES = "bases"
 """The folder below the root in which the operator puts models to begin from."""
 WITH_CODE = "auto_map"
+_OURS = and_(models.c.project_id == bindparam("project_id"), models.c.deleted_at.is_(None))
+_THEIRS = and_(teachers.c.project_id == bindparam("project_id"), teachers.c.deleted_at.is_(None))
+_FIND = Statement(select(models).where(_OURS, models.c.id == bindparam("id")))
+_STUDENTS = Statement(select(models).where(_OURS).order_by(models.c.number.desc()))
+_TEACHER = Statement(select(teachers).where(_THEIRS, teachers.c.name == bindparam("name")))
+_TAUGHT = Statement(select(teachers).where(_THEIRS).order_by(teachers.c.number.desc()))
 
 
 class Model(BaseModel):
@@ -53,7 +60,7 @@ class Models(BaseModel):
 
 def find_model(rows: Connection, project_id: str, model_id: str, param: str = "model") -> Row:
     """A project's finished student. Raises ApiError 404."""
-    found = rows.execute(select(models).where(_of(project_id), models.c.id == model_id)).mappings().first()
+    found = _FIND.first(rows, project_id=project_id, id=model_id)
     if found is None:
         raise not_found("model", model_id, param)
     return found
@@ -129,36 +136,26 @@ def _preset(name: str) -> dict[str, Any]:
     return {"id": name, "object": "model", "created": 0, "owned_by": "stillroom"}
 
 
-def _of(project_id: str) -> Any:
-    return and_(models.c.project_id == project_id, models.c.deleted_at.is_(None))
-
-
-def _taught(project_id: str) -> Any:
-    return and_(teachers.c.project_id == project_id, teachers.c.deleted_at.is_(None))
-
-
 @router.get("/v1/models", response_model=Models)
-def list_models(request: Request, caller: Reads) -> dict[str, Any]:
+async def list_models(request: Request, caller: Reads) -> dict[str, Any]:
     """Students to begin from, teachers, finished students and their cascades."""
     state = request.app.state
     with state.database.reading() as rows:
-        ours = rows.execute(select(models).where(_of(caller.project_id)).order_by(models.c.number.desc())).mappings()
-        students = [(row, _with_lineage(rows, row)) for row in ours.all()]
-        known = rows.execute(select(teachers).where(_taught(caller.project_id)).order_by(teachers.c.number.desc()))
-        taught = [_teacher(row) for row in known.mappings().all()]
+        ours = _STUDENTS.all(rows, project_id=caller.project_id)
+        students = [(row, _with_lineage(rows, row)) for row in ours]
+        taught = [_teacher(row) for row in _TAUGHT.all(rows, project_id=caller.project_id)]
     shown = [shown for row, one in students for shown in ([one, _cascade(row)] if has_cascade(row) else [one])]
     return {"object": "list", "data": [*shown, *taught, *map(_preset, presets(state.settings))]}
 
 
 @router.get("/v1/models/{model_id:path}", response_model=Model)
-def retrieve_model(request: Request, caller: Reads, model_id: str) -> Mapping[str, Any]:
+async def retrieve_model(request: Request, caller: Reads, model_id: str) -> Mapping[str, Any]:
     """One model, by its id or a teacher's name."""
     state = request.app.state
     if model_id in presets(state.settings):
         return _preset(model_id)
     with state.database.reading() as rows:
-        wanted = and_(_taught(caller.project_id), teachers.c.name == model_id)
-        teacher = rows.execute(select(teachers).where(wanted)).mappings().first()
+        teacher = _TEACHER.first(rows, project_id=caller.project_id, name=model_id)
         if teacher is not None:
             return _teacher(teacher)
         row = find_model(rows, caller.project_id, model_id.removesuffix(CASCADE))

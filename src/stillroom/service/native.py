@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request
 from pydantic import BaseModel, Field
-from sqlalchemy import and_, select
+from sqlalchemy import and_, bindparam, select
 
 from stillroom.catalogue import GROUPS, catalogue
 from stillroom.errors import RecipeError
@@ -20,13 +20,14 @@ from stillroom.service.access import Reads, Writes
 from stillroom.service.chat import in_thread
 from stillroom.service.faults import ApiError, not_found
 from stillroom.service.ids import is_id
-from stillroom.service.lists import Row, page
+from stillroom.service.lists import Row, as_list
 from stillroom.service.models import find_model
 from stillroom.service.references import resolved
 from stillroom.service.routes import Route
 from stillroom.service.schemas import LIMIT, Listed, Strict
 from stillroom.service.settings import Settings
 from stillroom.service.shelf import Labelled
+from stillroom.service.statements import Listing, Statement
 from stillroom.service.tables import jobs
 from stillroom.starters import STARTERS, starter
 
@@ -35,6 +36,9 @@ router = APIRouter(route_class=Route, prefix="/api", tags=["native"])
 MOST_ROWS = 10_000
 SUCCEEDED = "succeeded"
 FILE = "recipe.yaml"
+_OURS = and_(jobs.c.project_id == bindparam("project_id"), jobs.c.status == SUCCEEDED)
+_RUN_OF = Statement(select(jobs).where(_OURS, jobs.c.id == bindparam("id")))
+_RUNS = Listing(jobs, _OURS, "run")
 
 
 class Predict(Strict):
@@ -172,8 +176,8 @@ def list_runs(
     """Finished jobs with their scorecards, newest first."""
     state = request.app.state
     with state.database.reading() as rows:
-        return page(rows, jobs, _of(caller.project_id), lambda row: _run(state.settings, row), after=after, limit=limit,
-                    what="run")  # fmt: skip
+        found, more = _RUNS.page(rows, after, limit, project_id=caller.project_id)
+    return as_list([_run(state.settings, row) for row in found], more)
 
 
 @router.get("/runs/{job_id}", response_model=Run)
@@ -181,8 +185,7 @@ def retrieve_run(request: Request, caller: Reads, job_id: str) -> dict[str, Any]
     """One finished job with its scorecard."""
     state = request.app.state
     with state.database.reading() as rows:
-        wanted = and_(_of(caller.project_id), jobs.c.id == job_id)
-        row = rows.execute(select(jobs).where(wanted)).mappings().first()
+        row = _RUN_OF.first(rows, project_id=caller.project_id, id=job_id)
     if row is None or not is_id(job_id, "ftjob"):
         raise not_found("run", job_id, "job_id")
     return _run(state.settings, row)
@@ -228,10 +231,6 @@ def _kinds() -> dict[str, Any]:
 
 def _starter(name: str) -> dict[str, Any]:
     return {"id": name, "object": "recipe.starter", "yaml": starter(name, FILE)}
-
-
-def _of(project_id: str) -> Any:
-    return and_(jobs.c.project_id == project_id, jobs.c.status == SUCCEEDED)
 
 
 def _run(settings: Settings, row: Row) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import socket
 import sys
@@ -64,6 +65,7 @@ def serve(settings: Settings, ready: Callable[[str], None]) -> None:
         address = listening.getsockname()
         host = f"[{address[0]}]" if ":" in address[0] else address[0]
         with Tended(settings):
+            gc.freeze()  # what was imported stays; looking through it for garbage would hold up answers for 0.3 s
             ready(f"http://{host}:{address[1]}")
             _Server(config, app.state.ending.set).run(sockets=[listening])
 

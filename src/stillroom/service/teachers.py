@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request
 from pydantic import Field, SecretStr, field_validator
-from sqlalchemy import Connection, and_, insert, or_, select, update
+from sqlalchemy import Connection, and_, bindparam, insert, or_, select, update
 
 from stillroom.errors import RecipeError
 from stillroom.recipe import AcceptedTerms
@@ -21,10 +21,11 @@ from stillroom.service import outward
 from stillroom.service.access import Caller, SetsTeachers
 from stillroom.service.faults import ApiError, not_found
 from stillroom.service.ids import is_id, new_id
-from stillroom.service.lists import Order, Row, page
+from stillroom.service.lists import Order, Row, as_list
 from stillroom.service.models import presets
 from stillroom.service.routes import Route
 from stillroom.service.schemas import LIMIT, Deleted, Listed, Real, Strict
+from stillroom.service.statements import Listing, Statement
 from stillroom.service.tables import teachers
 from stillroom.teachers.addresses import host_of, within
 from stillroom.teachers.terms import check_terms, known_terms
@@ -35,6 +36,11 @@ NAME = r"^[A-Za-z0-9][A-Za-z0-9._/-]*$"
 LONG_KEY = 12
 """A shorter key's last letters would tell too much of it."""
 VARIABLE = "STILLROOM_TEACHER_"
+_OURS = and_(teachers.c.project_id == bindparam("project_id"), teachers.c.deleted_at.is_(None))
+_NAME = teachers.c.name == bindparam("name")
+_FIND = Statement(select(teachers).where(_OURS, or_(teachers.c.id == bindparam("name"), _NAME)))
+_NAMED = Statement(select(teachers.c.id).where(_OURS, _NAME, teachers.c.id != bindparam("but")))
+_LISTED = Listing(teachers, _OURS, "teacher")
 
 
 class Price(Strict):
@@ -103,8 +109,7 @@ class Teacher(Strict):
 
 def find_teacher(rows: Connection, project_id: str, name: str, param: str = "teacher") -> Row:
     """A project's teacher, by its id or its name. Raises ApiError 404."""
-    wanted = or_(teachers.c.id == name, teachers.c.name == name)
-    found = rows.execute(select(teachers).where(_of(project_id), wanted)).mappings().first()
+    found = _FIND.first(rows, project_id=project_id, name=name)
     if found is None:
         raise not_found("teacher", name, param)
     return found
@@ -217,10 +222,6 @@ def by_id(rows: Connection, caller: Caller, teacher_id: str) -> Row:
     return find_teacher(rows, caller.project_id, teacher_id, "teacher_id")
 
 
-def _of(project_id: str) -> Any:
-    return and_(teachers.c.project_id == project_id, teachers.c.deleted_at.is_(None))
-
-
 def _about(project_id: str, teacher_id: str) -> str:
     return f"teacher's key {project_id} {teacher_id}"
 
@@ -248,8 +249,7 @@ def _refuse_reserved(state: Any, name: str) -> None:
 
 
 def _refuse_taken(rows: Connection, project_id: str, name: str, teacher_id: str) -> None:
-    wanted = and_(_of(project_id), teachers.c.name == name, teachers.c.id != teacher_id)
-    if rows.execute(select(teachers.c.id).where(wanted)).first() is not None:
+    if _NAMED.value(rows, project_id=project_id, name=name, but=teacher_id) is not None:
         raise ApiError(409, f"There is a teacher named '{name}' already.", param="name", code="name_taken")
 
 
@@ -260,18 +260,18 @@ def create_teacher(request: Request, caller: SetsTeachers, body: CreateTeacher) 
 
 
 @router.get("/api/teachers", response_model=Listed)
-def list_teachers(
+async def list_teachers(
     request: Request, caller: SetsTeachers, after: str | None = None, limit: Annotated[int, LIMIT] = 20,
     order: Annotated[Order, Query()] = "desc",
 ) -> dict[str, Any]:  # fmt: skip
     """The project's teachers."""
     with request.app.state.database.reading() as rows:
-        wanted = _of(caller.project_id)
-        return page(rows, teachers, wanted, show_teacher, after=after, limit=limit, order=order, what="teacher")
+        found, more = _LISTED.page(rows, after, limit, order, project_id=caller.project_id)
+    return as_list([show_teacher(row) for row in found], more)
 
 
 @router.get("/api/teachers/{teacher_id}", response_model=Teacher)
-def retrieve_teacher(request: Request, caller: SetsTeachers, teacher_id: str) -> dict[str, Any]:
+async def retrieve_teacher(request: Request, caller: SetsTeachers, teacher_id: str) -> dict[str, Any]:
     """One teacher."""
     with request.app.state.database.reading() as rows:
         return show_teacher(by_id(rows, caller, teacher_id))

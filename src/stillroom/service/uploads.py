@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, Field
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, bindparam, insert, select, update
 from starlette.concurrency import run_in_threadpool
 
 from stillroom.rundir import sync_folder
@@ -26,12 +26,16 @@ from stillroom.service.lists import Row
 from stillroom.service.routes import Route
 from stillroom.service.schemas import Body, Whole
 from stillroom.service.settings import Settings
+from stillroom.service.statements import Statement
 from stillroom.service.tables import upload_parts, uploads
 
 router = APIRouter(route_class=Route, prefix="/v1/uploads", tags=["uploads"])
 LIVES_S = 3_600
 MOST_BYTES, PART_BYTES, MOST_PARTS = 8 << 30, 64 << 20, 2_000
 CHUNK_BYTES = 1 << 20
+_FIND = Statement(
+    select(uploads).where(uploads.c.project_id == bindparam("project_id"), uploads.c.id == bindparam("id"))
+)
 FORM: dict[str, Any] = {
     "requestBody": {
         "required": True,
@@ -104,8 +108,7 @@ def folder_of(settings: Settings, upload_id: str) -> Path:
 
 def find_upload(rows: Connection, project_id: str, upload_id: str) -> Row:
     """An upload's row. Raises ApiError 404."""
-    wanted = (uploads.c.project_id == project_id) & (uploads.c.id == upload_id)
-    found = rows.execute(select(uploads).where(wanted)).mappings().first()
+    found = _FIND.first(rows, project_id=project_id, id=upload_id)
     if found is None:
         raise not_found("upload", upload_id, "upload_id")
     return found

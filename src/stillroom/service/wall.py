@@ -1,32 +1,30 @@
 """What every request passes before anything is read of it: its host, its size, its rate; and what every answer carries.
 
 Plain ASGI, so that a body is counted while it comes and no answer is held back. JSON is read here once, strictly, before
-the framework reads it.
+any route does.
 """
 
 from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
-from typing import Any
+from collections.abc import Iterable
 from urllib.parse import urlsplit
 
 from starlette.requests import HTTPConnection
 
+from stillroom.errors import StillroomError
 from stillroom.service import bodies
 from stillroom.service.access import counted_as
-from stillroom.service.faults import ApiError, response
+from stillroom.service.faults import ApiError, of, response
 from stillroom.service.ids import chance, is_id
 from stillroom.service.logs import log, log_error
 from stillroom.service.logs import request_id as request_id_here
 from stillroom.service.metrics import Meter
+from stillroom.service.routes import App, Message, Receive, Scope, Send
 from stillroom.service.settings import Settings
 
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-App = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
+Said = dict[bytes, str]
 
 FILE_ROUTES = ("/v1/files", "/v1/uploads/", "/data")
 """Where a body may be as large as a file is."""
@@ -34,14 +32,14 @@ POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
     "form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
 )
-ALWAYS = {
-    "content-security-policy": POLICY,
-    "x-content-type-options": "nosniff",
-    "referrer-policy": "same-origin",  # with `no-referrer` a form of our own pages would hide its origin
-    "x-frame-options": "DENY",
-    "cross-origin-resource-policy": "same-origin",
-}
-ONCE = ("host", "origin", "authorization", "content-type", "content-encoding", "content-length")
+ALWAYS = (
+    (b"content-security-policy", POLICY.encode()),
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"same-origin"),  # with `no-referrer` a form of our own pages would hide its origin
+    (b"x-frame-options", b"DENY"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+)
+ONCE = frozenset({b"host", b"origin", b"authorization", b"content-type", b"content-encoding", b"content-length"})
 """Headers that mean something only where they are said once: of two, another reader could believe the other one."""
 MINUTE_S = 60.0
 MOST_BUCKETS = 100_000
@@ -73,24 +71,25 @@ class Wall:
     def __init__(self, app: App, settings: Settings, meter: Meter) -> None:
         self._app, self._settings, self._meter = app, settings, meter
         self._buckets = Buckets(settings.limits.requests_per_minute)
+        self._names, self._others = frozenset(settings.names), frozenset(map(str.lower, settings.allowed_hosts))
 
-    async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """See ASGI."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        request = HTTPConnection(scope)
-        headers = request.headers
         request_id, started = f"req_{chance()}", time.perf_counter()
         scope.setdefault("state", {})["request_id"] = request_id
         request_id_here.set(request_id)
-        allowed, left, until_s = self._buckets.take(hashlib.sha256(counted_as(request).encode()).digest())
-        more = {
-            "x-request-id": request_id,
-            "x-ratelimit-limit-requests": str(self._settings.limits.requests_per_minute),
-            "x-ratelimit-remaining-requests": str(left),
-            "x-ratelimit-reset-requests": f"{until_s:.3f}s",
-        }
+        who = counted_as(HTTPConnection(scope))
+        allowed, left, until_s = self._buckets.take(hashlib.sha256(who.encode()).digest())
+        more = (
+            *ALWAYS,
+            (b"x-request-id", request_id.encode()),
+            (b"x-ratelimit-limit-requests", b"%d" % self._buckets.per_minute),
+            (b"x-ratelimit-remaining-requests", b"%d" % left),
+            (b"x-ratelimit-reset-requests", b"%.3fs" % until_s),
+        )
         status, begun = 500, False
 
         async def told(message: Message) -> None:
@@ -98,19 +97,20 @@ class Wall:
             if message["type"] == "http.response.start":
                 status, begun = message["status"], True
                 there = {name.lower() for name, _ in message["headers"]}
-                added = [(k.encode(), v.encode()) for k, v in {**ALWAYS, **more}.items() if k.encode() not in there]
-                message["headers"] = [*message["headers"], *added]
+                message["headers"] = [*message["headers"], *(one for one in more if one[0] not in there)]
             await send(message)
 
         try:
             if not allowed:
                 raise ApiError(429, "Too many requests a minute with this key.", code="rate_limit_exceeded",
                                headers={"retry-after": "1"})  # fmt: skip
-            _refuse_doubled(scope["headers"])
-            self._look_at(headers)
-            await self._app(scope, await self._bounded(scope, headers, receive), told)
-        except ApiError as error:
-            await response(error)(scope, receive, told)
+            said = _said(scope["headers"])
+            self._look_at(said)
+            await self._app(scope, await self._bounded(scope, said, receive), told)
+        except (ApiError, StillroomError) as error:
+            if begun:
+                raise
+            await response(error if isinstance(error, ApiError) else of(error))(scope, receive, told)
         except Exception as error:
             log_error("fault", error, **_job_of(scope))
             if begun:
@@ -120,21 +120,21 @@ class Wall:
         finally:
             self._note(scope, status, time.perf_counter() - started)
 
-    def _note(self, scope: MutableMapping[str, Any], status: int, seconds: float) -> None:
+    def _note(self, scope: Scope, status: int, seconds: float) -> None:
         """Count a request, and write its line of the log."""
         route, method = getattr(scope.get("route"), "path", "unknown"), scope["method"]
         self._meter.request(route, method, status, seconds)
         log("request", method=method, route=route, status=status, ms=round(1000 * seconds, 2), **_job_of(scope))
 
-    def _look_at(self, headers: Mapping[str, str]) -> None:
+    def _look_at(self, said: Said) -> None:
         """Raise ApiError for a host that is none of ours, another site's page, or a body that would have to be unpacked."""
-        host = headers.get("host", "").lower()
-        if _name(host) not in self._settings.names:
+        host = said.get(b"host", "").lower()
+        if _name(host) not in self._names:
             raise ApiError(421, "This service does not go by the name in the Host header.", param="host")
-        origin = headers.get("origin")
+        origin = said.get(b"origin")
         if origin is not None and not self._is_own(origin.lower(), host):
             raise ApiError(403, "Pages of other sites may not use this service.", param="origin")
-        if headers.get("content-encoding", "identity").lower() not in ("", "identity"):
+        if said.get(b"content-encoding", "identity").lower() not in ("", "identity"):
             raise ApiError(415, "Send the body as it is, not compressed.", param="content-encoding")
 
     def _is_own(self, origin: str, host: str) -> bool:
@@ -143,18 +143,18 @@ class Wall:
             place = urlsplit(origin).netloc
         except ValueError:
             return False
-        return bool(place) and (place == host or _name(place) in map(str.lower, self._settings.allowed_hosts))
+        return bool(place) and (place == host or _name(place) in self._others)
 
-    async def _bounded(self, scope: MutableMapping[str, Any], headers: Mapping[str, str], receive: Receive) -> Receive:
+    async def _bounded(self, scope: Scope, said: Said, receive: Receive) -> Receive:
         """What the app reads from: no more than its route may take; JSON is read to its end and looked at."""
-        limits = self._settings.limits
-        is_file = scope["path"].startswith(FILE_ROUTES) and "multipart" in headers.get("content-type", "").lower()
+        limits, kind = self._settings.limits, said.get(b"content-type", "").lower()
+        is_file = scope["path"].startswith(FILE_ROUTES) and "multipart" in kind
         most = limits.file_bytes + (1 << 20) if is_file else limits.body_bytes
-        length = headers.get("content-length", "0")
+        length = said.get(b"content-length", "0")
         if length.isdigit() and int(length) > most:
             raise _too_large(most)
-        if "json" in headers.get("content-type", "").lower():
-            return await _read_json(receive, most, limits.json_depth)
+        if "json" in kind:
+            return await _read_json(scope, receive, most, limits.json_depth)
         count = 0
 
         async def counted() -> Message:
@@ -168,17 +168,20 @@ class Wall:
         return counted
 
 
-def _refuse_doubled(pairs: Iterable[tuple[bytes, bytes]]) -> None:
-    """Raise ApiError 400 where one of `ONCE` is said more than once."""
-    names = [name.lower().decode("latin-1") for name, _ in pairs]
-    for name in ONCE:
-        if names.count(name) > 1:
-            raise ApiError(
-                400, f"The header {name} comes more than once; send it once.", param=name, code="invalid_value"
-            )
+def _said(pairs: Iterable[tuple[bytes, bytes]]) -> Said:
+    """The headers of `ONCE`. Raises ApiError 400 where one of them is said more than once."""
+    found: Said = {}
+    for given, value in pairs:
+        name = given.lower()
+        if name in found:
+            told = f"The header {name.decode()} comes more than once; send it once."
+            raise ApiError(400, told, param=name.decode(), code="invalid_value")
+        if name in ONCE:
+            found[name] = value.decode("latin-1")
+    return found
 
 
-def _job_of(scope: MutableMapping[str, Any]) -> dict[str, str]:
+def _job_of(scope: Scope) -> dict[str, str]:
     """The id of the job that a request is about."""
     found = scope.get("path_params", {}).get("job_id")
     return {"job_id": found} if isinstance(found, str) and is_id(found, "ftjob") else {}
@@ -194,8 +197,8 @@ def _too_large(most: int) -> ApiError:
     return ApiError(413, f"The body is larger than {most:,} bytes.", param="body", code="request_too_large")
 
 
-async def _read_json(receive: Receive, most: int, deepest: int) -> Receive:
-    """Read a JSON body, look at it, and give it again. Raises ApiError 400 or 413."""
+async def _read_json(scope: Scope, receive: Receive, most: int, deepest: int) -> Receive:
+    """Read a JSON body, look at it, leave its value for the route, and give it again. Raises ApiError 400 or 413."""
     pieces, size, going = [], 0, True
     while going:
         message = await receive()
@@ -209,7 +212,7 @@ async def _read_json(receive: Receive, most: int, deepest: int) -> Receive:
     data = b"".join(pieces)
     if data:
         try:
-            bodies.read(data, deepest)
+            scope["state"][bodies.READ] = bodies.read(data, deepest)
         except bodies.BadJson as error:
             raise ApiError(400, f"The body cannot be read: {error}.", param="body", code="invalid_json") from error
     given = False

@@ -113,7 +113,8 @@ def delete_file(request: Request, caller: Sends, file_id: str) -> Response:
 
 def uploaded(request: Request, caller: Caller, purpose: str | None = None) -> list[dict[str, Any]]:
     """A project's files, the newest first."""
-    found: list[dict[str, Any]] = room.files_list(request, caller, purpose, limit=SHOWN_FILES)["data"]
+    database = request.app.state.database
+    found: list[dict[str, Any]] = room.listed(database, caller.project_id, purpose, limit=SHOWN_FILES)["data"]
     return found
 
 
