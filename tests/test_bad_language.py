@@ -94,6 +94,10 @@ PRETRAINED = {"kind": "pretrained", "from": "llama", "task": "causal"}
         (questions(augment=[{"kind": "shift", "pixels": 1}]), "the view 'shift' is for images"),
         ({"questions": ROWS}, "a language model learns from running text, and these rows have labels (questions)"),
         (questions(window=128), "rows of 128 tokens are asked for, and the model looks at 64 at most (questions.window)"),
+        (
+            {"transfer_set": {"live": True}, "budget": {"teacher_tokens": 5}},
+            "a live teacher is asked in each step anew, and its tokens are not counted (budget.teacher_tokens)",
+        ),
         (questions(labelled=3), "labelled is about labels, and running text has none (questions.labelled)"),
         (
             {"teacher": {"kind": "transformers", "model": "classifier", "task": "classification"}},

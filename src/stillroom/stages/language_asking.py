@@ -32,8 +32,8 @@ GROWTH = 1.5
 MOST_TAIL_BYTES = 1024
 
 
-Count = Callable[[int], None]
-"""Told how many windows were just answered."""
+Count = Callable[[int, int], None]
+"""Told how many windows were just answered, and for how many positions of them the teacher was asked."""
 
 
 def ask_language(
@@ -47,7 +47,8 @@ def ask_language(
     store = store_of(run)
     with store.hold():
         recorder = _recorder_of_nothing(asked) if run.recipe.transfer_set.live else recorder_of(run, asked, store)
-    return _ask_all(run, store, _Metered(run, recorder), kind, licences, count, questions)
+    metered = _Metered(run, recorder)
+    return _ask_all(run, store, metered, kind, licences, lambda rows: count(rows, metered.taken()), questions)
 
 
 def merge_language(
@@ -56,15 +57,19 @@ def merge_language(
 ) -> Kept:  # fmt: skip
     """The answers of an ensemble, made position by position from those of its members. Raises ModelError."""
     store, wanted = store_of(run), run.recipe.transfer_set.fidelity
+
+    def merged(rows: int) -> None:
+        count(rows, 0)  # of its members it was counted already
+
     if run.recipe.transfer_set.live:
-        return _ask_all(run, store, _recorder_of_nothing(asked), "ensemble", licences, count, questions)
+        return _ask_all(run, store, _recorder_of_nothing(asked), "ensemble", licences, merged, questions)
     with store.hold():
         merger = merger_of(run, asked, store, kept)
         kl = _tried(run, None).kl(merger)
     # A sample leaves tokens out, so that its KL is infinite and says nothing; its members' have been looked at.
     if wanted is not None and math.isfinite(kl) and kl > wanted.kl:
         _refuse_poor(kl, wanted)
-    return _ask_all(run, store, merger, "ensemble", licences, count, questions)
+    return _ask_all(run, store, merger, "ensemble", licences, merged, questions)
 
 
 def keep_nothing(run: Run, asked: AskedTeacher, kind: str, licences: dict[str, str]) -> Kept:
@@ -102,11 +107,13 @@ class _Metered:
             recorder.hidden_width,
         )
         self.shard_rows, self.written = recorder.shard_rows, recorder.written
+        self._answered = 0
 
     def answer(self, questions: Questions, view: int = 0) -> PositionAnswers:
         """Packed records of every scored position. Raises BudgetReached before the teacher is asked."""
+        more = positions_in(questions)
         if self.most is not None:
-            spent, more = spent_tokens(self.run), positions_in(questions)
+            spent = spent_tokens(self.run)
             if spent + more > self.most:
                 raise BudgetReached(
                     f"the budget of {self.most:,} teacher tokens does not cover the next {len(questions):,} windows: {spent:,} "
@@ -114,7 +121,14 @@ class _Metered:
                     where="budget.teacher_tokens",
                     cure="What was asked is kept; raise the budget and run again to go on",
                 )
-        return self.recorder.answer(questions, view)
+        said = self.recorder.answer(questions, view)
+        self._answered += more
+        return said
+
+    def taken(self) -> int:
+        """Positions answered since this was last asked."""
+        taken, self._answered = self._answered, 0
+        return taken
 
 
 def spent_tokens(run: Run) -> int:
@@ -123,8 +137,8 @@ def spent_tokens(run: Run) -> int:
 
 
 def _ask_all(
-    run: Run, store: Store, recorder: Recorder | Merger | _Metered, kind: str, licences: dict[str, str], count: Count,
-    questions: Questions | None = None,
+    run: Run, store: Store, recorder: Recorder | Merger | _Metered, kind: str, licences: dict[str, str],
+    count: Callable[[int], None], questions: Questions | None = None,
 ) -> Kept:  # fmt: skip
     from stillroom.transfer_set.ask import ask as ask_all
 

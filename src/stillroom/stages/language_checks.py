@@ -65,6 +65,12 @@ def check_language(run: Run, main: Run, at: str) -> None:
     if is_recorded(recipe.teacher):
         return _check_words(run, main, at)
     _check_tail(recipe.transfer_set, recipe.objectives, recipe.teacher, at)
+    if recipe.transfer_set.live and recipe.budget.teacher_tokens is not None:
+        raise RecipeError(
+            "a live teacher is asked in each step anew, and its tokens are not counted",
+            where="budget.teacher_tokens",
+            cure="Take it out, or set transfer_set.live: false",
+        )
     if recipe.teacher.solves() != main.recipe.teacher.solves():
         raise RecipeError(
             f"this arm's teacher is for {recipe.teacher.solves()}, the run's for {main.recipe.teacher.solves()}",
