@@ -10,7 +10,7 @@ import pytest
 
 from stillroom import flow, inputs
 from stillroom.cascade import Cascade, FromScratch
-from stillroom.errors import InputError
+from stillroom.errors import InputError, RecipeError
 from stillroom.evaluation.deferral import Deferral
 from stillroom.kinds import parse
 from stillroom.models.device import Device
@@ -177,3 +177,31 @@ def test_a_run_leaves_a_cascade_and_says_what_it_is_worth(tmp_path: Path) -> Non
 def test_a_student_without_a_cascade_is_told_so(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no threshold"):
         Cascade.load(tmp_path, Teacher())
+
+
+def test_a_threshold_is_set_on_rows_that_nobody_chose_by(tmp_path: Path) -> None:
+    rounds = {"strategy": "margin", "start": 40, "budgets": [100, 200], "audit": 0.2}
+    tree = {**recipe(tmp_path), "seeds": 1, "rounds": rounds}
+    tree["training"] = {**tree["training"], "patience": 3}
+    flow.distill(tree, tmp_path / "run", until="evaluate")
+    kept = read_json(tmp_path / "run" / "student" / "cascade.json")
+    assert (kept["validation_rows"], kept["audit_rows"], kept["rows"]) == (0, 40, 40)
+
+
+@pytest.mark.parametrize(
+    ("sections", "knob"),
+    [
+        ({"training": {"patience": 3}}, "training.patience"),
+        ({"objectives": [{"kind": "soft_target", "temperature": "auto"}]}, "objectives, temperature: auto"),
+        (
+            {"training": {"patience": 3}, "rounds": {"strategy": "margin", "start": 40, "budgets": [100], "audit": 0}},
+            "training.patience",
+        ),
+    ],
+)
+def test_a_cascade_of_a_student_chosen_on_its_only_rows_is_refused(
+    sections: dict[str, Any], knob: str, tmp_path: Path
+) -> None:
+    with pytest.raises(RecipeError, match="would promise too much") as raised:
+        flow.distill({**recipe(tmp_path), **sections}, tmp_path / "run")
+    assert raised.value.where == f"cascade, {knob}"

@@ -1,7 +1,8 @@
 """Of stage evaluate, where the recipe has a cascade: when the student leaves a question to its teacher, and what that gives.
 
 The threshold is set on rows that the teacher answered and no student learned from: the validation split and, of a run in
-rounds, the audit slice. The test split is then read to say what it is worth.
+rounds, the audit slice. Where the student was chosen on the validation split, by patience or among temperatures, it looks
+better there than it is, and the audit slice alone counts. The test split is then read to say what the threshold is worth.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stillroom.cascade import FILE
-from stillroom.errors import ModelError
+from stillroom.errors import ModelError, RecipeError
 from stillroom.evaluation.deferral import Deferral, figures
 from stillroom.rows import Answers, Array, Questions
 from stillroom.rundir import read_json, write_file, write_json
@@ -24,7 +25,26 @@ from stillroom.stages.rounds import ROUNDS
 if TYPE_CHECKING:
     from stillroom.evaluation.exam import Exam
     from stillroom.evaluation.predictions import Predictions
+    from stillroom.recipe import Recipe
     from stillroom.transfer_set.store import Kept
+
+
+def chosen_by(recipe: Recipe) -> str:
+    """The knob by which a recipe's student is chosen on validation rows; empty where nothing is."""
+    if recipe.training.patience is not None:
+        return "training.patience"
+    return "objectives, temperature: auto" if any(one.heat() == "auto" for one in recipe.objectives) else ""
+
+
+def check_cascade(recipe: Recipe) -> None:
+    """Raise RecipeError where all the rows that a threshold can be set on are those on which the student is chosen."""
+    knob = chosen_by(recipe) if recipe.cascade is not None else ""
+    if knob and (recipe.rounds is None or not recipe.rounds.audit):
+        raise RecipeError(
+            "the student is chosen on the validation rows, and a threshold set on the same rows would promise too much",
+            where=f"cascade, {knob}",
+            cure="Take one of the two out, or ask in rounds with an audit slice, which then sets the threshold alone",
+        )
 
 
 def settle_cascade(run: Run, exam: Exam, found: Predictions, kept: Kept, folder: Path) -> dict[str, Any]:
@@ -38,7 +58,8 @@ def settle_cascade(run: Run, exam: Exam, found: Predictions, kept: Kept, folder:
     if knobs is None:
         return {}
     audit = audit_of(run, kept)
-    teacher_M = _answers(exam.teacher_validation, len(run.splits.validation))
+    said = None if chosen_by(run.recipe) else exam.teacher_validation
+    teacher_M = _answers(said, len(run.splits.validation))
     if not len(teacher_M) + len(audit):
         raise ModelError(
             "the teacher answered no held-out row, so nobody knows when the student differs from it", where="cascade",

@@ -42,7 +42,11 @@ class Ready:
 
 
 def check_training(run: Run, knobs: Training, where: str) -> None:
-    """What a training's knobs ask of the rows must be there."""
+    """What a training's knobs ask of the rows must be there, and what they choose on must not settle a cascade too."""
+    from stillroom.stages.deferring import check_cascade
+
+    if knobs is run.recipe.training and not run.arm:
+        check_cascade(run.recipe)
     if knobs.mixup and isinstance(run.splits.train.raw, dict):
         raise RecipeError(
             "columns cannot be mixed", where=f"{where}.mixup", cure="Use mixup with images or arrays only"
