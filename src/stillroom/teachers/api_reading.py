@@ -146,26 +146,34 @@ def _masses(
 ) -> tuple[dict[int, float], float, float]:
     """The mass of each label that is seen, of all tokens that are not, and of the rarest token seen.
 
-    A token stands for a label where it is the beginning of that one alone. Where the answer itself goes on from a token
-    that several labels begin with, the next position parts them.
+    A token stands for the labels that it is the beginning of. Where the answer itself goes on from one that several labels
+    begin with, the next position parts them. Of any other such token nobody knows the next position, and its mass is shared
+    evenly among its labels: left out, it would go to the label that won.
     """
     seen: dict[int, float] = {}
     open_to, before, reached = list(range(len(words))), "", 1.0
     first_rest, first_rarest = 0.0, 0.0
     for position, one in enumerate(found):
-        tokens = _tokens(one, top)
+        tokens, chosen = _tokens(one, top), str(one.get("token", ""))
         if position == 0:
             first_rest, first_rarest = 1.0 - sum(tokens.values()), min(tokens.values(), default=0.0)
         for token, p in tokens.items():
             places = _begun(before + token, words, open_to)
-            if len(places) == 1:
-                seen[places[0]] = seen.get(places[0], 0.0) + reached * p
-        chosen = str(one.get("token", ""))
+            if len(places) == 1 or token != chosen:
+                _share(seen, places, before + token, reached * p)
         before, open_to = before + chosen, _begun(before + chosen, words, open_to)
         reached *= tokens.get(chosen, 0.0)
         if len(open_to) < 2:
             break
+    if seen and len(open_to) > 1:  # the answer ends before they part
+        _share(seen, open_to, before, reached)
     return seen, first_rest, first_rarest
+
+
+def _share(seen: dict[int, float], places: Sequence[int], text: str, mass: float) -> None:
+    """Add a mass evenly to the labels that a text begins; blanks and quotes may begin any, and say nothing."""
+    for place in places if text.strip(AROUND) else ():
+        seen[place] = seen.get(place, 0.0) + mass / len(places)
 
 
 def _begun(text: str, words: Sequence[str], places: Sequence[int]) -> list[int]:
