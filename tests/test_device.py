@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 
 from stillroom.models.device import Device, choose, gains_from_bfloat16, threads
 from stillroom.models.mlp import Mlp
-from stillroom.recipe import Recipe
+from stillroom.recipe import Recipe, Training
 from stillroom.stages.opening import opened
+from stillroom.training import loop
+from stillroom.training.ranks import Alone
 
 
 def test_small_networks_take_one_thread_and_wide_ones_what_torch_takes() -> None:
@@ -62,3 +66,27 @@ def test_bfloat16_is_taken_where_it_gains_or_is_asked_for() -> None:
     assert wide == ("bfloat16" if gains_from_bfloat16("cpu") else "float32")
     assert Device().for_size(10, "bfloat16").dtype == "bfloat16"
     assert Device().for_size(10_000_000, "float32").dtype == "float32"
+
+
+class Weights:
+    """A term's own, which write down where they are taken."""
+
+    def __init__(self) -> None:
+        self.data, self.there = self, "cpu"
+
+    def to(self, device: str) -> Weights:
+        self.there = device
+        return self
+
+
+def test_a_terms_own_weights_are_where_the_network_is_before_the_optimiser_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A state that is read again is put beside the weights it is of."""
+    weights, seen = Weights(), list[str]()
+    monkeypatch.setattr(loop, "ranks_for", lambda device: Alone())
+    monkeypatch.setattr(loop.Trainer, "_optimiser", lambda self: seen.append(weights.there))
+    loss: Any = SimpleNamespace(parameters=lambda: [weights])
+    batches: Any = None
+    loop.Trainer(torch.nn.Linear(2, 2), loss, batches, Training(), 1, Device("cuda:1"), tmp_path, loop.Hooks())
+    assert seen == ["cuda:1"]

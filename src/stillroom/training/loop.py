@@ -73,6 +73,8 @@ class Trainer:
     ) -> None:
         self.network, self.loss, self.batches, self.knobs = network, loss, batches, knobs
         self.steps, self.device, self.work, self.hooks = steps, device, work, hooks
+        for weights in loss.parameters():  # before the optimiser's state is made, or read again, beside them
+            weights.data = weights.data.to(device.name)
         self.ranks: Alone | Accelerated = ranks_for(device)
         self.parameters = [*network.parameters(), *loss.parameters()]
         self.optimiser = self._optimiser()
