@@ -21,7 +21,7 @@ from sqlalchemy import func, select
 
 from benchmarks.service_jobs import digits
 from benchmarks.service_process import WITH_LIMITS, Served
-from stillroom.service.tables import jobs
+from stillroom.service.rows.tables import jobs
 
 RETRIES = 4
 

@@ -19,7 +19,7 @@ from sqlalchemy import func, select
 
 from benchmarks.service_jobs import body, digits, made
 from benchmarks.service_process import ENDED, Served, children_of
-from stillroom.service.tables import jobs, models
+from stillroom.service.rows.tables import jobs, models
 
 ROLES = ("server", "worker", "trainer")
 ORPHAN_S, JOB_S = 5.0, 300.0
@@ -167,7 +167,7 @@ def of_role(service: Served, role: str) -> list[int]:
 def is_trainer(pid: int) -> bool:
     """It carries a job out, and does not estimate one."""
     try:
-        return b"stillroom.service.trainer" in Path(f"/proc/{pid}/cmdline").read_bytes()
+        return b"stillroom.service.work.trainer" in Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
         return False
 

@@ -25,8 +25,8 @@ from sqlalchemy import insert
 from benchmarks.results import Found, Row, Table
 from benchmarks.service_process import Served, environment
 from benchmarks.service_sizes import Sizes
-from stillroom.service.ids import new_id
-from stillroom.service.tables import events, jobs
+from stillroom.service.rows.ids import new_id
+from stillroom.service.rows.tables import events, jobs
 
 CONNECTIONS, WRITES = 32, 5
 """Every fifth request writes."""
@@ -120,7 +120,7 @@ def fill(service: Served, job_count: int, event_count: int) -> str:
 
 def _stored(service: Served) -> str:
     """The id of a stored completion, to be written to."""
-    from stillroom.service.tables import completions
+    from stillroom.service.rows.tables import completions
 
     found = new_id("chatcmpl")
     answer = {"id": found, "object": "chat.completion", "created": 1, "model": "m", "choices": []}

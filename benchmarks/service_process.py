@@ -25,8 +25,8 @@ from typing import Any
 
 import httpx2
 
-from stillroom.service.access import SCOPES, first_project, make_key, make_project
-from stillroom.service.database import Database
+from stillroom.service.door.access import SCOPES, first_project, make_key, make_project
+from stillroom.service.rows.database import Database
 from stillroom.service.settings import Limits
 
 SOURCE = Path(__file__).resolve().parent.parent / "src"

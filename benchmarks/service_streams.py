@@ -21,8 +21,8 @@ from benchmarks.results import Found, Row, Table
 from benchmarks.service_load import fill
 from benchmarks.service_process import Served
 from benchmarks.service_sizes import Sizes
-from stillroom.service.events import tell
-from stillroom.service.tables import events, jobs
+from stillroom.service.jobs.events import tell
+from stillroom.service.rows.tables import events, jobs
 
 LASTS_S = 20.0
 """In which all events are written."""

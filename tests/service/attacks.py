@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-from stillroom.service.faults import ApiError
-from stillroom.service.outward import BROKEN, Outward, pinned
+from stillroom.service.door.faults import ApiError
 from stillroom.service.settings import Settings
+from stillroom.service.teachers.outward import BROKEN, Outward, pinned
 
 PUBLIC = "93.184.215.14"
 INSIDE = ("127.0.0.1", "169.254.169.254", "10.0.0.1", "192.168.1.1", "172.16.0.1")

@@ -17,7 +17,7 @@ import httpx2
 from benchmarks.service_process import Served
 from sqlalchemy import update
 
-from stillroom.service.tables import files
+from stillroom.service.rows.tables import files
 
 BOUNDARY = "a-line-between"
 FORM = f"multipart/form-data; boundary={BOUNDARY}"

@@ -16,8 +16,8 @@ from sqlalchemy import insert
 
 import stillroom
 from stillroom.rundir import read_json
-from stillroom.service.ids import chance
-from stillroom.service.tables import models
+from stillroom.service.rows.ids import chance
+from stillroom.service.rows.tables import models
 
 FOLDER = TemporaryDirectory()
 atexit.register(FOLDER.cleanup)

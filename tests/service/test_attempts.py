@@ -18,16 +18,16 @@ from tests.service.test_job_rows import new_job
 
 from stillroom.budget import Cost
 from stillroom.ledger import Limits, opened
-from stillroom.service import lineage, retention
-from stillroom.service.access import first_project
-from stillroom.service.attempt import Attempt, progress_of
-from stillroom.service.database import Database
-from stillroom.service.job_rows import QUEUED, RUNNING, VALIDATING, LeaseLost, Row, by_id, claim, written
+from stillroom.service.data import lineage, retention
+from stillroom.service.door.access import first_project
+from stillroom.service.jobs.job_rows import QUEUED, RUNNING, VALIDATING, LeaseLost, Row, by_id, claim, written
+from stillroom.service.recipes.validation import Validation
+from stillroom.service.rows.database import Database
+from stillroom.service.rows.tables import jobs, teachers
+from stillroom.service.rows.tables import lineage as lines
 from stillroom.service.settings import Settings
-from stillroom.service.tables import jobs, teachers
-from stillroom.service.tables import lineage as lines
-from stillroom.service.validation import Validation
-from stillroom.service.worker import Line, Worker
+from stillroom.service.work.attempt import Attempt, progress_of
+from stillroom.service.work.worker import Line, Worker
 
 TEACHER = {"teacher": "away", "prompt": "{text}"}
 

@@ -11,8 +11,8 @@ from benchmarks.service_process import Served
 from tests.service.bad_cases import LINES, ROWS, Case, bad_cases, good_rows, prepare
 
 from stillroom.errors import DataError
-from stillroom.service.conversations import Wrong, check
-from stillroom.service.jsonl import look_at
+from stillroom.service.data.conversations import Wrong, check
+from stillroom.service.data.jsonl import look_at
 from stillroom.service.settings import Limits
 
 CASES = bad_cases()

@@ -14,8 +14,8 @@ from sqlalchemy import select, update
 from scripted_endpoint import Endpoint, Reply, failing, said
 from service import students
 from service.conftest import AsClient
-from stillroom.service.answering import AUDIT_SHARE
-from stillroom.service.tables import calls, completions, projects
+from stillroom.service.rows.tables import calls, completions, projects
+from stillroom.service.students.answering import AUDIT_SHARE
 
 PRICE = {"input": 1.0, "output": 2.0}
 UNSURE = "xyz"

@@ -16,7 +16,7 @@ from benchmarks.service_process import Served
 from sqlalchemy import select
 
 from service import students
-from stillroom.service.tables import calls
+from stillroom.service.rows.tables import calls
 
 KEY = "sk-a-long-secret-key-4242"
 ASK = [{"role": "user", "content": "please refund order 7"}]
@@ -309,7 +309,7 @@ def test_a_models_files_that_are_gone(service: Served, tmp_path: Path) -> None:
 
     gone = students.put(service, students.of_texts() / "student", "classifier")
     with service.rows.reading() as rows:
-        from stillroom.service.tables import models
+        from stillroom.service.rows.tables import models
 
         folder = rows.execute(select(models.c.folder).where(models.c.id == gone)).scalar_one()
     shutil.rmtree(service.root / folder)

@@ -13,14 +13,14 @@ from benchmarks.service_process import Served
 from sqlalchemy import Connection, select, update
 
 from stillroom.errors import InputError
-from stillroom.service import completions, retention
-from stillroom.service.access import Caller, make_project
-from stillroom.service.database import Database
-from stillroom.service.faults import ApiError
-from stillroom.service.ids import is_id, new_id
+from stillroom.service.data import completions, retention
+from stillroom.service.door.access import Caller, make_project
+from stillroom.service.door.faults import ApiError
+from stillroom.service.rows.database import Database
+from stillroom.service.rows.ids import is_id, new_id
+from stillroom.service.rows.tables import completion_metadata, projects
+from stillroom.service.rows.tables import completions as table
 from stillroom.service.settings import Settings
-from stillroom.service.tables import completion_metadata, projects
-from stillroom.service.tables import completions as table
 
 HIDE = (r"[\w.]+@[\w.]+", r"\b\d{4}-\d{4}\b")
 

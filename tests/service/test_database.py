@@ -19,9 +19,9 @@ from benchmarks.service_process import environment
 from sqlalchemy import create_engine, func, insert, select
 
 from stillroom.errors import CorruptFile
-from stillroom.service.access import first_project, make_key, make_project
-from stillroom.service.database import FILE, MIGRATIONS, Database
-from stillroom.service.tables import events, jobs, keys, metadata, projects
+from stillroom.service.door.access import first_project, make_key, make_project
+from stillroom.service.rows.database import FILE, MIGRATIONS, Database
+from stillroom.service.rows.tables import events, jobs, keys, metadata, projects
 
 JOB = {
     "created_at": 1, "status": "queued", "model": "m", "training_file": "file-x", "seed": 1, "hyperparameters": {},
@@ -148,8 +148,8 @@ def test_it_is_written_durably(database: Database) -> None:
 WRITES_FOREVER = """
 import sys
 from pathlib import Path
-from stillroom.service.access import make_project
-from stillroom.service.database import Database
+from stillroom.service.door.access import make_project
+from stillroom.service.rows.database import Database
 database = Database(Path(sys.argv[1]))
 number = 0
 while True:

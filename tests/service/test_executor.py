@@ -17,10 +17,22 @@ from benchmarks.service_kills import gone_within, lives
 
 from stillroom.recipe import Recipe
 from stillroom.rundir import read_json, write_json
-from stillroom.service import processes
-from stillroom.service.executor import BEAT, HANDED_FD, PLACE, TOLD, Ended, Local, Order, Task, handed_pipe, tail, told
-from stillroom.service.progress_told import advanced, new_point
-from stillroom.service.trainer import RECIPE, Teller
+from stillroom.service.work import processes
+from stillroom.service.work.executor import (
+    BEAT,
+    HANDED_FD,
+    PLACE,
+    TOLD,
+    Ended,
+    Local,
+    Order,
+    Task,
+    handed_pipe,
+    tail,
+    told,
+)
+from stillroom.service.work.progress_told import advanced, new_point
+from stillroom.service.work.trainer import RECIPE, Teller
 
 
 def order(folder: Path, **sections: object) -> Order:
@@ -107,7 +119,7 @@ def test_nobody_outlives_who_started_it(tmp_path: Path) -> None:
     child = f"""
 import subprocess, sys, time
 sys.path.insert(0, {str(processes.SOURCE)!r})
-from stillroom.service import processes
+from stillroom.service.work import processes
 processes.begin()
 below = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
 print(processes.os.getpid(), below.pid, flush=True)

@@ -17,14 +17,14 @@ import pytest
 from benchmarks.service_process import Served, memory_mib
 from sqlalchemy import select, update
 
-from stillroom.service import forms
-from stillroom.service.access import Caller
 from stillroom.service.app import create_app
-from stillroom.service.faults import ApiError
-from stillroom.service.files import file_path, find_file, keep
-from stillroom.service.jsonl import conversations, look_at
+from stillroom.service.data import forms
+from stillroom.service.data.files import file_path, find_file, keep
+from stillroom.service.data.jsonl import conversations, look_at
+from stillroom.service.door.access import Caller
+from stillroom.service.door.faults import ApiError
+from stillroom.service.rows.tables import files
 from stillroom.service.settings import Limits, Settings
-from stillroom.service.tables import files
 
 MIB = 1 << 20
 

@@ -14,8 +14,8 @@ import pytest
 from benchmarks.service_process import Served
 from sqlalchemy import insert
 
-from stillroom.service import heartbeat
-from stillroom.service.tables import jobs
+from stillroom.service.rows.tables import jobs
+from stillroom.service.watch import heartbeat
 
 
 def ready(service: Served, within_s: float = 20.0) -> dict[str, object]:

@@ -11,10 +11,8 @@ from typing import Any
 import pytest
 from sqlalchemy import insert, select, update
 
-from stillroom.service.access import first_project
-from stillroom.service.database import Database
-from stillroom.service.ids import new_id
-from stillroom.service.job_rows import (
+from stillroom.service.door.access import first_project
+from stillroom.service.jobs.job_rows import (
     QUEUED,
     RUNNING,
     LeaseLost,
@@ -27,8 +25,10 @@ from stillroom.service.job_rows import (
     wish_of,
     written,
 )  # fmt: skip
-from stillroom.service.leases import Lease
-from stillroom.service.tables import jobs
+from stillroom.service.rows.database import Database
+from stillroom.service.rows.ids import new_id
+from stillroom.service.rows.tables import jobs
+from stillroom.service.work.leases import Lease
 
 
 @pytest.fixture
@@ -114,7 +114,7 @@ def test_what_a_dead_worker_had_comes_before_what_waits(database: Database) -> N
 def test_a_lease_is_kept_while_it_is_worked_on_and_its_loss_is_seen(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("stillroom.service.leases.RENEW_S", 0.05)
+    monkeypatch.setattr("stillroom.service.work.leases.RENEW_S", 0.05)
     job_id = new_job(database)
     job = claim(database, "a", (QUEUED,), RUNNING)
     assert job is not None

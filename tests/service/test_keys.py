@@ -11,7 +11,7 @@ import pytest
 from benchmarks.service_process import Served
 from sqlalchemy import select
 
-from stillroom.service.tables import keys
+from stillroom.service.rows.tables import keys
 
 SECOND_S = 1.0
 

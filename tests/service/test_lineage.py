@@ -15,12 +15,12 @@ from tests.service.bad_cases import good_rows
 from tests.service.test_completions import answer, call
 
 from stillroom.rundir import seal, verify
-from stillroom.service import completions, lineage, retention
-from stillroom.service.access import Caller
-from stillroom.service.ids import new_id
+from stillroom.service.data import completions, lineage, retention
+from stillroom.service.door.access import Caller
+from stillroom.service.rows.ids import new_id
+from stillroom.service.rows.tables import jobs, models
+from stillroom.service.rows.tables import lineage as table
 from stillroom.service.settings import Settings
-from stillroom.service.tables import jobs, models
-from stillroom.service.tables import lineage as table
 
 
 class Made:

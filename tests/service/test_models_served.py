@@ -13,9 +13,9 @@ from sqlalchemy import select
 
 from service import students
 from service.conftest import AsClient
-from stillroom.service.faults import ApiError
-from stillroom.service.models import refuse_code
-from stillroom.service.tables import models
+from stillroom.service.door.faults import ApiError
+from stillroom.service.rows.tables import models
+from stillroom.service.students.models import refuse_code
 
 ASK = [{"role": "user", "content": "please refund order 7"}]
 

@@ -14,8 +14,8 @@ from sqlalchemy import insert
 
 from service import students
 from stillroom.models.loading import load_model
-from stillroom.service.ids import new_id
-from stillroom.service.tables import jobs
+from stillroom.service.rows.ids import new_id
+from stillroom.service.rows.tables import jobs
 
 
 @pytest.fixture(scope="module")

@@ -24,9 +24,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from scripted_endpoint import Endpoint, Reply, said
 from service.attacks import PUBLIC, AddressAttack, Canary, Names, address_attacks, gets_through
-from stillroom.service.faults import ApiError
-from stillroom.service.outward import Outward, is_public, pinned
+from stillroom.service.door.faults import ApiError
 from stillroom.service.settings import Settings
+from stillroom.service.teachers.outward import Outward, is_public, pinned
 from stillroom.teachers.api_transport import Transport
 
 HERE = Path("nowhere")

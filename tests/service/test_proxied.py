@@ -15,7 +15,7 @@ from sqlalchemy import select
 from scripted_endpoint import Endpoint, Reply, failing, said
 from service import students
 from stillroom.loopback.serving import Loopback
-from stillroom.service.tables import calls
+from stillroom.service.rows.tables import calls
 
 KEY = "sk-a-long-secret-key-4242"
 ASK = [{"role": "user", "content": "please refund order 7"}]

@@ -11,10 +11,10 @@ import pytest
 from benchmarks.service_jobs import digits
 
 from stillroom.recipe import Recipe
-from stillroom.service.access import first_project
-from stillroom.service.database import Database
-from stillroom.service.faults import ApiError
-from stillroom.service.references import resolved, resolved_student
+from stillroom.service.door.access import first_project
+from stillroom.service.door.faults import ApiError
+from stillroom.service.recipes.references import resolved, resolved_student
+from stillroom.service.rows.database import Database
 from stillroom.service.settings import Settings
 
 FREE = ("labels", "examples", "notes", "groups", "class_weights", "probabilities", "log_probabilities", "prompt", "system",

@@ -10,11 +10,11 @@ from typing import Annotated, Any
 import pytest
 from fastapi import APIRouter, Depends, Query, Request
 
-from stillroom.service.arguments import Arguments
-from stillroom.service.bodies import READ
-from stillroom.service.faults import ApiError
-from stillroom.service.routes import Directory, Json, Route
-from stillroom.service.schemas import Strict
+from stillroom.service.door.arguments import Arguments
+from stillroom.service.door.bodies import READ
+from stillroom.service.door.faults import ApiError
+from stillroom.service.door.routes import Directory, Json, Route
+from stillroom.service.door.schemas import Strict
 
 router = APIRouter(route_class=Route)
 

@@ -15,8 +15,8 @@ import pytest
 from benchmarks.service_process import Served, environment
 from sqlalchemy import insert
 
-from stillroom.service.ids import new_id
-from stillroom.service.tables import (
+from stillroom.service.rows.ids import new_id
+from stillroom.service.rows.tables import (
     completions,
     events,
     files,

@@ -15,15 +15,15 @@ from sqlalchemy import select
 from starlette.concurrency import run_in_threadpool
 
 from scripted_endpoint import Endpoint, Reply, said
-from stillroom.service import answering, chat
-from stillroom.service.access import Access, Caller
-from stillroom.service.answering import Asked
-from stillroom.service.chat_body import ChatCall, choice
-from stillroom.service.database import Database
-from stillroom.service.outward import Outward
+from stillroom.service.door.access import Access, Caller
+from stillroom.service.rows.database import Database
+from stillroom.service.rows.tables import calls, completions
 from stillroom.service.settings import Settings
-from stillroom.service.tables import calls, completions
-from stillroom.service.usage import Usage
+from stillroom.service.students import answering, chat
+from stillroom.service.students.answering import Asked
+from stillroom.service.students.chat_body import ChatCall, choice
+from stillroom.service.students.usage import Usage
+from stillroom.service.teachers.outward import Outward
 
 WAIT_S, AUDITS = 2.0, 45
 

@@ -16,11 +16,11 @@ import pytest
 from service import students
 from stillroom.errors import DataError, ModelError, RunError
 from stillroom.models.loading import load_model
-from stillroom.service.batching import Batches
-from stillroom.service.database import Database
+from stillroom.service.rows.database import Database
 from stillroom.service.settings import Settings
-from stillroom.service.shelf import Shelf, question_of
-from stillroom.service.speaking import Wish
+from stillroom.service.students.batching import Batches
+from stillroom.service.students.shelf import Shelf, question_of
+from stillroom.service.students.speaking import Wish
 
 ASK = [{"role": "user", "content": "go on"}]
 

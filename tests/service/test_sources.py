@@ -15,10 +15,10 @@ from benchmarks.service_jobs import body, digits, moods
 from sqlalchemy import insert, text, update
 
 from stillroom.errors import DataError
-from stillroom.service.drafting import Talk, are_classes, asked, recorded
-from stillroom.service.presets import OF_LETTERS, OF_WORDS
-from stillroom.service.sources import MOST_BYTES, _plain, _stored_talk
-from stillroom.service.tables import completions, files, projects, teachers
+from stillroom.service.recipes.drafting import Talk, are_classes, asked, recorded
+from stillroom.service.recipes.presets import OF_LETTERS, OF_WORDS
+from stillroom.service.recipes.sources import MOST_BYTES, _plain, _stored_talk
+from stillroom.service.rows.tables import completions, files, projects, teachers
 
 PLACE = "/v1/fine_tuning/jobs"
 FILE = f"file-{'a' * 24}"

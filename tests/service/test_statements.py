@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 from sqlalchemy import bindparam, insert, select, update
 
-from stillroom.service.access import first_project
-from stillroom.service.database import Database
-from stillroom.service.faults import ApiError
-from stillroom.service.statements import Listing, Statement, json_value
-from stillroom.service.tables import projects, teachers
+from stillroom.service.door.access import first_project
+from stillroom.service.door.faults import ApiError
+from stillroom.service.rows.database import Database
+from stillroom.service.rows.statements import Listing, Statement, json_value
+from stillroom.service.rows.tables import projects, teachers
 
 
 @pytest.fixture

@@ -14,11 +14,11 @@ from sqlalchemy import select
 
 from service.attacks import address_attacks
 from stillroom.errors import CorruptFile
-from stillroom.service import teachers as room
-from stillroom.service.faults import ApiError
+from stillroom.service.door.faults import ApiError
+from stillroom.service.door.vault import Vault
+from stillroom.service.rows.tables import teachers
 from stillroom.service.settings import Settings
-from stillroom.service.tables import teachers
-from stillroom.service.vault import Vault
+from stillroom.service.teachers import teachers as room
 
 KEY = "sk-a-long-secret-key-4242"
 HERE = "http://127.0.0.1:8099/v1"

@@ -21,11 +21,11 @@ from benchmarks.service_process import Served
 from sqlalchemy import update
 from tests.service.bad_cases import good_rows
 
-from stillroom.service import forms, retention
-from stillroom.service import uploads as uploads_room
-from stillroom.service.access import Caller
+from stillroom.service.data import forms, retention
+from stillroom.service.data import uploads as uploads_room
+from stillroom.service.door.access import Caller
+from stillroom.service.rows.tables import uploads
 from stillroom.service.settings import Settings
-from stillroom.service.tables import uploads
 
 DATA = "\n".join(json.dumps(row) for row in good_rows(200)).encode()
 

@@ -19,12 +19,12 @@ from benchmarks.service_attacks import attacked, path_attacks
 from benchmarks.service_process import Served, environment
 from sqlalchemy import select
 
-from stillroom.service.access import revoke_key
-from stillroom.service.database import Database
-from stillroom.service.metrics import Meter
+from stillroom.service.door.access import revoke_key
+from stillroom.service.door.wall import POLICY, Buckets, Wall
+from stillroom.service.rows.database import Database
+from stillroom.service.rows.tables import keys
 from stillroom.service.settings import Settings
-from stillroom.service.tables import keys
-from stillroom.service.wall import POLICY, Buckets, Wall
+from stillroom.service.watch.metrics import Meter
 
 CHAT = "/v1/chat/completions"
 LIMITS = {"body_bytes": 20_000, "file_bytes": 100_000}
@@ -222,7 +222,7 @@ def test_a_browsers_cookie_has_a_bucket_of_its_own(serving: Any) -> None:
 
 
 def test_many_names_do_not_fill_anybodys_bucket_but_the_oldest(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("stillroom.service.wall.MOST_BUCKETS", 10)
+    monkeypatch.setattr("stillroom.service.door.wall.MOST_BUCKETS", 10)
     buckets = Buckets(2)
     spent = [buckets.take(b"busy")[0] for _ in range(3)]
     assert spent == [True, True, False]

@@ -1,20 +1,18 @@
 """The app: its parts are made, its routes are hung in, its wall goes around. Nothing is answered here.
 
-A request goes through `wall` (sizes, hosts, rates), is given a project by `access`, and is answered by the file of its noun:
+A request goes through `door`, is given a project there, and is answered by the file of its noun:
 
-    serving  settings  app  wall  bodies  access  vault                                    the door
-    routes  arguments  faults  schemas  lists                                              a route found, called and answered
-    files  uploads  forms  jsonl  conversations  completions  lineage  retention  keys     what people bring, and may take away
-    jobs  asked  creations  job_object  job_rows  events  streams                          a job as its client sees it
-    sources  references  drafting  presets  validation  estimating                         from a request to a recipe
-    worker  tending  leases  attempt  executor  processes  trainer  progress_told          a job's process, and who watches it
-    finishing  report_page                                                                 what a finished run becomes
-    models  chat  chat_body  answering  shelf  batching  speaking  usage                   students at work
-    teachers  proxy  outward                                                               teachers, and the way out to them
-    native                                                                                 what has no shape in OpenAI's interface
-    database  tables  statements  migrations/  ids                                         rows: SQLite, one file
-    logs  metrics  health  heartbeat                                                       how it is
-    pages/                                                                                 what a browser is shown
+    app  serving  settings  native    put together and started; what has no shape in OpenAI's interface
+    door/        what every request passes: sizes, hosts, keys; a route found, called and answered
+    data/        what people bring, and may take away: files, stored completions, where they came from, how long they stay
+    jobs/        a job as its client sees it: created once, its object, its events as they happen
+    recipes/     from a request to a recipe: sources, references, drafts, checks, estimates
+    work/        a job's process, and who watches it; what a finished run becomes
+    students/    students at work: models, chat, batches, what was used
+    teachers/    teachers, what is handed on to them, and the one way out
+    rows/        what is kept: SQLite, one file, its tables and migrations
+    watch/       how it is: logs, figures, signs of life
+    pages/       what a browser is shown
 """
 
 from __future__ import annotations
@@ -28,35 +26,26 @@ from typing import Any
 from fastapi import FastAPI
 from starlette.types import ASGIApp
 
-from stillroom.service import (
-    chat,
-    completions,
-    events,
-    faults,
-    files,
-    health,
-    jobs,
-    keys,
-    lineage,
-    models,
-    native,
-    streams,
-    teachers,
-    uploads,
-)
-from stillroom.service.access import Access
-from stillroom.service.database import Database
-from stillroom.service.metrics import Meter
-from stillroom.service.outward import Outward
+from stillroom.service import native
+from stillroom.service.data import completions, files, lineage, uploads
+from stillroom.service.door import faults, keys
+from stillroom.service.door.access import Access
+from stillroom.service.door.routes import Directory, Route
+from stillroom.service.door.schemas import ERRORS
+from stillroom.service.door.vault import Vault
+from stillroom.service.door.wall import Wall
+from stillroom.service.jobs import events, jobs, streams
 from stillroom.service.pages import rendering
 from stillroom.service.pages.routes import pages
-from stillroom.service.routes import Directory, Route
-from stillroom.service.schemas import ERRORS
+from stillroom.service.rows.database import Database
 from stillroom.service.settings import Settings
-from stillroom.service.shelf import Shelf
-from stillroom.service.usage import Usage
-from stillroom.service.vault import Vault
-from stillroom.service.wall import Wall
+from stillroom.service.students import chat, models
+from stillroom.service.students.shelf import Shelf
+from stillroom.service.students.usage import Usage
+from stillroom.service.teachers import teachers
+from stillroom.service.teachers.outward import Outward
+from stillroom.service.watch import health
+from stillroom.service.watch.metrics import Meter
 
 ROUTERS = (
     files.router, jobs.router, events.router, streams.router, models.router, chat.router, completions.router, teachers.router,

@@ -15,20 +15,20 @@ from sqlalchemy import and_, bindparam, select
 from stillroom.catalogue import GROUPS, catalogue
 from stillroom.errors import RecipeError
 from stillroom.rundir import read_json
-from stillroom.service import usage
-from stillroom.service.access import Reads, Writes
-from stillroom.service.chat import in_thread
-from stillroom.service.faults import ApiError, not_found
-from stillroom.service.ids import is_id
-from stillroom.service.lists import Row, as_list
-from stillroom.service.models import find_model
-from stillroom.service.references import resolved
-from stillroom.service.routes import Route
-from stillroom.service.schemas import LIMIT, Listed, Strict
+from stillroom.service.door.access import Reads, Writes
+from stillroom.service.door.faults import ApiError, not_found
+from stillroom.service.door.lists import Row, as_list
+from stillroom.service.door.routes import Route
+from stillroom.service.door.schemas import LIMIT, Listed, Strict
+from stillroom.service.recipes.references import resolved
+from stillroom.service.rows.ids import is_id
+from stillroom.service.rows.statements import Listing, Statement
+from stillroom.service.rows.tables import jobs
 from stillroom.service.settings import Settings
-from stillroom.service.shelf import Labelled
-from stillroom.service.statements import Listing, Statement
-from stillroom.service.tables import jobs
+from stillroom.service.students import usage
+from stillroom.service.students.chat import in_thread
+from stillroom.service.students.models import find_model
+from stillroom.service.students.shelf import Labelled
 from stillroom.starters import STARTERS, starter
 
 router = APIRouter(route_class=Route, prefix="/api", tags=["native"])

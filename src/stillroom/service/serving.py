@@ -15,13 +15,13 @@ from sqlalchemy import func, select
 
 from stillroom.errors import InputError
 from stillroom.rundir import held, path_errors, take_lock
-from stillroom.service import logs
-from stillroom.service.access import SCOPES, first_project, make_key
 from stillroom.service.app import create_app
-from stillroom.service.database import Database
+from stillroom.service.door.access import SCOPES, first_project, make_key
+from stillroom.service.rows.database import Database
+from stillroom.service.rows.tables import keys
 from stillroom.service.settings import Settings
-from stillroom.service.tables import keys
-from stillroom.service.tending import Tended
+from stillroom.service.watch import logs
+from stillroom.service.work.tending import Tended
 
 BACKLOG = 1024
 END_S = 10

@@ -15,8 +15,17 @@ from benchmarks.service_process import Served
 from sqlalchemy import insert
 
 from service import students
-from stillroom.service.ids import new_id
-from stillroom.service.tables import calls, completion_metadata, completions, events, jobs, models, projects, teachers
+from stillroom.service.rows.ids import new_id
+from stillroom.service.rows.tables import (
+    calls,
+    completion_metadata,
+    completions,
+    events,
+    jobs,
+    models,
+    projects,
+    teachers,
+)
 
 TOKEN = re.compile(r'name="form_token" value="([0-9a-f]+)"')
 HOSTILE = """<script>alert(1)</script>"><img src=x onerror=alert(2)>' {{ 7*7 }} </textarea></title>"""

@@ -14,7 +14,7 @@ from starlette.routing import Route
 
 from service.pages.site import Site, put_job, send, token
 from stillroom.service import serving as service_serving
-from stillroom.service.access import revoke_key
+from stillroom.service.door.access import revoke_key
 from stillroom.service.pages import (
     data_page,
     job_page,
@@ -24,7 +24,7 @@ from stillroom.service.pages import (
     signing_in,
     teachers_page,
 )
-from stillroom.service.tables import keys
+from stillroom.service.rows.tables import keys
 
 ROOMS = (data_page, job_page, keys_page, models_page, new_page, signing_in, teachers_page)
 POSTED = [

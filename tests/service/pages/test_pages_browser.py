@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import update
 
 from service.pages.site import Site, put_job, put_steps
-from stillroom.service.tables import jobs
+from stillroom.service.rows.tables import jobs
 
 pytestmark = pytest.mark.browser
 Open = Callable[..., Any]

@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy import Connection, func, select
 
-from stillroom.service.tables import events
+from stillroom.service.rows.tables import events
 
 MOST_POINTS, MOST_ROWS, MOST_SERIES = 1200, 12, 8
 """Points of all lines, rows of a table for each line, and lines."""

@@ -11,16 +11,17 @@ from sqlalchemy import select
 from starlette.concurrency import run_in_threadpool
 
 from stillroom.errors import StillroomError
-from stillroom.service import completions as stored_room
-from stillroom.service import faults, forms, jsonl
-from stillroom.service import files as room
-from stillroom.service.access import Caller, Reads, Writes
-from stillroom.service.faults import ApiError
-from stillroom.service.lists import Row
+from stillroom.service.data import completions as stored_room
+from stillroom.service.data import files as room
+from stillroom.service.data import forms, jsonl
+from stillroom.service.door import faults
+from stillroom.service.door.access import Caller, Reads, Writes
+from stillroom.service.door.faults import ApiError
+from stillroom.service.door.lists import Row
 from stillroom.service.pages import tokens
 from stillroom.service.pages.rendering import PageRoute, go_to, render
 from stillroom.service.pages.tokens import Sends
-from stillroom.service.tables import completions
+from stillroom.service.rows.tables import completions
 
 router = APIRouter(route_class=PageRoute)
 SHOWN_FILES, SHOWN_ROWS, SHOWN_REJECTED, SHOWN_STORED = 200, 20, 100, 50

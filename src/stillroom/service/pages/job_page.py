@@ -7,14 +7,14 @@ from typing import Any
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
-from stillroom.service import jobs
-from stillroom.service.access import Caller, Reads
-from stillroom.service.executor import RUN
-from stillroom.service.faults import ApiError, not_found
+from stillroom.service.door.access import Caller, Reads
+from stillroom.service.door.faults import ApiError, not_found
+from stillroom.service.jobs import jobs
 from stillroom.service.pages import job_views
 from stillroom.service.pages.rendering import PageRoute, go_to, render
 from stillroom.service.pages.tokens import Sends
-from stillroom.service.report_page import served
+from stillroom.service.work.executor import RUN
+from stillroom.service.work.report_page import served
 
 router = APIRouter(route_class=PageRoute)
 WISHES: dict[str, jobs.Wish] = {"start": "resume", "resume": "resume", "pause": "pause", "cancel": "cancel"}

@@ -13,15 +13,15 @@ from sqlalchemy import Connection, func, select
 
 from stillroom.errors import StillroomError
 from stillroom.rundir import read_json
-from stillroom.service import job_rows
-from stillroom.service.events import PREFIX
-from stillroom.service.executor import LOG, RUN
-from stillroom.service.job_object import status_of
-from stillroom.service.lists import Row
+from stillroom.service.door.lists import Row
+from stillroom.service.jobs import job_rows
+from stillroom.service.jobs.events import PREFIX
+from stillroom.service.jobs.job_object import status_of
 from stillroom.service.pages import charts
 from stillroom.service.pages.words import OVER, ROLES, mean
+from stillroom.service.rows.tables import events, jobs, models
 from stillroom.service.settings import Settings
-from stillroom.service.tables import events, jobs, models
+from stillroom.service.work.executor import LOG, RUN
 
 MOST_MESSAGES, LOG_BYTES, MOST_EXAMPLES, MOST_LETTERS, MOST_JOBS = 30, 6000, 6, 600, 100
 PHASES = {"asking": "Asking the teacher", "training": "Training", "evaluation": "Evaluating"}

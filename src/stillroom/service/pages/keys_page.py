@@ -9,13 +9,13 @@ from fastapi import APIRouter, Form, Request
 from fastapi.responses import Response
 from sqlalchemy import select, update
 
-from stillroom.service.access import SCOPES, Caller, Reads, make_key, revoke_key
-from stillroom.service.faults import not_found
+from stillroom.service.door.access import SCOPES, Caller, Reads, make_key, revoke_key
+from stillroom.service.door.faults import not_found
 from stillroom.service.pages.rendering import PageRoute, go_to, render
 from stillroom.service.pages.tokens import SendsKeys
 from stillroom.service.pages.words import SCOPES as SCOPE_WORDS
-from stillroom.service.tables import keys, projects
-from stillroom.service.usage import savings
+from stillroom.service.rows.tables import keys, projects
+from stillroom.service.students.usage import savings
 
 router = APIRouter(route_class=PageRoute)
 DAY_S = 24 * 3600

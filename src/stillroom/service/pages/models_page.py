@@ -13,17 +13,18 @@ from sqlalchemy import select
 
 from stillroom.errors import StillroomError
 from stillroom.rundir import read_json
-from stillroom.service import faults, lineage
-from stillroom.service.access import Caller, Reads, Writes
-from stillroom.service.faults import ApiError, not_found
-from stillroom.service.lists import Row
-from stillroom.service.models import delete_model, find_model, folder_of
+from stillroom.service.data import lineage
+from stillroom.service.door import faults
+from stillroom.service.door.access import Caller, Reads, Writes
+from stillroom.service.door.faults import ApiError, not_found
+from stillroom.service.door.lists import Row
 from stillroom.service.pages import job_views, student_files, tokens, trying
 from stillroom.service.pages.rendering import PageRoute, go_to, render
 from stillroom.service.pages.tokens import Sends
 from stillroom.service.pages.words import mean
-from stillroom.service.tables import jobs as jobs_table
-from stillroom.service.tables import models
+from stillroom.service.rows.tables import jobs as jobs_table
+from stillroom.service.rows.tables import models
+from stillroom.service.students.models import delete_model, find_model, folder_of
 
 router = APIRouter(route_class=PageRoute)
 MOST_MODELS, MOST_COMPARED = 100, 12

@@ -9,17 +9,17 @@ from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict, ValidationError
 from sqlalchemy import select
 
-from stillroom.service import completions as stored_room
-from stillroom.service import jobs
-from stillroom.service.access import Caller, Reads
-from stillroom.service.asked import CreateJob
-from stillroom.service.faults import ApiError
-from stillroom.service.models import presets
+from stillroom.service.data import completions as stored_room
+from stillroom.service.door.access import Caller, Reads
+from stillroom.service.door.faults import ApiError
+from stillroom.service.jobs import jobs
+from stillroom.service.jobs.asked import CreateJob
 from stillroom.service.pages import data_page, samples
 from stillroom.service.pages.rendering import PageRoute, go_to, render
 from stillroom.service.pages.teachers_page import said
 from stillroom.service.pages.tokens import Sends
-from stillroom.service.tables import teachers
+from stillroom.service.rows.tables import teachers
+from stillroom.service.students.models import presets
 
 router = APIRouter(route_class=PageRoute)
 SAMPLE, FILE, STORED = "sample:", "file:", "stored"

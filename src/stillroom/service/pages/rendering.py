@@ -16,9 +16,9 @@ from fastapi.routing import APIRoute
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from stillroom.errors import StillroomError
-from stillroom.service import faults
-from stillroom.service.access import COOKIE, Caller
-from stillroom.service.faults import ApiError
+from stillroom.service.door import faults
+from stillroom.service.door.access import COOKIE, Caller
+from stillroom.service.door.faults import ApiError
 from stillroom.service.pages import tokens, words
 
 HERE = Path(__file__).parent

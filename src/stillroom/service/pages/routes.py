@@ -6,8 +6,8 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response
 from sqlalchemy import func, select
 
-from stillroom.service.access import Reads
-from stillroom.service.faults import not_found
+from stillroom.service.door.access import Reads
+from stillroom.service.door.faults import not_found
 from stillroom.service.pages import (
     data_page,
     job_page,
@@ -20,7 +20,7 @@ from stillroom.service.pages import (
 )
 from stillroom.service.pages.rendering import HERE, PageRoute, render, static
 from stillroom.service.pages.samples import SAMPLES
-from stillroom.service.tables import models
+from stillroom.service.rows.tables import models
 
 home = APIRouter(route_class=PageRoute)
 KINDS = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml", ".txt": "text/plain"}

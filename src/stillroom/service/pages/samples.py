@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from stillroom.service.faults import not_found
+from stillroom.service.door.faults import not_found
 
 
 @dataclass(frozen=True)

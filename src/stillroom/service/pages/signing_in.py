@@ -8,8 +8,8 @@ from urllib.parse import urlsplit
 from fastapi import APIRouter, Form, Request
 from fastapi.responses import Response
 
-from stillroom.service.access import COOKIE, COOKIE_USE
-from stillroom.service.faults import ApiError
+from stillroom.service.door.access import COOKIE, COOKIE_USE
+from stillroom.service.door.faults import ApiError
 from stillroom.service.pages import tokens
 from stillroom.service.pages.rendering import PageRoute, go_to, render
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, cast
 
-from stillroom.service.lists import Row
+from stillroom.service.door.lists import Row
 from stillroom.service.settings import Settings
 
 ONNX = "onnx"

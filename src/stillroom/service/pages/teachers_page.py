@@ -10,12 +10,12 @@ from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict, ValidationError
 from sqlalchemy import select
 
-from stillroom.service import teachers as room
-from stillroom.service.access import Caller, Reads
-from stillroom.service.faults import ApiError
+from stillroom.service.door.access import Caller, Reads
+from stillroom.service.door.faults import ApiError
 from stillroom.service.pages.rendering import PageRoute, go_to, render
 from stillroom.service.pages.tokens import SendsTeachers
-from stillroom.service.tables import teachers
+from stillroom.service.rows.tables import teachers
+from stillroom.service.teachers import teachers as room
 
 router = APIRouter(route_class=PageRoute)
 

@@ -13,9 +13,9 @@ from typing import Annotated
 from fastapi import Depends, Request
 
 from stillroom.errors import CorruptFile
-from stillroom.service.access import Caller, needs
-from stillroom.service.faults import ApiError
-from stillroom.service.vault import Vault
+from stillroom.service.door.access import Caller, needs
+from stillroom.service.door.faults import ApiError
+from stillroom.service.door.vault import Vault
 
 FIELD = "form_token"
 LASTS_S = 7 * 24 * 3600

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from stillroom.rundir import read_json
-from stillroom.service.faults import ApiError
-from stillroom.service.lists import Row
+from stillroom.service.door.faults import ApiError
+from stillroom.service.door.lists import Row
 
 MOST_FIELDS, FIELD_BYTES, MOST_COLUMNS, MOST_SHOWN = 400, 1 << 18, 60, 6
 GRID = 8
@@ -45,7 +45,7 @@ def answer(state: Any, row: Row, given: Mapping[str, str]) -> dict[str, Any]:
     """What a student says of a filled-in form: {"text"} or {"label", "shares"}. Raises ApiError, StillroomError."""
     wanted = takes(row, state.settings.root / row["folder"])
     if row["kind"] != "classifier":
-        from stillroom.service.speaking import Wish
+        from stillroom.service.students.speaking import Wish
 
         messages = [{"role": "user", "content": _text(given)}]
         return {"text": state.shelf.say(row, messages, Wish(most=MOST_TOKENS, temperature=0.0)).text}

@@ -1,0 +1,314 @@
+"""Files: uploaded, looked at, listed, read, deleted. Bytes lie in `files/` under our id; a client's name is a label.
+
+The bytes reach the disk and are looked at before the row says that they are there, so a row without its file cannot be.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Annotated, Any, BinaryIO, Literal
+from urllib.parse import quote
+
+from fastapi import APIRouter, Query, Request
+from fastapi.responses import StreamingResponse
+from pydantic import BaseModel
+from sqlalchemy import Connection, and_, bindparam, insert, or_, select, update
+from starlette.concurrency import run_in_threadpool
+
+from stillroom.errors import DataError
+from stillroom.rundir import sync_folder, write_file
+from stillroom.service.data import forms, jsonl, lineage
+from stillroom.service.data.forms import Staged
+from stillroom.service.door import lists
+from stillroom.service.door.access import Caller, Reads, Writes
+from stillroom.service.door.faults import ApiError, not_found
+from stillroom.service.door.lists import Order, Row
+from stillroom.service.door.routes import Route
+from stillroom.service.door.schemas import LIMIT, Deleted, Listed
+from stillroom.service.rows.database import Database
+from stillroom.service.rows.ids import is_id, new_id
+from stillroom.service.rows.statements import Listing, Statement
+from stillroom.service.rows.tables import files
+from stillroom.service.settings import Settings
+
+router = APIRouter(route_class=Route, prefix="/v1/files", tags=["files"])
+PURPOSES = ("assistants", "batch", "evals", "fine-tune", "user_data", "vision")
+SHORTEST_S, LONGEST_S = 3_600, 2_592_000
+AGAIN_S = 120
+"""A client that tries once more within this time, and says so, gets the file of its first try."""
+CHUNK_BYTES = 1 << 18
+FEW = 100
+"""So many are listed without a thread of their own."""
+FORM: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": ["file", "purpose"],
+                    "properties": {
+                        "purpose": {"type": "string", "enum": list(PURPOSES)},
+                        "file": {"type": "string", "format": "binary"},
+                        "expires_after[anchor]": {"type": "string", "enum": ["created_at"]},
+                        "expires_after[seconds]": {"type": "integer", "minimum": SHORTEST_S, "maximum": LONGEST_S},
+                    },
+                }
+            }
+        },
+    }
+}
+_THERE = and_(
+    files.c.project_id == bindparam("project_id"), files.c.deleted_at.is_(None),
+    or_(files.c.expires_at.is_(None), files.c.expires_at > bindparam("now")),
+)  # fmt: skip
+"""A project's files that are neither deleted nor expired."""
+_FIND = Statement(select(files).where(_THERE, files.c.id == bindparam("id")))
+_SAME = Statement(
+    select(files)
+    .where(_THERE, *(files.c[name] == bindparam(name) for name in ("sha256", "filename", "purpose")))
+    .where(files.c.created_at >= bindparam("since"))
+    .order_by(files.c.number.desc())
+)
+_LISTED = Listing(files, _THERE, "file")
+_FOR_A_PURPOSE = Listing(files, and_(_THERE, files.c.purpose == bindparam("purpose")), "file")
+BYTES: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "The bytes",
+        "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
+    }
+}
+
+
+class File(BaseModel):
+    """A file as the interface has it; `rows` and `rejected` are ours."""
+
+    id: str
+    object: Literal["file"]
+    bytes: int
+    created_at: int
+    filename: str
+    purpose: str
+    status: str
+    expires_at: int | None
+    status_details: str | None
+    rows: int | None
+    rejected: int
+
+
+def file_path(settings: Settings, file_id: str) -> Path:
+    """Where a file's bytes lie. Raises ApiError 404 for what is no id of a file, so that no path is ever made of it."""
+    if not is_id(file_id, "file"):
+        raise not_found("file", file_id, "file_id")
+    return settings.root / "files" / file_id
+
+
+def find_file(rows: Connection, project_id: str, file_id: str, param: str = "file_id") -> Row:
+    """A file's row. Raises ApiError 404; what is deleted, expired or another project's is not there."""
+    found = _FIND.first(rows, id=file_id, project_id=project_id, now=int(time.time()))
+    if found is None:
+        raise not_found("file", file_id, param)
+    return found
+
+
+def show(row: Row) -> dict[str, Any]:
+    """A file as the interface has it."""
+    left_out = row["rejected"]
+    told = f"{left_out} rows were left out; GET /v1/files/{row['id']}/rejected says why" if left_out else None
+    names = ("id", "bytes", "created_at", "filename", "purpose", "status", "expires_at", "rows", "rejected")
+    return {"object": "file", **{name: row.get(name) for name in names}, "status_details": told}
+
+
+def keep(
+    state: Any, caller: Caller, staged: Staged, purpose: str, lives_s: int | None, *, retried: bool = False,
+    also: Callable[[Connection, str], None] | None = None,
+) -> Row:  # fmt: skip
+    """Look at a staged file, give it its place, and write its row; with it whatever `also` writes, or nothing at all.
+
+    Raises ApiError 400 with the line for a file that is wrong. The staged file is gone in either case.
+    """
+    settings: Settings = state.settings
+    try:
+        if retried and (found := _first_try(state, caller, staged, purpose)) is not None:
+            staged.remove()
+            return found
+        looked = jsonl.look_at(staged.path, purpose, settings.limits)
+    except DataError as error:
+        staged.remove()
+        raise ApiError(400, str(error), param="file", code="invalid_file") from error
+    file_id, now = new_id("file"), int(time.time())
+    path = file_path(settings, file_id)
+    row = {
+        "id": file_id, "project_id": caller.project_id, "filename": staged.filename, "purpose": purpose,
+        "bytes": staged.bytes, "sha256": staged.sha256, "status": "processed", "created_at": now,
+        "rows": looked.rows if looked else None, "rejected": len(looked.rejected) if looked else 0,
+        "expires_at": now + lives_s if lives_s is not None else None, "deleted_at": None,
+    }  # fmt: skip
+    try:
+        if looked is not None and looked.rejected:
+            write_file(jsonl.rejected_path(path), jsonl.rejected_text(looked.rejected))
+        staged.sync()
+        os.rename(staged.path, path)
+        sync_folder(path.parent)
+        with state.database.writing() as rows:
+            rows.execute(insert(files).values(**row))
+            if also is not None:
+                also(rows, file_id)
+    except BaseException:
+        staged.remove()
+        remove_bytes(settings, file_id)
+        raise
+    return row
+
+
+def _first_try(state: Any, caller: Caller, staged: Staged, purpose: str) -> Row | None:
+    """The same file, kept a moment ago, whose answer the client did not get."""
+    now = int(time.time())
+    same = {"project_id": caller.project_id, "sha256": staged.sha256, "filename": staged.filename, "purpose": purpose}
+    with state.database.reading() as rows:
+        return _SAME.first(rows, **same, now=now, since=now - AGAIN_S)
+
+
+def remove_bytes(settings: Settings, file_id: str) -> None:
+    """Take a file's bytes off the disk."""
+    path = file_path(settings, file_id)
+    for one in (path, jsonl.rejected_path(path)):
+        one.unlink(missing_ok=True)
+
+
+def checked_purpose(purpose: str | None) -> str:
+    """A purpose. Raises ApiError 400."""
+    if purpose not in PURPOSES:
+        said = "missing" if purpose is None else f"{purpose[:40]!r}"
+        told = f"purpose: {said}; it is one of {', '.join(PURPOSES)}."
+        code = "missing_required_parameter" if purpose is None else "invalid_value"
+        raise ApiError(400, told, param="purpose", code=code)
+    return purpose
+
+
+def checked_life(anchor: str | None, seconds: str | int | None, purpose: str) -> int | None:
+    """Seconds that a file lives; None: until it is deleted. Raises ApiError 400."""
+    if anchor is None and seconds is None:
+        return LONGEST_S if purpose == "batch" else None
+    if anchor != "created_at":
+        raise ApiError(
+            400, "expires_after.anchor: should be created_at.", param="expires_after.anchor", code="invalid_value"
+        )
+    text = str(seconds)
+    if not (text.isascii() and text.isdecimal() and len(text) < 9 and SHORTEST_S <= int(text) <= LONGEST_S):
+        told = f"expires_after.seconds: should be a number from {SHORTEST_S} to {LONGEST_S}."
+        raise ApiError(400, told, param="expires_after.seconds", code="invalid_value")
+    return int(text)
+
+
+def is_retry(request: Request) -> bool:
+    """The official client says that it has tried before."""
+    return request.headers.get("x-stainless-retry-count", "0").lstrip("0") != ""
+
+
+@router.post("", response_model=File, openapi_extra=FORM)
+async def files_create(request: Request, caller: Writes) -> dict[str, Any]:
+    """Upload a file: a form with `purpose` and `file`, and perhaps `expires_after[anchor]` and `expires_after[seconds]`."""
+    state = request.app.state
+    folder, most = state.settings.root / "files", state.settings.limits.file_bytes
+    received = await forms.receive(request, folder, field="file", most=most)
+    staged, fields = received.staged, received.fields
+    if staged is None:
+        raise ApiError(400, "The form has no file.", param="file", code="missing_required_parameter")
+    try:
+        purpose = checked_purpose(fields.get("purpose"))
+        life = checked_life(fields.get("expires_after[anchor]"), fields.get("expires_after[seconds]"), purpose)
+    except ApiError:
+        staged.remove()
+        raise
+    return show(await run_in_threadpool(keep, state, caller, staged, purpose, life, retried=is_retry(request)))
+
+
+@router.get("", response_model=Listed)
+async def files_list(
+    request: Request, caller: Reads, purpose: str | None = None, after: str | None = None,
+    limit: Annotated[int, Query(ge=1, le=10_000)] = 10_000, order: Order = "desc",
+) -> dict[str, Any]:  # fmt: skip
+    """Files, newest first."""
+    asked = request.app.state.database, caller.project_id, purpose, after, limit, order
+    return listed(*asked) if limit <= FEW else await run_in_threadpool(listed, *asked)
+
+
+def listed(
+    database: Database, project_id: str, purpose: str | None = None, after: str | None = None, limit: int = FEW,
+    order: Order = "desc",
+) -> dict[str, Any]:  # fmt: skip
+    """One page of a project's files."""
+    given: dict[str, Any] = {"project_id": project_id, "now": int(time.time())}
+    chosen = _LISTED
+    if purpose is not None:
+        chosen, given["purpose"] = _FOR_A_PURPOSE, purpose
+    with database.reading() as rows:
+        found, more = chosen.page(rows, after, limit, order, **given)
+    return lists.as_list([show(row) for row in found], more)
+
+
+@router.get("/{file_id}", response_model=File)
+async def files_retrieve(file_id: str, request: Request, caller: Reads) -> dict[str, Any]:
+    """One of them."""
+    with request.app.state.database.reading() as rows:
+        return show(find_file(rows, caller.project_id, file_id))
+
+
+@router.get("/{file_id}/content", response_class=StreamingResponse, responses=BYTES)
+def files_content(file_id: str, request: Request, caller: Reads) -> StreamingResponse:
+    """Its bytes, all of them; a Range is not looked at."""
+    with request.app.state.database.reading() as rows:
+        row = find_file(rows, caller.project_id, file_id)
+    try:
+        file = open(file_path(request.app.state.settings, file_id), "rb")  # noqa: SIM115 - closed by `_pieces`
+    except FileNotFoundError as error:
+        raise not_found("file", file_id, "file_id") from error
+    headers = {
+        "content-length": str(row["bytes"]), "accept-ranges": "none",
+        "content-disposition": f"attachment; filename*=UTF-8''{quote(row['filename'], safe='')}",
+    }  # fmt: skip
+    return StreamingResponse(_pieces(file), media_type="application/octet-stream", headers=headers)
+
+
+def _pieces(file: BinaryIO) -> Iterator[bytes]:
+    with file:
+        while piece := file.read(CHUNK_BYTES):
+            yield piece
+
+
+@router.get("/{file_id}/rejected", response_model=Listed)
+def files_rejected(
+    file_id: str, request: Request, caller: Reads, after: str | None = None, limit: Annotated[int, LIMIT] = 20
+) -> dict[str, Any]:
+    """The rows of a file that were left out, each with its line and the reason."""
+    with request.app.state.database.reading() as rows:
+        find_file(rows, caller.project_id, file_id)
+    found, seen = [], after is None
+    for one in jsonl.rejected_rows(file_path(request.app.state.settings, file_id)):
+        name = f"{file_id}:{one.line}"
+        if seen:
+            found.append({"id": name, "object": "file.rejected_row", "line": one.line, "reason": one.why})
+        seen = seen or name == after
+        if len(found) > limit:
+            break
+    if not seen:
+        raise not_found("row", str(after), "after")
+    return lists.as_list(found[:limit], len(found) > limit)
+
+
+@router.delete("/{file_id}", response_model=Deleted)
+def files_delete(file_id: str, request: Request, caller: Writes) -> dict[str, Any]:
+    """Take it off the disk, and mark it in every transfer set made from it."""
+    database, settings = request.app.state.database, request.app.state.settings
+    with database.writing() as rows:
+        find_file(rows, caller.project_id, file_id)
+        ours = (files.c.project_id == caller.project_id) & (files.c.id == file_id)
+        rows.execute(update(files).where(ours).values(deleted_at=int(time.time())))
+        made = lineage.mark_deleted(rows, caller.project_id, file_id)
+    remove_bytes(settings, file_id)
+    lineage.leave_marks(database, settings, made)
+    return {"id": file_id, "object": "file", "deleted": True}

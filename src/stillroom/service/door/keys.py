@@ -1,0 +1,217 @@
+"""Projects and their keys. A key is shown once, may do what its scopes say, and is refused within a second of its end.
+
+A project sees itself alone. New projects are made by whoever administers the first one: the operator of the service.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Query, Request
+from pydantic import BaseModel, Field, StrictBool
+from sqlalchemy import Connection, bindparam, select, update
+
+from stillroom.service.door import lists
+from stillroom.service.door.access import SCOPES, Administers, Caller, Reads, make_key, make_project, revoke_key
+from stillroom.service.door.faults import ApiError, not_found
+from stillroom.service.door.lists import Row
+from stillroom.service.door.routes import Route
+from stillroom.service.door.schemas import LIMIT, Deleted, Listed, Strict, Whole
+from stillroom.service.rows.statements import Listing, Statement
+from stillroom.service.rows.tables import keys, projects
+
+router = APIRouter(route_class=Route, prefix="/api", tags=["projects and keys"])
+Name = Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[^\x00-\x1f\x7f]+$")]
+Scope = Literal["read", "write", "teachers", "admin"]
+LONGEST_DAYS, LONGEST_LIFE_S = 3_650, 10 * 365 * 86_400
+_PROJECT = Statement(select(projects).where(projects.c.id == bindparam("id")))
+_PROJECTS = Listing(projects, projects.c.id == bindparam("id"), "project")
+_OURS = keys.c.project_id == bindparam("project_id")
+_KEY = Statement(select(keys).where(_OURS, keys.c.id == bindparam("id")))
+_KEYS = Listing(keys, _OURS, "key")
+
+
+class Project(BaseModel):
+    """A project: files, jobs, models, teachers and stored completions that belong together."""
+
+    id: str
+    object: Literal["project"]
+    name: str
+    created_at: int
+    trains_on_stored: bool
+    """What it stores may be trained on."""
+    retention_days: int | None
+    """How long stored completions are kept; null: until they are deleted."""
+
+
+class NewProject(Strict):
+    """A project to be made."""
+
+    name: Name
+    trains_on_stored: StrictBool = False
+    retention_days: Annotated[Whole | None, Field(ge=1, le=LONGEST_DAYS)] = None
+
+
+class MadeProject(Project):
+    """A new project, with a key of every right in it, shown this once."""
+
+    key: str
+
+
+class ProjectSettings(Strict):
+    """What of a project should be otherwise; what is left out stays."""
+
+    name: Name | None = None
+    trains_on_stored: StrictBool | None = None
+    retention_days: Annotated[Whole | None, Field(ge=1, le=LONGEST_DAYS)] = None
+
+
+class Key(BaseModel):
+    """A key, but for its secret."""
+
+    id: str
+    object: Literal["api_key"]
+    name: str
+    shown: str
+    """Its first and last letters."""
+    scopes: list[str]
+    created_at: int
+    expires_at: int | None
+    revoked_at: int | None
+
+
+class MadeKey(Key):
+    """A new key, with its secret, which is shown this once and nowhere kept."""
+
+    key: str
+
+
+class NewKey(Strict):
+    """A key to be made."""
+
+    name: Name
+    scopes: Annotated[list[Scope], Field(min_length=1, max_length=len(SCOPES))]
+    expires_in_s: Annotated[Whole | None, Field(ge=1, le=LONGEST_LIFE_S)] = None
+
+
+def find_project(rows: Connection, caller: Caller, project_id: str) -> Row:
+    """The caller's project. Raises ApiError 404 for any other."""
+    found = _PROJECT.first(rows, id=project_id) if project_id == caller.project_id else None
+    if found is None:
+        raise not_found("project", project_id, "project_id")
+    return found
+
+
+def show_project(row: Row) -> dict[str, Any]:
+    """A project as the interface has it."""
+    names = ("id", "name", "created_at", "trains_on_stored", "retention_days")
+    return {"object": "project", **{name: row[name] for name in names}}
+
+
+def show_key(row: Row) -> dict[str, Any]:
+    """A key as the interface has it, without its secret."""
+    names = ("id", "name", "shown", "scopes", "created_at", "expires_at")
+    return {"object": "api_key", **{name: row[name] for name in names}, "revoked_at": row.get("revoked_at")}
+
+
+def set_project(rows: Connection, caller: Caller, project_id: str, values: dict[str, Any]) -> Row:
+    """Change a project's name, trains_on_stored or retention_days. Raises ApiError 404."""
+    find_project(rows, caller, project_id)
+    if values:
+        rows.execute(update(projects).where(projects.c.id == project_id).values(**values))
+    return find_project(rows, caller, project_id)
+
+
+def new_key(state: Any, caller: Caller, name: str, scopes: list[str], expires_at: int | None) -> tuple[Row, str]:
+    """A key's row and its secret. Raises ApiError 403 for scopes that the caller has not."""
+    beyond = [scope for scope in scopes if scope not in caller.scopes]
+    if beyond:
+        told = f"A key gives no more than the one that makes it, which lacks the scope {', '.join(beyond)}."
+        raise ApiError(403, told, param="scopes", code="insufficient_scope")
+    once = tuple(scope for scope in SCOPES if scope in scopes)
+    return make_key(state.database, caller.project_id, name, once, expires_at)
+
+
+@router.get("/projects", response_model=Listed)
+async def projects_list(
+    request: Request, caller: Reads, after: str | None = None, limit: Annotated[int, LIMIT] = 20
+) -> dict[str, Any]:
+    """The caller's project."""
+    with request.app.state.database.reading() as rows:
+        found, more = _PROJECTS.page(rows, after, limit, id=caller.project_id)
+    return lists.as_list([show_project(row) for row in found], more)
+
+
+@router.post("/projects", response_model=MadeProject)
+def projects_create(body: NewProject, request: Request, caller: Administers) -> dict[str, Any]:
+    """A new project and its first key, which is shown this once. Only the first project's administrators may."""
+    state = request.app.state
+    if caller.project_id != state.access.first:
+        told = "New projects are made by an administrator of the service's first project."
+        raise ApiError(403, told, code="insufficient_scope")
+    project_id = make_project(state.database, body.name)
+    with state.database.writing() as rows:
+        kept = {"trains_on_stored": body.trains_on_stored, "retention_days": body.retention_days}
+        rows.execute(update(projects).where(projects.c.id == project_id).values(**kept))
+        row = rows.execute(select(projects).where(projects.c.id == project_id)).mappings().one()
+    _, secret = make_key(state.database, project_id, "first")
+    return {**show_project(row), "key": secret}
+
+
+@router.get("/projects/{project_id}", response_model=Project)
+async def projects_retrieve(project_id: str, request: Request, caller: Reads) -> dict[str, Any]:
+    """The caller's own."""
+    with request.app.state.database.reading() as rows:
+        return show_project(find_project(rows, caller, project_id))
+
+
+@router.post("/projects/{project_id}", response_model=Project)
+def projects_update(project_id: str, body: ProjectSettings, request: Request, caller: Administers) -> dict[str, Any]:
+    """Whether what it stores is for training, how long that is kept, and its name."""
+    values = body.model_dump(exclude_unset=True)
+    for name in ("name", "trains_on_stored"):
+        if name in values and values[name] is None:
+            raise ApiError(
+                400, f"{name}: should not be null; leave it out to keep it.", param=name, code="invalid_value"
+            )
+    with request.app.state.database.writing() as rows:
+        return show_project(set_project(rows, caller, project_id, values))
+
+
+@router.get("/keys", response_model=Listed)
+async def keys_list(
+    request: Request, caller: Administers, after: str | None = None, limit: Annotated[int, Query(ge=1, le=100)] = 20
+) -> dict[str, Any]:
+    """The project's keys, newest first, revoked ones too."""
+    with request.app.state.database.reading() as rows:
+        found, more = _KEYS.page(rows, after, limit, project_id=caller.project_id)
+    return lists.as_list([show_key(row) for row in found], more)
+
+
+@router.post("/keys", response_model=MadeKey)
+def keys_create(body: NewKey, request: Request, caller: Administers) -> dict[str, Any]:
+    """A new key. Its secret is in this answer and nowhere else."""
+    until = int(time.time()) + body.expires_in_s if body.expires_in_s is not None else None
+    row, secret = new_key(request.app.state, caller, body.name, list(body.scopes), until)
+    return {**show_key(row), "key": secret}
+
+
+@router.get("/keys/{key_id}", response_model=Key)
+async def keys_retrieve(key_id: str, request: Request, caller: Administers) -> dict[str, Any]:
+    """One of them."""
+    with request.app.state.database.reading() as rows:
+        found = _KEY.first(rows, project_id=caller.project_id, id=key_id)
+    if found is None:
+        raise not_found("key", key_id, "key_id")
+    return show_key(found)
+
+
+@router.delete("/keys/{key_id}", response_model=Deleted)
+def keys_revoke(key_id: str, request: Request, caller: Administers) -> dict[str, Any]:
+    """Refuse it from now on; its row stays, so that it is known whose it was."""
+    state = request.app.state
+    if not revoke_key(state.database, caller.project_id, key_id):
+        raise not_found("key", key_id, "key_id")
+    state.access.forget()
+    return {"id": key_id, "object": "api_key.deleted", "deleted": True}

@@ -1,0 +1,111 @@
+"""The rows of jobs: found under their project, claimed with a token that rises each time, written only by who holds it.
+
+A worker that was held up and wakes again writes nothing, since another has raised the token meanwhile.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from sqlalchemy import Connection, and_, bindparam, func, or_, select, update
+
+from stillroom.rundir import commit_point
+from stillroom.service.rows.database import Database
+from stillroom.service.rows.statements import Statement
+from stillroom.service.rows.tables import jobs
+
+Row = Mapping[Any, Any]
+
+LEASE_S = 15.0
+"""A worker that has not written for so long has lost its jobs."""
+VALIDATING, QUEUED, RUNNING, PAUSED = "validating_files", "queued", "running", "paused"
+ENDED = ("succeeded", "failed", "cancelled")
+STATES = (VALIDATING, QUEUED, RUNNING, PAUSED, *ENDED)
+
+
+_WAITS = (jobs.c.status == QUEUED) | (jobs.c.status == VALIDATING)
+_BEFORE = Statement(
+    select(func.count()).where((jobs.c.status == RUNNING) | (_WAITS & (jobs.c.number < bindparam("number"))))
+)
+
+
+class LeaseLost(Exception):
+    """The job is another worker's, or nobody's any more."""
+
+
+@contextmanager
+def written(database: Database) -> Iterator[Connection]:
+    """Like database.writing(), with a place before and after it where a test can end the process."""
+    commit_point()
+    with database.writing() as rows:
+        yield rows
+    commit_point()
+
+
+def by_id(rows: Connection, job_id: str) -> Row:
+    """A job that is known to be there, whosever it is: for the worker."""
+    return rows.execute(select(jobs).where(jobs.c.id == job_id)).mappings().one()
+
+
+def claim(database: Database, worker: str, states: tuple[str, ...], to: str) -> Row | None:
+    """The job that has waited longest in one of these states and is nobody's, now this worker's; None: there is none.
+
+    A job that was running when its worker ended comes before those that never began.
+    """
+    now = time.time()
+    free = or_(jobs.c.lease_until.is_(None), jobs.c.lease_until < now)
+    waiting = or_(and_(jobs.c.status.in_(states), free), and_(jobs.c.status == to, free))
+    order = (jobs.c.status != RUNNING, jobs.c.number)
+    with database.reading() as rows:  # most looks find nothing, and need no writer's turn
+        if rows.execute(select(jobs.c.number).where(waiting).limit(1)).first() is None:
+            return None
+    with written(database) as rows:
+        found = rows.execute(select(jobs).where(waiting).order_by(*order).limit(1)).mappings().first()
+        if found is None:
+            return None
+        taken = {"token": found["token"] + 1, "worker": worker, "lease_until": now + LEASE_S, "status": to}
+        rows.execute(update(jobs).where(jobs.c.id == found["id"]).values(**taken))
+        return {**found, **taken}
+
+
+def fenced(rows: Connection, job: Row, **values: Any) -> None:
+    """Write into a job that this worker claimed. Raises LeaseLost where it is not its any more; nothing is written then."""
+    wanted = (jobs.c.id == job["id"]) & (jobs.c.token == job["token"])
+    if rows.execute(update(jobs).where(wanted).values(**values)).rowcount != 1:
+        raise LeaseLost(job["id"])
+
+
+def renew(database: Database, job: Row) -> str | None:
+    """Hold a job for longer; what its owner wishes of it meanwhile. Raises LeaseLost, also where it was let go of."""
+    ours = (jobs.c.id == job["id"]) & (jobs.c.token == job["token"]) & jobs.c.worker.is_not(None)
+    with database.writing() as rows:
+        if rows.execute(update(jobs).where(ours).values(lease_until=time.time() + LEASE_S)).rowcount != 1:
+            raise LeaseLost(job["id"])
+        wish: str | None = rows.execute(select(jobs.c.wish).where(jobs.c.id == job["id"])).scalar()
+    return wish
+
+
+def wish_of(database: Database, job: Row) -> str | None:
+    """What its owner wishes of it. Raises LeaseLost."""
+    with database.reading() as rows:
+        found = rows.execute(select(jobs.c.token, jobs.c.wish).where(jobs.c.id == job["id"])).one()
+    if found.token != job["token"]:
+        raise LeaseLost(job["id"])
+    wish: str | None = found.wish
+    return wish
+
+
+def free_all(database: Database, worker: str) -> None:
+    """Nobody's now: the jobs of a worker of this name that is known to have ended."""
+    with written(database) as rows:
+        rows.execute(update(jobs).where(jobs.c.worker == worker).values(lease_until=None, worker=None))
+
+
+def position(rows: Connection, job: Row) -> int | None:
+    """How many jobs of this machine come before a queued one, and itself; None where it does not wait."""
+    if job["status"] not in (QUEUED, VALIDATING):
+        return None
+    return 1 + int(_BEFORE.value(rows, number=job["number"]))

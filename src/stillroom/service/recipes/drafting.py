@@ -1,0 +1,247 @@
+"""Rows -> a recipe and its data files, where a job names a teacher, a student and a source and no recipe.
+
+Answers that are few and repeat are classes, and make a classifier; others make a language student. Where the answers are all
+that is known of a teacher, its training rows have no labels of their own, so that no control is claimed. Rows that cannot be
+learned from are kept with the reason. The same rows give the same files, whenever they are written.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from stillroom.errors import DataError
+from stillroom.rundir import write_file
+from stillroom.service.recipes.presets import Preset, Task
+from stillroom.service.students.shelf import question_of
+
+MOST_CLASSES, LEAST_TIMES = 200, 5
+LEAST_OF_A_CLASS, LEAST_ROWS = 3, 10
+TEST, VALIDATION = 0.2, 0.1
+TALKS, ROWS, ANSWERS = "talks.jsonl", "rows.jsonl", "answers.jsonl"
+ROLES = ("train", "validation", "test")
+
+
+@dataclass(frozen=True)
+class Talk:
+    """A conversation of a source: which one it is there, its messages, and the answer that ends it if it has one."""
+
+    source: str
+    line: int
+    messages: list[dict[str, Any]]
+    answer: str | None
+
+    @property
+    def question(self) -> str:
+        """What a classifier looks at."""
+        return question_of(self.messages).strip()
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """A row that is not learned from."""
+
+    talk: Talk
+    why: str
+
+
+@dataclass(frozen=True)
+class Drafted:
+    """Sections of a recipe (name, questions, teacher, objectives), what was left out, and the rows that were taken."""
+
+    sections: dict[str, Any]
+    task: Task
+    kept: list[Talk]
+    rejected: list[Rejected]
+
+
+def are_classes(answers: Sequence[str]) -> bool:
+    """They are few, and repeat."""
+    distinct = len(set(answers))
+    return 2 <= distinct <= MOST_CLASSES and len(answers) >= LEAST_TIMES * distinct
+
+
+def recorded(talks: list[Talk], preset: Preset, data: Path, licence: str | None) -> Drafted:
+    """A student of what was said already. Raises DataError where nothing can be learned from it."""
+    talks, empty = _with_words(talks)
+    answers = [talk.answer or "" for talk in talks]
+    classes = are_classes(answers)
+    task = preset.task or ("classification" if classes else "causal")
+    if task == "classification" and not classes:
+        raise DataError(
+            f"{len(talks):,} answers with {len(set(answers)):,} different texts are no classes",
+            where="training_file",
+            cure=f"A classifier wants at most {MOST_CLASSES} different answers, each at least {LEAST_TIMES} times on "
+            "average; for free text take the model tiny-language, or a package",
+        )
+    said = {} if licence is None else {"licence": licence}
+    if task == "causal":
+        return _spoken(talks, empty, preset, data, said)
+    kept, rejected = _one_answer_each(talks)
+    kept, rejected = _of_enough(kept, empty + rejected)
+    _enough(kept, rejected)
+    _write(data / ANSWERS, ({"text": talk.question, "answer": talk.answer} for talk in kept))
+    for role, part in _split(kept).items():
+        labels = (None if role == "train" else talk.answer for talk in part)
+        _write(
+            data / f"{role}.jsonl",
+            ({"text": talk.question, "label": label} for talk, label in zip(part, labels, strict=True)),
+        )
+    sections = {
+        "questions": {**_table({role: f"{role}.jsonl" for role in ROLES}), **said},
+        "teacher": {"kind": "recorded", "source": ANSWERS, "answer": "answer", **said},
+        "objectives": [{"kind": "hard_label", "from": "teacher"}],
+    }
+    return Drafted(sections, task, kept, rejected)
+
+
+def asked(
+    talks: list[Talk], held_out: list[Talk], teacher: dict[str, Any], labels: Sequence[str] | None, data: Path
+) -> Drafted:
+    """A classifier of what a teacher will be asked; `held_out`, where there is any, has the rows with right answers.
+
+    Raises DataError where nobody says what is right.
+    """
+    if not held_out and any(talk.answer is None for talk in talks):
+        raise DataError(
+            "these are questions without answers, so nothing could say how good the teacher and its student are",
+            where="validation_file",
+            cure="Name a validation_file with a few right answers of each kind, or store the teacher's answers first",
+        )
+    talks, empty = _with_words(talks)
+    held_out, more_empty = _with_words(held_out)
+    judged = held_out or talks
+    if not are_classes([talk.answer or "" for talk in judged]) and labels is None:
+        raise DataError(
+            "the right answers are no classes, and a teacher that is asked here is asked for one",
+            where="validation_file" if held_out else "training_file",
+            cure="For free text, store the teacher's answers first (store: true) and learn from those",
+        )
+    kept, rejected = _one_answer_each(talks)
+    rejected = empty + more_empty + rejected
+    if not held_out:
+        kept, rejected = _of_enough(kept, rejected)
+        _enough(kept, rejected)
+        _write(data / ROWS, ({"text": talk.question, "label": talk.answer} for talk in kept))
+        source: Any = ROWS
+    else:
+        right, wrong = _of_enough(_one_answer_each(held_out)[0], [])
+        _enough(right, wrong)
+        half = _split(right, {"validation": 1 / 3, "test": 2 / 3})
+        parts = {"train": kept, "validation": half["validation"], "test": half["test"]}
+        for role, part in parts.items():
+            _write(data / f"{role}.jsonl", ({"text": talk.question, "label": talk.answer} for talk in part))
+        source = {role: f"{role}.jsonl" for role in ROLES}
+        rejected += wrong
+    soft = teacher.get("read") == "logprobs"
+    objective = {"kind": "soft_target", "temperature": 2} if soft else {"kind": "hard_label", "from": "teacher"}
+    told = {"labels": list(labels)} if labels else {}
+    teacher = {"prompt": "{text}", **teacher, **told}
+    sections = {"questions": _table(source), "teacher": teacher, "objectives": [objective]}
+    return Drafted(sections, "classification", kept, rejected)
+
+
+def _table(source: Any) -> dict[str, Any]:
+    return {"kind": "dataset", "source": source, "input": "text", "texts": ["text"], "label": "label"}
+
+
+def _spoken(talks: list[Talk], empty: list[Rejected], preset: Preset, data: Path, said: Mapping[str, str]) -> Drafted:
+    """Conversations as they are; those that a student could not see whole are left out."""
+    kept, rejected = [], [*empty]
+    for talk in talks:
+        size = sum(len(message["content"].encode()) + len("assistant") + 4 for message in talk.messages) + 2
+        if preset.window is not None and size > preset.window:
+            why = f"longer than the {preset.window:,} bytes that this student looks at"
+            rejected.append(Rejected(talk, why))
+        else:
+            kept.append(talk)
+    _enough(kept, rejected)
+    _write(data / TALKS, ({"messages": talk.messages} for talk in kept))
+    questions: dict[str, Any] = {"kind": "dataset", "source": TALKS, **said}
+    if preset.window is not None:
+        questions["window"] = preset.window
+    sections = {
+        "questions": questions,
+        "teacher": {"kind": "recorded", "task": "causal", "source": TALKS, **said},
+        "objectives": [{"kind": "trace"}],
+    }
+    return Drafted(sections, "causal", kept, rejected)
+
+
+def _with_words(talks: Iterable[Talk]) -> tuple[list[Talk], list[Rejected]]:
+    """Without those in which an answer has no text, such as a call of a tool: a student would learn to say nothing."""
+    kept, rejected = [], []
+    for talk in talks:
+        said = [message["content"] for message in talk.messages if message["role"] == "assistant"]
+        if talk.answer is not None and not all(words.strip() for words in (talk.answer, *said)):
+            rejected.append(Rejected(talk, "an answer in it has no text: it is empty, or calls a tool"))
+        else:
+            kept.append(talk)
+    return kept, rejected
+
+
+def _one_answer_each(talks: Iterable[Talk]) -> tuple[list[Talk], list[Rejected]]:
+    """One row a question, with the answer that it was given most often, or first; the others are left out."""
+    by_question: dict[str, list[Talk]] = defaultdict(list)
+    for talk in talks:
+        by_question[talk.question].append(talk)
+    kept, rejected = [], []
+    for question, same in by_question.items():
+        counted = Counter(talk.answer for talk in same)
+        chosen = max(same, key=lambda talk: counted[talk.answer])  # the first of the most
+        if not question:
+            rejected += [Rejected(talk, "the question is empty") for talk in same]
+            continue
+        kept.append(chosen)
+        rejected += [
+            Rejected(talk, "another answer to a question that is there already")
+            for talk in same
+            if talk.answer != chosen.answer
+        ]
+    return kept, rejected
+
+
+def _of_enough(talks: list[Talk], rejected: list[Rejected]) -> tuple[list[Talk], list[Rejected]]:
+    """Without the classes that are too rare to be learned and judged."""
+    counted = Counter(talk.answer for talk in talks)
+    rare = {answer for answer, count in counted.items() if count < LEAST_OF_A_CLASS}
+    why = f"fewer than {LEAST_OF_A_CLASS} rows have this answer"
+    kept = [talk for talk in talks if talk.answer not in rare]
+    return kept, rejected + [Rejected(talk, why) for talk in talks if talk.answer in rare]
+
+
+def _enough(kept: Sequence[Talk], rejected: Sequence[Rejected]) -> None:
+    """Raise DataError where too little is left."""
+    if len(kept) < LEAST_ROWS:
+        why = f"; first of those left out: {rejected[0].why}" if rejected else ""
+        raise DataError(
+            f"{len(kept):,} rows are left to learn from{why}",
+            where="training_file",
+            cure=f"Give at least {LEAST_ROWS} rows, with different questions",
+        )
+
+
+def _split(talks: list[Talk], shares: Mapping[str, float] | None = None) -> dict[str, list[Talk]]:
+    """Validation and test rows of every class, the others to train; by a digest of the question, so always the same."""
+    shares = shares or {"validation": VALIDATION, "test": TEST}
+    found: dict[str, list[Talk]] = {role: [] for role in ROLES}
+    by_class: dict[str, list[Talk]] = defaultdict(list)
+    for talk in talks:
+        by_class[talk.answer or ""].append(talk)
+    for answer in sorted(by_class):
+        same = sorted(by_class[answer], key=lambda talk: hashlib.sha256(talk.question.encode()).digest())
+        validation = max(1, round(shares["validation"] * len(same)))
+        test = max(1, min(round(shares["test"] * len(same)), len(same) - validation))
+        found["validation"] += same[:validation]
+        found["test"] += same[validation : validation + test]
+        found["train"] += same[validation + test :]
+    return found
+
+
+def _write(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    write_file(path, b"".join(json.dumps(row, ensure_ascii=False).encode() + b"\n" for row in rows))

@@ -1,0 +1,336 @@
+"""From a request to a recipe and its data files in jobs/<id>/data: what may be used is checked at once, what is in it later.
+
+`checked` looks at rows alone and is quick: it answers the client. `prepared` reads the data and writes the folder; the worker
+does that before it estimates the job, again after any kill, and each time with the same result.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, or_, select
+
+from stillroom.errors import DataError
+from stillroom.recipe import Recipe
+from stillroom.rundir import write_file, write_json
+from stillroom.service.data import completions
+from stillroom.service.data.files import file_path, find_file
+from stillroom.service.data.jsonl import as_text, conversations
+from stillroom.service.door.faults import ApiError
+from stillroom.service.door.lists import Row
+from stillroom.service.jobs.asked import CreateJob, Distillation, StoredRows
+from stillroom.service.recipes import drafting
+from stillroom.service.recipes.drafting import Drafted, Rejected, Talk
+from stillroom.service.recipes.presets import BASE, PRESETS, Preset, base_folder, preset_of, trained
+from stillroom.service.recipes.references import BUILTIN, Resolved, resolved, resolved_student
+from stillroom.service.rows.tables import teachers
+from stillroom.service.settings import Settings
+from stillroom.service.teachers.teachers import find_teacher, handed, recipe_part, refuse_distilling
+from stillroom.service.work.executor import DATA
+from stillroom.service.work.trainer import RECIPE
+
+REJECTED = "rejected.jsonl"
+NOTHING = ("", "none")
+"""What stands for no training file, which the official clients want in any case."""
+MOST_BYTES = 128 << 20
+"""Of a file of conversations that a job learns from, or is judged on."""
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What a request comes down to before any data is read."""
+
+    training_file: str
+    teacher: str | None
+    """The name of the teacher whose answers are learned; None: nobody that is known by name."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A job that can be estimated: its recipe, the rows it is made from, how many were left out."""
+
+    recipe: Recipe
+    sources: list[tuple[str, int]]
+    rejected: int
+
+
+def checked(rows: Connection, state: Any, project_id: str, body: CreateJob) -> Checked:
+    """Raise ApiError for what cannot become a job: a path, a file that is not there, a teacher that may not be learned from."""
+    wanted = body.wanted
+    if body.method is not None and body.method.type in ("dpo", "reinforcement"):
+        raise ApiError(400, f"The method {body.method.type} is none of this service's.", param="method.type",
+                       code="unsupported_method")  # fmt: skip
+    if wanted is not None and wanted.recipe is not None:
+        found = resolved(rows, state, project_id, wanted.recipe)
+        _named_recipe(found, "check").recipe  # noqa: B018 - raises for what is none
+        _refuse_names(body)
+        source = body.training_file if body.training_file not in (*NOTHING, None) else _source_of(wanted.recipe)
+        return Checked(str(source)[:200], found.teachers[0]["name"] if found.teachers else None)
+    _student(rows, state, project_id, preset_of(state.settings, body.model, wanted))
+    if body.validation_file is not None:
+        _chat_file(rows, project_id, body.validation_file, "validation_file")
+    teacher = _teacher(rows, state, project_id, wanted)
+    stored = None if wanted is None or wanted.source is None else wanted.source.stored_completions
+    if stored is not None:
+        return _checked_stored(rows, state, project_id, stored, teacher, wanted)
+    name, param = _file_of(body)
+    _chat_file(rows, project_id, name, param)
+    if teacher is None and wanted is not None and wanted.soft_targets:
+        raise ApiError(400, "Soft targets are asked of a teacher; name one that is registered.",
+                       param="distillation.teacher", code="teacher_needed")  # fmt: skip
+    return Checked(name, None if teacher is None else teacher["name"])
+
+
+def prepared(rows: Connection, state: Any, job: Row, folder: Path) -> Prepared:
+    """Write the data folder and recipe.json of a job. Raises DataError, ApiError for what was there and is no more."""
+    body = CreateJob.model_validate(job["asked"])
+    data = folder / DATA
+    shutil.rmtree(data, ignore_errors=True)
+    data.mkdir(parents=True)
+    wanted = body.wanted or Distillation()
+    if wanted.recipe is not None:
+        found = resolved(rows, state, job["project_id"], wanted.recipe)
+        drafted = None
+        sources = [(file_id, 0) for file_id in found.files.values()]
+    else:
+        found, drafted = _drafted(rows, state, job, body, wanted, data)
+        sources = [(talk.source, talk.line) for talk in drafted.kept]
+    _named_recipe(found, job["id"])
+    if wanted.seeds is not None:
+        found.tree["seeds"] = wanted.seeds
+    if wanted.budget is not None:
+        found.tree["budget"] = _budget(wanted, found)
+    _link(state.settings, found, data)
+    recipe = found.recipe
+    rejected = [] if drafted is None else drafted.rejected
+    write_file(folder / REJECTED, rejected_text(rejected))
+    write_json(folder / RECIPE, recipe.to_tree())
+    return Prepared(recipe, sources, len(rejected))
+
+
+def handed_to(rows: Connection, state: Any, job: Row) -> dict[str, dict[str, str]]:
+    """What the job's process is handed to reach its teachers with; their addresses are looked at anew. Raises ApiError."""
+    wanted = CreateJob.model_validate(job["asked"]).wanted
+    if wanted is None:
+        return {}
+    if wanted.recipe is not None:
+        asked = resolved(rows, state, job["project_id"], wanted.recipe).teachers
+    else:
+        row = _teacher(rows, state, job["project_id"], wanted)
+        asked = [row] if row is not None and not _is_stored(wanted) else []
+    found: dict[str, dict[str, str]] = {}
+    for row in asked:
+        for name, part in handed(state, row).items():
+            found.setdefault(name, {}).update(part)
+    return found
+
+
+def rejected_text(rejected: Sequence[Rejected]) -> bytes:
+    """As they are kept: one JSON object a line."""
+    told = ({"source": one.talk.source, "line": one.talk.line, "why": one.why} for one in rejected)
+    return b"".join(json.dumps(line).encode() + b"\n" for line in told)
+
+
+def _named_recipe(found: Resolved, name: str) -> Resolved:
+    """A run is named after its job; what the client called it is in the job's suffix."""
+    found.tree["name"] = name
+    return found
+
+
+def _source_of(recipe: Mapping[str, Any]) -> str:
+    questions = recipe.get("questions")
+    source = questions.get("source") if isinstance(questions, Mapping) else None
+    return str(source.get("train") if isinstance(source, Mapping) else source)
+
+
+def _refuse_names(body: CreateJob) -> None:
+    """The model of a job with a recipe is a label of the finished student, so it must look like one."""
+    if body.model not in PRESETS and not BASE.fullmatch(body.model):
+        raise ApiError(
+            400, "A base is a word of letters, digits, dots and dashes.", param="model", code="invalid_model"
+        )
+
+
+def _file_of(body: CreateJob) -> tuple[str, str]:
+    """The id of the file with the rows, and the field that it stands in."""
+    wanted = body.wanted
+    if wanted is not None and wanted.source is not None:
+        return str(wanted.source.file), "distillation.source.file"
+    if body.training_file in (*NOTHING, None):
+        raise ApiError(400, "There is nothing to learn from: name a training_file, or distillation.source.",
+                       param="training_file", code="missing_required_parameter")  # fmt: skip
+    return str(body.training_file), "training_file"
+
+
+def _chat_file(rows: Connection, project_id: str, name: str, param: str) -> Row:
+    """A file of conversations. Raises ApiError 404, and 400 for one that was uploaded for something else."""
+    if BUILTIN.fullmatch(name):
+        raise ApiError(400, "Rows that come with the program are used in a recipe: distillation.recipe.questions.source.",
+                       param=param, code="invalid_file")  # fmt: skip
+    row = find_file(rows, project_id, name, param)
+    if row["purpose"] != "fine-tune":
+        told = f"This file was uploaded for {row['purpose']}; conversations are uploaded for fine-tune."
+        raise ApiError(400, told, param=param, code="invalid_purpose")
+    _refuse_large(row, param)
+    return row
+
+
+def _refuse_large(row: Row, param: str) -> None:
+    """A job holds all rows of its files at once, so they are bounded. Raises ApiError 400."""
+    if row["bytes"] > MOST_BYTES:
+        told = f"This file has {row['bytes']:,} bytes, and a job learns from at most {MOST_BYTES:,}; give a part of it."
+        raise ApiError(400, told, param=param, code="file_too_large")
+
+
+def _is_stored(wanted: Distillation) -> bool:
+    return wanted.source is not None and wanted.source.stored_completions is not None
+
+
+def _teacher(rows: Connection, state: Any, project_id: str, wanted: Distillation | None) -> Row | None:
+    if wanted is None or wanted.teacher is None:
+        return None
+    row = find_teacher(rows, project_id, wanted.teacher, "distillation.teacher")
+    refuse_distilling(state, row)
+    return row
+
+
+def _checked_stored(
+    rows: Connection, state: Any, project_id: str, stored: StoredRows, teacher: Row | None, wanted: Distillation | None
+) -> Checked:
+    models = completions.models_of(rows, project_id, stored.metadata, _said_by(stored, teacher))
+    if not models:
+        raise ApiError(400, "No stored completion fits.", param="distillation.source.stored_completions",
+                       code="no_rows")  # fmt: skip
+    if wanted is not None and wanted.soft_targets:
+        told = "Stored answers are texts; name the teacher, and give their questions as a file, to ask it anew."
+        raise ApiError(400, told, param="distillation.soft_targets", code="not_soft")
+    named = or_(teachers.c.name.in_(models), teachers.c.model.in_(models))
+    known = rows.execute(select(teachers).where((teachers.c.project_id == project_id) & named)).mappings().all()
+    for row in known:  # deleted ones too: what they said is still theirs
+        refuse_distilling(state, row)
+    return Checked("stored_completions", teacher["name"] if teacher else next(iter(sorted(models)), None))
+
+
+def _matching(rows: Connection, project_id: str, stored: StoredRows, teacher: Row | None) -> Sequence[Row]:
+    """Completions that a teacher said: what a student of ours answered teaches nobody."""
+    found = completions.matching(rows, project_id, stored.metadata, _said_by(stored, teacher))
+    return [row for row in found if row["by"] != "student"]
+
+
+def _said_by(stored: StoredRows, teacher: Row | None) -> str | None:
+    return stored.model or (None if teacher is None else teacher["name"])
+
+
+def _drafted(
+    rows: Connection, state: Any, job: Row, body: CreateJob, wanted: Distillation, data: Path
+) -> tuple[Resolved, Drafted]:
+    """A recipe for a teacher, a student and a source."""
+    preset = preset_of(state.settings, body.model, wanted)
+    teacher = _teacher(rows, state, job["project_id"], wanted)
+    if wanted.source is not None and wanted.source.stored_completions is not None:
+        stored = wanted.source.stored_completions
+        talks = [_stored_talk(row) for row in _matching(rows, job["project_id"], stored, teacher)]
+        drafted = drafting.recorded(talks, preset, data, None if teacher is None else teacher["licence"])
+    else:
+        talks = _talks(rows, state.settings, job["project_id"], _file_of(body)[0])
+        if teacher is None:
+            held_out = body.validation_file
+            more = [] if held_out is None else _talks(rows, state.settings, job["project_id"], held_out)
+            drafted = drafting.recorded(_answered(talks + more), preset, data, None)
+        else:
+            held = body.validation_file
+            right = [] if held is None else _talks(rows, state.settings, job["project_id"], held)
+            part = recipe_part(teacher) | ({"read": "logprobs"} if wanted.soft_targets else {})
+            drafted = drafting.asked(talks, right, part, wanted.labels, data)
+    student = _student(rows, state, job["project_id"], preset)
+    return _as_recipe(drafted, preset, body, wanted, teacher, student), drafted
+
+
+def _student(rows: Connection, state: Any, project_id: str, preset: Preset) -> Resolved:
+    """The student with our names for what it names, and the base that is to be linked for it. Raises ApiError 400."""
+    base = preset.student.get("from")
+    if isinstance(base, str) and base_folder(state.settings, base) is not None:
+        return Resolved(dict(preset.student), {}, {base: base})
+    return resolved_student(rows, state, project_id, preset.student)
+
+
+def _as_recipe(
+    drafted: Drafted, preset: Preset, body: CreateJob, wanted: Distillation, teacher: Row | None, found: Resolved
+) -> Resolved:
+    student = found.tree
+    if "from" in student:
+        student["task"] = drafted.task
+    tree = {
+        **drafted.sections, "name": "job", "seeds": preset.seeds, "student": student,
+        "training": trained(preset, body.knobs),
+    }  # fmt: skip
+    if body.seed is not None:
+        tree["questions"]["seed"] = body.seed
+    if wanted.cascade is not None and drafted.task == "classification":
+        tree["cascade"] = {"risk": wanted.cascade.risk}
+    if teacher is not None and teacher["accepted_terms"]:
+        tree["accept_terms"] = teacher["accepted_terms"]
+    return Resolved(tree, {}, found.bases, [] if teacher is None else [teacher])
+
+
+def _budget(wanted: Distillation, found: Resolved) -> dict[str, Any]:
+    """What is asked of the budget; where nobody is paid, only minutes can run out."""
+    asked = {} if wanted.budget is None else wanted.budget.model_dump(exclude_none=True)
+    paid = found.tree.get("teacher", {}).get("kind") == "openai_api" or wanted.recipe is not None
+    return {
+        **found.tree.get("budget", {}),
+        **{name: value for name, value in asked.items() if paid or name == "minutes"},
+    }
+
+
+def _talks(rows: Connection, settings: Settings, project_id: str, file_id: str) -> list[Talk]:
+    _refuse_large(find_file(rows, project_id, file_id, "training_file"), "training_file")
+    found = []
+    for row in conversations(file_path(settings, file_id)):
+        messages = [_plain(message) for message in row["messages"]]
+        answer = str(messages[-1]["content"]) if messages[-1]["role"] == "assistant" else None
+        found.append(Talk(file_id, row["line"], messages, answer))
+    return found
+
+
+def _answered(talks: list[Talk]) -> list[Talk]:
+    if any(talk.answer is None for talk in talks):
+        raise DataError(
+            "these are questions, and nobody answers them",
+            where="training_file",
+            cure="Name a registered teacher in distillation.teacher, or give rows that end with the assistant's answer",
+        )
+    return [Talk(talk.source, talk.line, talk.messages, talk.answer) for talk in talks]
+
+
+def _stored_talk(row: Row) -> Talk:
+    """A stored completion as a conversation that ends with what was said."""
+    said = _plain({**row["response"]["choices"][0]["message"], "role": "assistant"})
+    asked = [_plain(message) for message in row["request"]["messages"]]
+    return Talk(row["id"], 0, [*asked, said], said["content"])
+
+
+def _plain(message: Mapping[str, Any]) -> dict[str, Any]:
+    """Role and text; a developer is a system by another name. A call of a tool has no text that a student could learn."""
+    role = "system" if message["role"] == "developer" else message["role"]
+    calls = message.get("tool_calls") or message.get("function_call")
+    return {"role": role, "content": "" if calls else as_text(message.get("content")) or ""}
+
+
+def _link(settings: Settings, found: Resolved, data: Path) -> None:
+    """Put the files and bases that a recipe names into its folder, under the names it has for them."""
+    for name, file_id in found.files.items():
+        try:
+            os.link(file_path(settings, file_id), data / name)
+        except OSError:  # another file system, or one without links
+            shutil.copyfile(file_path(settings, file_id), data / name)
+    for name, base in found.bases.items():
+        folder = base_folder(settings, base)
+        if folder is not None:
+            (data / name).symlink_to(folder.absolute(), target_is_directory=True)

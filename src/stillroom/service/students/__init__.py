@@ -1,0 +1,1 @@
+"""Students at work."""

@@ -1,0 +1,112 @@
+"""Chat completions, by a student, a teacher or a cascade: see answering.py for who answers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Callable, Generator
+from typing import Any, TypeVar
+
+import anyio
+from fastapi import APIRouter, Request
+from fastapi.responses import JSONResponse, Response, StreamingResponse
+from starlette.background import BackgroundTask
+
+from stillroom.errors import StillroomError
+from stillroom.service.door import faults
+from stillroom.service.door.access import Caller, Writes
+from stillroom.service.door.faults import ApiError
+from stillroom.service.door.routes import Route
+from stillroom.service.door.schemas import Error
+from stillroom.service.students import answering
+from stillroom.service.students.answering import Asked, Reply
+from stillroom.service.students.chat_body import ChatCall, Completion, counted
+from stillroom.service.watch.logs import log
+
+router = APIRouter(route_class=Route, tags=["chat"])
+
+AT_ONCE = 128
+"""Calls that wait for a model or a teacher; they have threads of their own, so that other routes never wait for them."""
+END = b"data: [DONE]\n\n"
+STREAMED = {"cache-control": "no-cache", "x-accel-buffering": "no"}
+ANSWERED_BY = "x-stillroom-answered-by"
+FURTHER: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"text/event-stream": {}}},
+    502: {"model": Error, "description": "The teacher failed"},
+    504: {"model": Error, "description": "The teacher takes too long"},
+}
+Result = TypeVar("Result")
+
+
+@router.post("/v1/chat/completions", response_model=Completion, responses=FURTHER)
+async def create_completion(request: Request, caller: Writes, body: ChatCall) -> Response:
+    """An answer: by a finished student, by a teacher, or by a cascade; streamed where that is asked for."""
+    body.check()
+    state = request.app.state
+    return await in_thread(state, lambda: _answered(state, caller, body))
+
+
+async def in_thread(state: Any, work: Callable[[], Result]) -> Result:
+    """What a thread gives that may take its time."""
+    limiter = getattr(state, "calls_at_once", None)
+    if limiter is None:
+        limiter = state.calls_at_once = anyio.CapacityLimiter(AT_ONCE)
+    return await anyio.to_thread.run_sync(work, limiter=limiter)
+
+
+def _answered(state: Any, caller: Caller, body: ChatCall) -> Response:
+    asked = answering.find(state, caller, body)
+    if not body.stream:
+        reply = answering.whole(asked)
+        answering.settle(asked, reply)
+        found = answering.as_completion(asked, reply)
+        return JSONResponse(found, headers={ANSWERED_BY: reply.by}, background=_audit(state, asked, reply))
+    reply, coming = answering.pieces(asked)
+    return StreamingResponse(
+        _flow(state, _events(asked, reply, coming)), media_type="text/event-stream",
+        headers={**STREAMED, ANSWERED_BY: reply.by}, background=_audit(state, asked, reply),
+    )  # fmt: skip
+
+
+async def _flow(state: Any, events: Generator[bytes]) -> AsyncIterator[bytes]:
+    """Events as they come, made in the calls' own threads; closed where the client hangs up."""
+    try:
+        while (event := await in_thread(state, lambda: next(events, None))) is not None:
+            yield event
+    finally:
+        with anyio.CancelScope(shield=True):
+            await in_thread(state, events.close)
+
+
+def _audit(state: Any, asked: Asked, reply: Reply) -> BackgroundTask | None:
+    async def audited() -> None:
+        # In the calls' threads: a teacher may take minutes, and the other routes' threads must not wait for it.
+        await in_thread(state, lambda: answering.audit(asked, reply))
+
+    return None if reply.label is None else BackgroundTask(audited)
+
+
+def _events(asked: Asked, reply: Reply, coming: Generator[list[dict[str, Any]]]) -> Generator[bytes]:
+    """Server-sent events: pieces, usage where it is wanted, and the end; or an error, where it breaks off."""
+    options = asked.body.stream_options
+    more: dict[str, Any] = {"usage": None} if options is not None and options.include_usage else {}
+    came = False
+    try:
+        for choices in coming:
+            yield _event(asked.shape("chat.completion.chunk", choices=choices, **more))
+        came = True
+    except (ApiError, StillroomError) as error:
+        told = error if isinstance(error, ApiError) else faults.of(error)
+        log("stream broke off", "warning", code=told.code)
+        yield _event(faults.envelope(told.status, told.message, told.param, told.code))
+        return
+    finally:
+        coming.close()  # where the client hung up, what came is counted by this
+        answering.settle(asked, reply, stores=came)
+    if more:
+        used = {"usage": counted(reply.tokens_in, reply.tokens_out)}
+        yield _event(asked.shape("chat.completion.chunk", choices=[], **used))
+    yield END
+
+
+def _event(value: Any) -> bytes:
+    return b"data: " + json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode() + b"\n\n"

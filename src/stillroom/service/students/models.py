@@ -1,0 +1,177 @@
+"""Everything that can be named as a model: students to begin from, teachers, finished students, and their cascades.
+
+A finished student is `ft:BASE:PROJECT:SUFFIX:LETTERS`. With `:cascade` after it, it answers where it is sure, and its
+teacher elsewhere.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from fastapi import APIRouter, Request
+from pydantic import BaseModel, ConfigDict
+from sqlalchemy import Connection, and_, bindparam, select, update
+
+from stillroom.service.door.access import Reads, Writes
+from stillroom.service.door.faults import ApiError, not_found
+from stillroom.service.door.lists import Row
+from stillroom.service.door.routes import Route
+from stillroom.service.door.schemas import Deleted
+from stillroom.service.rows.statements import Statement
+from stillroom.service.rows.tables import models, teachers
+from stillroom.service.settings import Settings
+
+router = APIRouter(route_class=Route, tags=["models"])
+
+CASCADE = ":cascade"
+PRESETS = ("small-text-classifier", "tiny-language")
+BASES = "bases"
+"""The folder below the root in which the operator puts models to begin from."""
+WITH_CODE = "auto_map"
+_OURS = and_(models.c.project_id == bindparam("project_id"), models.c.deleted_at.is_(None))
+_THEIRS = and_(teachers.c.project_id == bindparam("project_id"), teachers.c.deleted_at.is_(None))
+_FIND = Statement(select(models).where(_OURS, models.c.id == bindparam("id")))
+_STUDENTS = Statement(select(models).where(_OURS).order_by(models.c.number.desc()))
+_TEACHER = Statement(select(teachers).where(_THEIRS, teachers.c.name == bindparam("name")))
+_TAUGHT = Statement(select(teachers).where(_THEIRS).order_by(teachers.c.number.desc()))
+
+
+class Model(BaseModel):
+    """A model as the clients read it; of a finished student also what it was made from."""
+
+    model_config = ConfigDict(extra="allow")
+
+    id: str
+    object: Literal["model"]
+    created: int
+    owned_by: str
+
+
+class Models(BaseModel):
+    """All of them."""
+
+    object: Literal["list"]
+    data: list[Model]
+
+
+def find_model(rows: Connection, project_id: str, model_id: str, param: str = "model") -> Row:
+    """A project's finished student. Raises ApiError 404."""
+    found = _FIND.first(rows, project_id=project_id, id=model_id)
+    if found is None:
+        raise not_found("model", model_id, param)
+    return found
+
+
+def folder_of(settings: Settings, row: Row) -> Path:
+    """Where a student's files stand. Raises ApiError 404 where they are gone, 400 for a model that brings code."""
+    folder: Path = settings.root / row["folder"]
+    config = folder / "config.json"
+    if not config.is_file():
+        raise ApiError(404, f"The files of '{row['id']}' are gone.", param="model", code="model_not_found")
+    refuse_code(folder)
+    return folder
+
+
+def refuse_code(folder: Path) -> None:
+    """Raise ApiError 400 where a configuration in a folder names program code that would be run to load it."""
+    for path in sorted(folder.glob("*.json")):
+        if WITH_CODE in _names(json.loads(path.read_bytes())):
+            told = f"{path.name} has an {WITH_CODE}: this model brings program code, which is never run here."
+            raise ApiError(400, told, param="model", code="model_with_code")
+
+
+def _names(value: Any) -> set[str]:
+    """Every name in a JSON value."""
+    found, left = set[str](), [value]
+    while left:
+        one = left.pop()
+        if isinstance(one, dict):
+            found |= one.keys()
+            left += one.values()
+        elif isinstance(one, list):
+            left += [part for part in one if isinstance(part, dict | list)]
+    return found
+
+
+def presets(settings: Settings) -> list[str]:
+    """Names of what a student can begin as."""
+    folder = settings.root / BASES
+    return [*PRESETS, *(sorted(one.name for one in folder.iterdir() if one.is_dir()) if folder.is_dir() else ())]
+
+
+def has_cascade(row: Row) -> bool:
+    """It knows when to leave a question to its teacher."""
+    return bool(row["cascade"]) and bool(row["teacher"])
+
+
+def show_model(row: Row, contains_deleted: int = 0) -> dict[str, Any]:
+    """A finished student as it is shown."""
+    return {
+        "id": row["id"], "object": "model", "created": row["created_at"], "owned_by": row["project_id"],
+        "kind": row["kind"], "base": row["base"], "job_id": row["job_id"], "teacher": row["teacher"],
+        "cascade": f"{row['id']}{CASCADE}" if has_cascade(row) else None, "contains_deleted": contains_deleted,
+    }  # fmt: skip
+
+
+def _with_lineage(rows: Connection, row: Row) -> dict[str, Any]:
+    from stillroom.service.data import lineage
+
+    found = 0 if row["job_id"] is None else lineage.contains_deleted(rows, row["project_id"], row["job_id"])
+    return show_model(row, found)
+
+
+def _cascade(row: Row) -> dict[str, Any]:
+    return {**show_model(row), "id": f"{row['id']}{CASCADE}", "owned_by": "cascade", "kind": "cascade"}
+
+
+def _teacher(row: Row) -> dict[str, Any]:
+    return {"id": row["name"], "object": "model", "created": row["created_at"], "owned_by": "teacher"}
+
+
+def _preset(name: str) -> dict[str, Any]:
+    return {"id": name, "object": "model", "created": 0, "owned_by": "stillroom"}
+
+
+@router.get("/v1/models", response_model=Models)
+async def list_models(request: Request, caller: Reads) -> dict[str, Any]:
+    """Students to begin from, teachers, finished students and their cascades."""
+    state = request.app.state
+    with state.database.reading() as rows:
+        ours = _STUDENTS.all(rows, project_id=caller.project_id)
+        students = [(row, _with_lineage(rows, row)) for row in ours]
+        taught = [_teacher(row) for row in _TAUGHT.all(rows, project_id=caller.project_id)]
+    shown = [shown for row, one in students for shown in ([one, _cascade(row)] if has_cascade(row) else [one])]
+    return {"object": "list", "data": [*shown, *taught, *map(_preset, presets(state.settings))]}
+
+
+@router.get("/v1/models/{model_id:path}", response_model=Model)
+async def retrieve_model(request: Request, caller: Reads, model_id: str) -> Mapping[str, Any]:
+    """One model, by its id or a teacher's name."""
+    state = request.app.state
+    if model_id in presets(state.settings):
+        return _preset(model_id)
+    with state.database.reading() as rows:
+        teacher = _TEACHER.first(rows, project_id=caller.project_id, name=model_id)
+        if teacher is not None:
+            return _teacher(teacher)
+        row = find_model(rows, caller.project_id, model_id.removesuffix(CASCADE))
+        if not model_id.endswith(CASCADE):
+            return _with_lineage(rows, row)
+    if not has_cascade(row):
+        raise not_found("model", model_id, "model")
+    return _cascade(row)
+
+
+@router.delete("/v1/models/{model_id:path}", response_model=Deleted)
+def delete_model(request: Request, caller: Writes, model_id: str) -> dict[str, Any]:
+    """Serve a finished student no more. The job that made it, and its folder, stay."""
+    state = request.app.state
+    with state.database.writing() as rows:
+        row = find_model(rows, caller.project_id, model_id)
+        rows.execute(update(models).where(models.c.id == row["id"]).values(deleted_at=int(time.time())))
+    state.shelf.forget(model_id)
+    return {"id": model_id, "object": "model", "deleted": True}

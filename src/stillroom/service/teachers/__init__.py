@@ -1,0 +1,1 @@
+"""Teachers, and the way out to them."""

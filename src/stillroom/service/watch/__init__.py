@@ -1,0 +1,1 @@
+"""How the service is: logs, figures, signs of life."""

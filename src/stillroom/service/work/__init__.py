@@ -1,0 +1,1 @@
+"""A job's process, and who watches it."""
