@@ -10,7 +10,6 @@ import numpy as np
 from stillroom.errors import ModelError
 from stillroom.finished import recipe_file
 from stillroom.progress import Silent
-from stillroom.recipe import Recipe
 from stillroom.rundir import RunDir, sha256_file, write_json
 from stillroom.stages.opening import Run, clock_of, load, look_in
 from stillroom.stages.report import EXPORTED, report
@@ -26,21 +25,20 @@ def export_student(run: Path, out: Path | None, int8: bool) -> dict[str, Any]:
     if not (student / "manifest.json").is_file():
         raise ModelError("this run has no finished student", where=str(run), cure=f"Go on with: stillroom train {run}")
     recipe, folder = load(recipe_file(run))
-    with RunDir(run).hold(recipe.name):  # so that no run makes the student anew meanwhile
-        return _exported(run, recipe, folder, out, int8)
+    work = Run(recipe, RunDir(run), look_in(folder), Silent(), clock_of(recipe, run))
+    with work.dir.hold(recipe.name):  # so that no run makes the student anew meanwhile
+        return _exported(work, run, student, out, int8)
 
 
-def _exported(run: Path, recipe: Recipe, folder: Path, out: Path | None, int8: bool) -> dict[str, Any]:
+def _exported(work: Run, run: Path, student: Path, out: Path | None, int8: bool) -> dict[str, Any]:
     from stillroom.export.check import export_checked
 
-    student = run / "student"
-    work = Run(recipe, RunDir(run), look_in(folder), Silent(), clock_of(recipe, run))
-    test = work.splits.test
-    most = MOST_WINDOWS if recipe.is_language else MOST_ROWS
+    test, is_language = work.splits.test, work.recipe.is_language
+    most = MOST_WINDOWS if is_language else MOST_ROWS
     test = test.take(np.unique(np.linspace(0, len(test) - 1, min(most, len(test))).astype(np.int64)))
     target = out or run / EXPORTED
     target.mkdir(parents=True, exist_ok=True)
-    label_N = None if recipe.is_language else test.label_N
+    label_N = None if is_language else test.label_N
     _, found = export_checked(student, target, test.raw, label_N, int8=int8)
     write_json(target / "student.json", {"manifest": sha256_file(student / "manifest.json")})
     if out is None and (run / "report.html").is_file():

@@ -24,7 +24,6 @@ NAMES = [
             "gpt-5",
             "o3-mini",
             "openai/o1",
-            "chatgpt-4o-latest",
             "o4-mini",
             "o3-2025-04-16",
         )

@@ -85,14 +85,7 @@ def sit(exam: Exam, folder: Path) -> tuple[dict[str, Any], predicted.Predictions
                 for name in fields:
                     figures.pop(name, None)
     if "probabilities" not in exam.teacher.gives:
-        # Chosen classes are no probabilities, so what is computed from those was not measured.
-        for name, figures in models.items():
-            for field_ in (*OF_PROBABILITIES, "kl_to_teacher") if name == "teacher" else ("kl_to_teacher",):
-                figures.pop(field_, None)
-        for name in scores.models:
-            for pair in (f"{name}-teacher", f"teacher-{name}"):
-                for field_ in OF_PROBABILITIES:
-                    scores.differences.get(pair, {}).pop(field_, None)
+        _leave_probabilities_out(models, scores.differences)
     _add_recalls(models, found, exam)
     _add_independent(models, found, exam)
     if "size" in knobs.metrics:
@@ -126,6 +119,16 @@ def sit(exam: Exam, folder: Path) -> tuple[dict[str, Any], predicted.Predictions
         scorecard["cost"] = _cost(models, exam)
     write_json(folder / "temperatures.json", scores.temperatures)
     return scorecard, found
+
+
+def _leave_probabilities_out(models: dict[str, dict[str, Any]], differences: dict[str, dict[str, Any]]) -> None:
+    """A teacher that chose classes gave no probabilities, so what is computed from those was not measured."""
+    for name, figures in models.items():
+        for left in (*OF_PROBABILITIES, "kl_to_teacher") if name == "teacher" else ("kl_to_teacher",):
+            figures.pop(left, None)
+        for pair in (f"{name}-teacher", f"teacher-{name}"):
+            for left in OF_PROBABILITIES:
+                differences.get(pair, {}).pop(left, None)
 
 
 def _similarity(exam: Exam) -> Array | None:
