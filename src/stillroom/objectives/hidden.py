@@ -129,7 +129,9 @@ class HiddenLoss:
             assert seen_BH is not None
             student_BG = seen_BH.float()
             if self.projections:
-                student_BG = self.projections[number].to(student_BG.device)(student_BG)  # the loop moves them; others may not
+                student_BG = self.projections[number].to(student_BG.device)(
+                    student_BG
+                )  # the loop moves them; others may not
             rows.append(self._apart(student_BG, batch.hidden_BH[:, columns]))
         row_B = rows[0] if len(rows) == 1 else torch.stack(rows).mean(0)
         return row_B.sum() if batch.weight_B is None else (row_B * batch.weight_B).sum()
