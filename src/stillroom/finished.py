@@ -98,7 +98,7 @@ def _written(student: Any, file: Path, as_json: bool) -> str:
 
     if not file.is_file():
         raise DataError("there is no such file", where=str(file), cure="Check the path")
-    prompts = [line for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+    prompts = [line for line in file.read_text(encoding="utf-8").split("\n") if line.strip()]
     if not prompts:
         raise DataError("there is no prompt", where=str(file), cure="Write one a line")
     said = [one.text for one in student.generate(prompts, NEW_TOKENS)]

@@ -14,6 +14,7 @@ import torch
 
 from stillroom.errors import DataError, RunError
 from stillroom.models.language import LanguageModel, logits
+from stillroom.models.tokenizers import refuse_marks, special_tokens, written_out
 from stillroom.rows import Output
 from stillroom.service.students.batching import Batches
 
@@ -83,14 +84,20 @@ class Speaker:
         self._together: Batches[_Prompt, list[int]] = Batches(self._write, MOST_TOGETHER, _alike)
 
     def ids_of(self, messages: Sequence[dict[str, str]]) -> list[int]:
-        """The tokens to go on from: by the chat template, or where there is none the messages' texts, one a line."""
+        """The tokens to go on from: by the chat template, or where there is none the messages' texts, one a line.
+
+        Raises DataError for what the template does not take, and for special tokens in a message.
+        """
         tokenizer = self.model.tokenizer
+        marks = special_tokens(tokenizer)
+        for place, message in enumerate(messages):  # a caller's words begin no turn of their own
+            refuse_marks(marks, message["content"], f"messages.{place}.content")
         if getattr(tokenizer, "chat_template", None):
             try:
-                text = tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True)
+                text = written_out(tokenizer, messages, ask=True)
             except (TypeError, ValueError) as error:
                 raise DataError(f"the student's chat template refuses this: {error}", where="messages") from error
-            ids = tokenizer.backend_tokenizer.encode(str(text), add_special_tokens=False).ids
+            ids = tokenizer.backend_tokenizer.encode(text, add_special_tokens=False).ids
         else:
             text = "\n".join(message["content"] for message in messages)
             ids = tokenizer.backend_tokenizer.encode(text, add_special_tokens=True).ids
