@@ -100,7 +100,7 @@ install: $(CHOSEN)
 
 test: export OMP_NUM_THREADS := 1
 test: $(DEV) $(CLIENTS)/openai-2/.installed $(CLIENTS)/node/.installed
-	@$(BIN)/python -m pytest -rfEs -n auto --maxprocesses 4 --dist loadfile $(ARGS)
+	@$(BIN)/python -m pytest -rfEs -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 check: export OMP_NUM_THREADS := 1
 check: $(DEV)

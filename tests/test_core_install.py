@@ -61,8 +61,8 @@ def test_every_command_for_classifiers_works_without_the_extras(tmp_path: Path, 
     write_csv(tmp_path / "new.csv", [{key: row[key] for key in row if key != "label"} for row in rows[:3]])
     write_recipe(tmp_path / "tiny.yaml", recipe())
     for command in (
-        "--version", "new ensemble", "kinds", "check tiny.yaml", "distill tiny.yaml", "ask runs/tiny", "train runs/tiny",
-        "evaluate runs/tiny", "report runs/tiny", "distill data.csv --label label --run runs/data teacher.size=2 seeds=1",
+        "--version", "new ensemble", "kinds", "check tiny.yaml", "distill tiny.yaml", "evaluate runs/tiny",
+        "distill data.csv --label label --run runs/data teacher.size=2 teacher.member.epochs=1 seeds=1",
         "predict runs/tiny new.csv", "try runs/tiny --row 1", "runs", "compare runs/tiny runs/data",
         "export-answers runs/tiny --jsonl --out answers.jsonl",
     ):  # fmt: skip

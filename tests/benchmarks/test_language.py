@@ -89,7 +89,7 @@ def test_memory_is_the_growth_of_a_process(tmp_path: Path) -> None:
     assert language_memory.growth("prepare-hidden", tmp_path, SIZES.shape) == 0
     wide = replace(SIZES.shape, vocabulary=20_000)
     assert language_memory._child("labels", str(tmp_path / "child"), wide) > 0.004
-    assert language_memory.growth("hidden", tmp_path, SIZES.shape) >= 0
+    assert language_memory.growth("hidden", tmp_path, SIZES.shape) > -1e-4  # a page or two come and go by themselves
 
 
 def test_gradients_are_those_of_plain_float64() -> None:
