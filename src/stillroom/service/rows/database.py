@@ -35,7 +35,8 @@ class Database:
         with path_errors(root):
             root.mkdir(parents=True, exist_ok=True)
             os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))
-        self._turn = threading.RLock()  # one within another is SQLite's to refuse, rather than ours to wait for for ever
+        # One write within another is SQLite's to refuse, rather than ours to wait for for ever.
+        self._turn = threading.RLock()
         self._engine: Engine = create_engine(
             f"sqlite:///{self.path}", pool_size=32, max_overflow=32, json_deserializer=json_value
         )
