@@ -65,15 +65,20 @@ def _once(service: Served, mib: int) -> list[float]:
     return [mib, before, memory_mib(service.pid, "VmHWM"), time.perf_counter() - started, slowest]
 
 
+def _row(number: int, words: str) -> bytes:
+    messages = [{"role": "user", "content": words}, {"role": "assistant", "content": f"answer {number}"}]
+    return json.dumps({"messages": messages}).encode() + b"\n"
+
+
 def _rows(mib: int) -> Iterator[bytes]:
-    """Chats of some 20 KB, until there are so many MiB."""
-    sent, number = 0, 0
-    while sent < mib << 20:
-        words = f"question {number} " * (ROW_BYTES // 30)
-        messages = [{"role": "user", "content": words}, {"role": "assistant", "content": f"answer {number}"}]
-        line = json.dumps({"messages": messages}).encode() + b"\n"
+    """Chats of some 20 KB, just so many MiB together: more than its limit the service would refuse."""
+    left, number = mib << 20, 0
+    while left:
+        line = _row(number, f"question {number} " * (ROW_BYTES // 30))
+        if left < len(line) + ROW_BYTES:  # the last one takes what is left
+            line = _row(number, "x" * (left - len(_row(number, ""))))
         yield line
-        sent, number = sent + len(line), number + 1
+        left, number = left - len(line), number + 1
 
 
 def _send(url: str, mib: int) -> dict[str, int | str]:
