@@ -501,6 +501,26 @@ def test_a_live_teacher_with_mixup_keeps_no_training_answers(here: Path) -> None
     assert asked(run.path) == [rows["validation"] + rows["test"]]
 
 
+def test_a_live_teacher_is_not_asked_where_labels_alone_are_learned(here: Path) -> None:
+    counted, train_rows = {"arm": 0, "none": 0}, 0
+
+    def answering(name: str) -> Any:
+        def teacher(rows: Any) -> Any:
+            counted[name] += len(rows)
+            return np.full((len(rows), 2), 0.5)
+
+        return teacher
+
+    training = {"epochs": 2, "batch_size": 16, "mixup": 0.4}
+    arm = {"objectives": [{"kind": "hard_label"}], "transfer_set": {"live": True}, "training": training}
+    for name, arms in (("arm", {"mixed": arm}), ("none", {})):
+        tree = recipe(questions=images(here), teacher={"kind": "python"}, arms=arms)
+        run = stillroom.distill(tree, here / name, teacher=answering(name))
+        assert ("mixed" in models(run)) is (name == "arm")
+        train_rows = run.scorecard["rows"]["train"]
+    assert counted["arm"] < counted["none"] + train_rows, "each epoch of the arm would ask once for every training row"
+
+
 @pytest.mark.parametrize("live", [True, False])
 def test_the_hidden_objective(live: bool, here: Path) -> None:
     objectives = [{"kind": "hidden", "weight": 2}, {"kind": "soft_target"}]

@@ -104,6 +104,12 @@ class Interrupted(StillroomError):
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """The cure for an unknown word: the nearest known one, then the whole list."""
     names = sorted(known)
-    near = difflib.get_close_matches(word, names, n=1, cutoff=0.5)
-    guess = f"Did you mean {near[0]!r}? " if near else ""
+    near = max(names, key=lambda name: _likeness(word, name), default="")
+    guess = f"Did you mean {near!r}? " if near and _likeness(word, near) >= 0.5 else ""
     return f"{guess}Known: {', '.join(names)}"
+
+
+def _likeness(word: str, name: str) -> float:
+    """From 0 to 1; a word that is like one part of a name (soft, of soft_target) is like the name."""
+    alike = [difflib.SequenceMatcher(None, word, part).ratio() for part in (name, *name.split("_"))]
+    return max(alike)

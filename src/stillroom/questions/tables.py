@@ -83,7 +83,7 @@ def choose_columns(names: Sequence[str], columns: Columns, place: str) -> list[s
             raise DataError(
                 f"there is no label column {label!r}",
                 where=place,
-                cure=f"{did_you_mean(label, names)}. Name it in questions.label",
+                cure=f"{did_you_mean(label, names)}. Name it in questions.label (beside a data file: with --label)",
             )
         chosen = [*_inputs(names, columns, label), label]
         _check_inputs(chosen[:-1], label, names, place)

@@ -289,7 +289,8 @@ def _transfer_set(
     layers = shown_layers(run) if hidden else ()
     width = further_width(run) // len(layers) if layers else 0
     if recipe.transfer_set.live:
-        live = showing_layers(run, asked) if hidden else asked
+        asks = asked if needs else None  # labels alone: the teacher would answer each batch for nothing
+        live = showing_layers(run, asked) if hidden else asks
         return Source(train, learned, live=live, seen=seen, with_hidden=hidden, layers=layers, layer_width=width)
     heat = next((float(one.heat() or 1.0) for one in objectives if one.heat() is not None), 1.0)
     spoil = {
