@@ -68,8 +68,8 @@ PRESETS = {
     "time": Sizes(),
     "full": Sizes(
         teacher_epochs=300, student_epochs=20, mixed_epochs=60, omit_epochs=20, only_epochs=20,
-        few_rows_epochs=400, few_rows_views=100, gain_epochs=60, few_labels_epochs=30, photo_member_epochs=60, photo_epochs=60, thirty_epochs=60, thirty_seeds=5,
-        photo_members=5,
+        few_rows_epochs=400, few_rows_views=100, gain_epochs=60, few_labels_epochs=30,
+        photo_member_epochs=60, photo_epochs=60, photo_members=5, thirty_epochs=60, thirty_seeds=5,
     ),
 }  # fmt: skip
 
