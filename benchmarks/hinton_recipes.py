@@ -158,7 +158,8 @@ def _spoiled() -> Tree:
 def three_percent(sizes: Sizes) -> Tree:
     """3 % of the rows: soft targets of the teacher that saw all labels, against those rows' labels, stopped early.
 
-    Every student sees the rows moved by up to 2 pixels, as the teacher did; the two `plain` arms see them as they are.
+    Every student sees the rows moved by up to 2 pixels, as the teacher did; the two `plain` arms see them as they are, the
+    two `mixed` ones mixed in pairs as well, the teacher asked about what comes of that.
     """
     moved = {"augment": [{"kind": "shift", "pixels": 2}], "views": sizes.few_rows_views}
     recipe = _recipe(
@@ -167,7 +168,11 @@ def three_percent(sizes: Sizes) -> Tree:
     )  # fmt: skip
     early = {"objectives": [{"kind": "hard_label"}], "training": {"patience": 10}}
     plain = {"questions": {"augment": [], "views": 1}}
-    return recipe | {"arms": {"early_stopped": early, "plain_soft": plain, "plain_early_stopped": {**plain, **early}}}
+    mixed = {"training": {"mixup": 1.0}, "transfer_set": {"live": True}}
+    mixed_early = {**mixed, **early, "training": mixed["training"] | early["training"]}
+    arms = {"early_stopped": early, "plain_soft": plain, "plain_early_stopped": {**plain, **early}, "mixed": mixed,
+            "mixed_early_stopped": mixed_early}  # fmt: skip
+    return recipe | {"arms": arms}
 
 
 def ensemble_gain(sizes: Sizes) -> Tree:
