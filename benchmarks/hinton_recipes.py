@@ -169,7 +169,7 @@ def three_percent(sizes: Sizes) -> Tree:
     early = {"objectives": [{"kind": "hard_label"}], "training": {"patience": 10}}
     plain = {"questions": {"augment": [], "views": 1}}
     mixed = {"training": {"mixup": 1.0}, "transfer_set": {"live": True}}
-    mixed_early = {**mixed, **early, "training": mixed["training"] | early["training"]}
+    mixed_early = {**mixed, **early, "training": {**mixed["training"], "patience": 10}}
     arms = {"early_stopped": early, "plain_soft": plain, "plain_early_stopped": {**plain, **early}, "mixed": mixed,
             "mixed_early_stopped": mixed_early}  # fmt: skip
     return recipe | {"arms": arms}
