@@ -166,10 +166,10 @@ def three_percent(sizes: Sizes) -> Tree:
         "three_percent", sizes.seeds, _questions("data/few_rows.npz", **moved), _shared_teacher(), mlp(800, 800),
         _training(sizes.few_rows_epochs, batch_size=64, learning_rate=2e-3), 20,
     )  # fmt: skip
-    early = {"objectives": [{"kind": "hard_label"}], "training": {"patience": 10}}
+    early: Tree = {"objectives": [{"kind": "hard_label"}], "training": {"patience": 10}}
     plain = {"questions": {"augment": [], "views": 1}}
-    mixed = {"training": {"mixup": 1.0}, "transfer_set": {"live": True}}
-    mixed_early = {**mixed, **early, "training": {**mixed["training"], "patience": 10}}
+    mixed: Tree = {"training": {"mixup": 1.0}, "transfer_set": {"live": True}}
+    mixed_early = {**mixed, **early, "training": {**mixed["training"], **early["training"]}}
     arms = {"early_stopped": early, "plain_soft": plain, "plain_early_stopped": {**plain, **early}, "mixed": mixed,
             "mixed_early_stopped": mixed_early}  # fmt: skip
     return recipe | {"arms": arms}
