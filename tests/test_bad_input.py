@@ -185,7 +185,7 @@ def test_a_recipe_in_json_names_lines_too(here: Path) -> None:
         ({"evaluation": {"groups": {"pets": ["nope"]}}}, "evaluation.groups.pets", "the data has no class 'nope'"),
         ({"budget": {"minutes": 0}}, "budget.minutes, line ", "should be above 0, not 0"),
         ({"budget": {"usd": 1}}, "budget.usd", "a budget in USD needs a price"),
-        ({"training": {"mixup": 0.2}}, "training.mixup", "Set transfer_set.live: true"),
+        ({"training": {"mixup": 0.2}}, "training.mixup", "Set mixup: 0, or transfer_set.live: true"),
         ({"training": {"mixup": 0.2}, "transfer_set": {"live": True}}, "training.mixup", "columns cannot be mixed"),
         ({"teacher": {**TRAINED, "mixup": 0.2}}, "teacher.mixup", "columns cannot be mixed"),
         (
@@ -237,6 +237,8 @@ def test_a_wrong_teacher(teacher: dict[str, Any], told: str, here: Path) -> None
         ("=3", "'=3' is no override (command line)"),
         ("objectives.5.temperature=3", "there is no '5' in this list"),
         ("objectives.x.temperature=3", "there is no 'x' in this list"),
+        ("objectives.7={kind: hidden}", "To make a list longer, give it whole"),
+        ("objectives=[]", "names none, so nothing would be learned"),
         ("seeds.x=3", "seeds is no section"),
         ("seeds.x.y=3", "'x' stands in no section"),
         ("training=[", "cannot be read (command line)"),

@@ -13,7 +13,8 @@ import yaml
 
 import stillroom
 from command_line import METRICS, events, recipe, rows_of, write_csv, write_recipe
-from stillroom.errors import DataError, ModelError, NotFinite, RecipeError
+from stillroom import flow
+from stillroom.errors import DataError, InputError, ModelError, NotFinite, RecipeError
 from stillroom.rundir import read_json
 
 TRAINED = {"kind": "trained", "model": {"kind": "mlp", "hidden": [8]}, "epochs": 2}
@@ -492,13 +493,16 @@ def test_views_are_asked_once_each(here: Path) -> None:
     assert asked(run.path) == [4 * rows["train"] + rows["validation"] + rows["test"]]
 
 
-def test_a_live_teacher_with_mixup_keeps_no_training_answers(here: Path) -> None:
+def test_a_live_teacher_with_mixup_keeps_no_training_answers_and_its_calls_are_counted(here: Path) -> None:
     tree = recipe(
         questions=images(here), transfer_set={"live": True}, training={"epochs": 2, "batch_size": 16, "mixup": 0.4}
     )
+    planned = flow.plan(stillroom.Recipe(**tree), folder=here)["figures"]["teacher calls"]
     run = stillroom.distill(tree, here / "run")
     rows = run.scorecard["rows"]
     assert asked(run.path) == [rows["validation"] + rows["test"]]
+    students = 2 * run.scorecard["rows"]["train"] * len(run.scorecard["seeds"])  # the student, and that of hard answers
+    assert run.scorecard["cost"]["teacher_calls"] == planned == 2 * students + rows["validation"] + rows["test"]
 
 
 def test_a_live_teacher_is_not_asked_where_labels_alone_are_learned(here: Path) -> None:
@@ -519,6 +523,31 @@ def test_a_live_teacher_is_not_asked_where_labels_alone_are_learned(here: Path) 
         assert ("mixed" in models(run)) is (name == "arm")
         train_rows = run.scorecard["rows"]["train"]
     assert counted["arm"] < counted["none"] + train_rows, "each epoch of the arm would ask once for every training row"
+
+
+def test_a_class_that_no_test_row_has_is_still_a_class(here: Path) -> None:
+    rows = rows_of(60, classes=("ham", "spam", "egg"))
+    write_csv(here / "train.csv", rows)
+    write_csv(here / "test.csv", [row for row in rows_of(60, ("ham", "spam", "egg"), 3) if row["label"] != "egg"])
+    source = {"train": "train.csv", "test": "test.csv"}
+    run = stillroom.distill(recipe(questions={"kind": "dataset", "source": source}), here / "run")
+    details = read_json(run.path / "evaluation" / "details.json")
+    assert sorted(details["classes"]) == ["egg", "ham", "spam"]
+    assert sorted(details["similarity"]["classes"]) == ["ham", "spam"]
+    assert all(len(one["probabilities"]["teacher"]) == 3 for one in details["examples"])
+    page = (run.path / "report.html").read_text()
+    assert "of the largest possible with 2 classes" not in page
+    assert "where it is the same on all 3" in page
+    assert "Single rows" in page
+
+
+def test_a_run_that_is_not_finished_shows_itself_and_wrong_words_are_told(here: Path) -> None:
+    begun = stillroom.distill(recipe(), here / "run", until="ask")
+    assert "has no scorecard yet" in begun._repr_html_()
+    with pytest.raises(InputError, match=r"there is no stage 'tran'.*Did you mean 'train'"):
+        stillroom.distill(recipe(), here / "run", until="tran")
+    with pytest.raises(RecipeError, match=r"there is no arm 'hit'.*Did you mean 'hot'"):
+        stillroom.Recipe(**recipe(arms={"hot": {"training": {"epochs": 3}}})).arm("hit")
 
 
 @pytest.mark.parametrize("live", [True, False])

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from stillroom.errors import InputError, did_you_mean
 from stillroom.progress import Show
 from stillroom.recipe import Recipe
 from stillroom.rundir import read_json
@@ -45,6 +46,8 @@ def distill(
     """
     loaded, base = load(recipe, teacher)
     path = Path(run) if run is not None else Path("runs") / loaded.name
+    if until not in STAGES:
+        raise InputError(f"there is no stage {until!r}", where="until", cure=did_you_mean(until, STAGES))
     last = STAGES.index(until)
     # Everything that can be checked is checked, then the run folder is held.
     with opened(loaded, path, folder or base, show) as at_work:
@@ -63,7 +66,7 @@ def distill(
 
 @dataclass(frozen=True)
 class Finished:
-    """A finished run: its folder, its scorecard, its student. Shows its table in a notebook."""
+    """A run as far as it went: its folder, and what is made, its scorecard and student. Shows its table in a notebook."""
 
     path: Path
 
@@ -81,6 +84,6 @@ class Finished:
         return load_model(self.path / "student")
 
     def _repr_html_(self) -> str:
-        from stillroom.report.notebook import table
+        from stillroom.report.notebook import table, unfinished
 
-        return table(self.scorecard)
+        return table(self.scorecard) if (self.path / "scorecard.json").is_file() else unfinished(self.path)

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
-from stillroom.errors import RecipeError
+from stillroom.errors import RecipeError, did_you_mean
 from stillroom.kinds import (
     AnyObjective,
     AnyQuestions,
@@ -248,7 +248,9 @@ class Recipe(Knobs):
     @field_validator("objectives", mode="before")
     @classmethod
     def _default_objectives(cls, value: Any, info: ValidationInfo) -> Any:
-        if isinstance(value, list | tuple) and not value:
+        if value == []:
+            raise ValueError("names none, so nothing would be learned; without the section there is a usual one")
+        if value == ():
             teacher = info.data.get("teacher")
             if teacher is not None and teacher.solves() == "reasoning":
                 return (parse("objective", {"kind": "trace"}),)
@@ -300,6 +302,8 @@ class Recipe(Knobs):
 
     def arm(self, name: str) -> Recipe:
         """The recipe of a named arm: this one with the arm's sections laid over it."""
+        if name not in self.arms:
+            raise RecipeError(f"there is no arm {name!r}", where="arms", cure=did_you_mean(name, self.arms))
         tree = {key: value for key, value in self.to_tree().items() if key != "arms"}
         return Recipe.from_tree(_lay_over(tree, self.arms[name]))
 
@@ -326,7 +330,7 @@ class Recipe(Knobs):
             raise RecipeError(
                 "mixup makes new questions in each batch, and stored answers do not cover them",
                 where="training.mixup",
-                cure="Set transfer_set.live: true, or mixup: 0",
+                cure="Set mixup: 0" + ("" if self.teacher.kind == "recorded" else ", or transfer_set.live: true"),
             )
         if self.transfer_set.live and self.transfer_set.wrong_classes != "teacher":
             raise RecipeError(

@@ -83,6 +83,16 @@ def _lines(node: Any, path: str = "") -> dict[str, dict[str, int]]:
     return found
 
 
+def _place_in(listed: list[Any], key: str, path: str) -> int:
+    """Where a list has what an override names. Raises RecipeError for a place that it has not."""
+    if key.isdigit() and int(key) < len(listed):
+        return int(key)
+    longer = "To make a list longer, give it whole, such as objectives='[{kind: soft_target}, {kind: hidden}]'"
+    raise RecipeError(
+        f"there is no {key!r} in this list", where=path, cure=f"Count from 0 to {len(listed) - 1}. {longer}"
+    )
+
+
 def _section(tree: Any, key: str) -> Any:
     """What stands there, made where there is nothing: a section may be named and left empty. Raises TypeError."""
     if not isinstance(tree, dict):
@@ -103,22 +113,20 @@ def apply_override(tree: dict[str, Any], override: str) -> None:
     target: Any = tree
     for key in parents:
         try:
-            target = target[int(key)] if isinstance(target, list) else _section(target, key)
-        except (ValueError, IndexError):
-            raise RecipeError(f"there is no {key!r} in this list", where=path, cure="Count from 0") from None
+            target = target[_place_in(target, key, path)] if isinstance(target, list) else _section(target, key)
         except TypeError:
             raise RecipeError(f"{key!r} stands in no section", where=path, cure="Name a section's knob") from None
     try:
         value = locate(yaml.safe_load(text), path)
         if isinstance(target, list):
-            target[int(last)] = value
+            target[_place_in(target, last, path)] = value
         elif isinstance(target, dict):
             target[last] = value
             if isinstance(target, Located):  # it stands in no line of the file any more
                 target.lines = {key: line for key, line in target.lines.items() if key != last}  # type: ignore[misc]
         else:
             raise RecipeError(f"{'.'.join(parents)} is no section", where=path, cure="Name a section's knob")
-    except (yaml.YAMLError, ValueError, IndexError) as error:
+    except (yaml.YAMLError, ValueError) as error:
         raise RecipeError(
             f"{override!r} cannot be read", where="command line", cure="Write section.key=value, and quote it"
         ) from error

@@ -229,6 +229,9 @@ def test_hard_teacher_does_as_well() -> None:
     scorecard["differences"]["student-hard_teacher"]["nll"] = {"mean": -0.07, "ci95": [-0.12, -0.02]}
     assert "more honest" in found(scorecard, details)["hard teacher does as well"].what
     assert "Do not claim" not in finding.cure
+    assert "right as often" in finding.what
+    differ(scorecard, "student-hard_teacher", -0.04)
+    assert "right more often, and not by chance" in found(scorecard, details)["hard teacher does as well"].what
 
 
 @pytest.mark.parametrize(

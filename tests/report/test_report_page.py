@@ -105,6 +105,27 @@ def test_long_names_are_cut_in_a_chart_and_whole_beside_it(few_labels: Run) -> N
     assert re.search(r"Student over label-[\w-]+…", page.text)
 
 
+def test_an_arm_of_another_network_is_not_called_the_same(few_labels: Run) -> None:
+    scorecard = copy.deepcopy(few_labels[0])
+    assert "all but the teacher are the same network" in check_page(render(scorecard, {})).text
+    scorecard["models"]["wide"] = copy.deepcopy(scorecard["models"]["student"])
+    scorecard["models"]["wide"]["parameters"] *= 4
+    scorecard["differences"]["wide-student"] = scorecard["differences"]["student-control"]
+    text = check_page(render(scorecard, {})).text
+    assert "are the same network" not in text
+    assert "wide is another network than the student" in text
+
+
+def test_where_nothing_has_an_interval_the_table_speaks_of_none(few_labels: Run) -> None:
+    assert "Small figures are 95% intervals" in check_page(render(few_labels[0], {})).text
+    scorecard = copy.deepcopy(few_labels[0])
+    for model in scorecard["models"].values():
+        for figure in model.values():
+            if isinstance(figure, dict):
+                figure.pop("ci95", None)
+    assert "Small figures" not in check_page(render(scorecard, {})).text
+
+
 def test_several_panels_share_one_page(few_labels: Run, unseen_three: Run) -> None:
     text = render_panels(
         "Two runs", "What they show.", [("Few & far", "Labels.", *few_labels), ("Unseen", "A 3.", *unseen_three)]

@@ -17,9 +17,17 @@ from stillroom.report.words import roles
 
 
 def run(student: float = 0.94, control: tuple[float, float, float] | None = (0.02, 0.01, 0.03)) -> dict[str, Any]:
-    cheap = {"size_bytes": 10_000, "latency_ms_p50": {"mean": 0.5}, "usd_per_million_rows": {"mean": 0.02}}
+    cheap = {
+        "size_bytes": 10_000,
+        "latency_ms_p50": {"mean": 0.5, "ci95": [0.4, 0.6]},
+        "usd_per_million_rows": {"mean": 0.02},
+    }
     cheap["rows_per_s"] = {"mean": 1e6}
-    dear = {"size_bytes": 300_000, "latency_ms_p50": {"mean": 4.0}, "usd_per_million_rows": {"mean": 0.3}}
+    dear = {
+        "size_bytes": 300_000,
+        "latency_ms_p50": {"mean": 4.0, "ci95": [3.8, 4.2]},
+        "usd_per_million_rows": {"mean": 0.3},
+    }
     models: dict[str, Any] = {
         "teacher": {"accuracy": {"mean": 0.95}, **dear},
         "student": {"accuracy": {"mean": student}, **cheap},
@@ -75,8 +83,14 @@ def test_a_student_that_is_no_cheaper_is_called_so() -> None:
         for model, value in (("teacher", 4.0), ("student", 2.0))
     }
     assert verdict({"models": only}).startswith(
-        "The student is 2.0× faster than its teacher, as large as it; no control"
+        "The student is 2.0× faster (timed once) than its teacher, as large as it; no control"
     )
+
+
+def test_a_loss_without_an_interval_is_not_put_down_to_chance() -> None:
+    scorecard = run(student=0.5)
+    del scorecard["differences"]["student-teacher"]["accuracy"]["ci95"]
+    assert "gives up 45.0 points of accuracy (50.0% against 95.0%), measured without an interval;" in verdict(scorecard)
 
 
 def test_perplexity_is_better_where_lower() -> None:

@@ -128,3 +128,15 @@ def test_a_column_that_is_not_there(here: Path) -> None:
     teacher = {"kind": "recorded", "source": "data.csv", "top_log_probabilities": "top"}
     with pytest.raises(StillroomError, match="there is no column 'top'"):
         stillroom.distill(recipe(teacher=teacher), here / "run")
+
+
+def test_one_misspelt_class_column_is_named_and_not_passed_over(tmp_path: Path) -> None:
+    write_csv(tmp_path / "data.csv", rows_of(classes=("ham", "spam", "egg")))
+    rows = [
+        {**row, "p_ham": 0.2, "p_spam": 0.3, "p_eggs": 0.5, "answer": "egg"}
+        for row in rows_of(classes=("ham", "spam", "egg"))
+    ]
+    write_csv(tmp_path / "said.csv", [{key: row[key] for key in row if key != "label"} for row in rows])
+    tree = recipe(teacher={"kind": "recorded", "source": "said.csv"})
+    with pytest.raises(DataError, match=r"there is no column 'p_egg'.*Did you mean 'p_eggs'"):
+        stillroom.distill(tree, tmp_path / "run", folder=tmp_path)

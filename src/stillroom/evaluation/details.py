@@ -5,11 +5,11 @@ All of it plain data, read from predictions, histories and the raw test rows. Kn
 `details` holds what the scorecard has no room for; every key may be absent:
 
     about                   teacher, student, licences, recipe_yaml, temperature, notes: what was written, not measured
-    classes                 the names of the classes (else those of similarity)
+    classes                 the names of all classes, those that no test row has among them
     curves                  model -> a list of {step, epoch, loss, validation_loss, validation_accuracy} for each seed
     gradient_norms          term of the objective -> norms at a few steps, weight included
     reliability             model -> {confidence, accuracy, count}, one entry for each bin
-    similarity              {classes, matrices: model -> C x C, rank_correlation: model -> with the teacher}
+    similarity              {classes of test rows, matrices: model -> C x C, rank_correlation: model -> with the teacher}
     entropy                 of the teacher's answers to the test rows, softened as in training: {edges, counts, mean_nats}
     examples                rows: {row, label, why, image: {pixels}, columns, text, probabilities: model -> C}
     validation              {leaks}: rows that stand in two splits
@@ -50,7 +50,7 @@ def details(
     """
     first = {name: said.test_SNC[0] for name, said in predictions.said.items()}
     dark = dark_knowledge(first, splits.test.label_N, splits.classes, temperature=temperature, examples=EXAMPLES)
-    found: dict[str, Any] = {"about": about, "temperature": temperature}
+    found: dict[str, Any] = {"about": about, "classes": list(splits.classes), "temperature": temperature}
     histories = {name: [read_json(folder / "history.json") for folder in folders] for name, folders in models.items()}
     found["curves"] = {name: [one["curve"] for one in several] for name, several in histories.items()}
     taught = [read_json(folder / "history.json") for folder in teacher_folders if (folder / "history.json").is_file()]

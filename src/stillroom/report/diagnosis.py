@@ -183,7 +183,7 @@ def undertrained(scorecard: Tree, details: Tree) -> Finding | None:
         "problem",
         "The student was still learning when training stopped.",
         f"The last fifth of the steps brought {n.percent(late[0], 0)} of the whole fall of its training loss; the student "
-        f"is behind the teacher by {told(scorecard, behind)}.",
+        f"is behind the teacher: {told(scorecard, behind)}.",
         "Train for more epochs, or raise the learning rate.",
     )
 
@@ -204,7 +204,7 @@ def too_small(scorecard: Tree, details: Tree) -> Finding | None:
         "student too small",
         "problem",
         "The student is too small for what the teacher knows, or is trained too timidly.",
-        f"It agrees with the teacher on {n.percent(agreement)} of the {where} rows, and is behind by "
+        f"It agrees with the teacher on {n.percent(agreement)} of the {where} rows, and is behind it: "
         f"{told(scorecard, behind)}, though its training has levelled off.",
         "Widen or deepen the student, or train it longer with more questions.",
     )
@@ -305,11 +305,13 @@ def more_questions(scorecard: Tree, details: Tree) -> Finding | None:
         if proved
         else "the soft part of the answers brought no more right ones here"
     )
+    better = found.high is not None and found.high < 0
+    often = "is right more often, and not by chance" if better else "is right as often"
     honest = " The soft part did make its confidence more honest: its log loss is lower beyond doubt." if surer else ""
     return Finding(
         "hard teacher does as well",
         "note",
-        f"A student told only the teacher's top answers is right as often: {source}.{honest}",
+        f"A student told only the teacher's top answers {often}: {source}.{honest}",
         f"Student over hard teacher: {told(scorecard, found)}.",
         ("Do not claim this gain for soft targets. " if proved else "")
         + "With few classes and a sure teacher the top answer says nearly everything; more classes, or a higher "

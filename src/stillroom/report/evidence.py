@@ -65,7 +65,14 @@ def differences(scorecard: Tree, ident: str) -> dict[str, Any] | None:
         n.tick,
         True,
     )
-    return {"title": title, "chart": chart, "unit": unit}
+    return {"title": title, "chart": chart, "unit": unit, "others": _other_networks(scorecard, models)}
+
+
+def _other_networks(scorecard: Tree, models: dict[str, Role]) -> str:
+    """The arms whose network is not the student's, so that more than their teaching sets them apart."""
+    own = n.measured(scorecard, "student", "parameters")
+    sizes = {name: n.measured(scorecard, name, "parameters") for name in models if name != "teacher"}
+    return join([models[name].title for name, size in sizes.items() if own and size and size.mean != own.mean])
 
 
 def _pair(name: str, models: dict[str, Role]) -> tuple[str, str]:
@@ -173,8 +180,9 @@ def _similarity(scorecard: Tree, details: Tree, ident: str) -> dict[str, Any] | 
                 "range": f"{n.percent(least)} to {n.percent(most)}",
             }
         )
+    untested = [name for name in class_names(scorecard, details) if name not in names]
     return {"maps": maps, "alike": pictures.alike(first, names), "cut": len(names) if len(classes) < len(names) else 0,
-            "shown": len(classes), "ranked": bool(correlation)}  # fmt: skip
+            "shown": len(classes), "ranked": bool(correlation), "untested": join(untested)}  # fmt: skip
 
 
 def _matrix(value: object, count: int) -> list[list[float]] | None:

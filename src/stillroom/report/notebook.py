@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from html import escape
+from pathlib import Path
 from typing import Any
 
 SHOWN = (
@@ -37,6 +38,11 @@ def table(scorecard: dict[str, Any]) -> str:
         cells.append(f"{figures['parameters']:,}" if "parameters" in figures else "")
         body += "<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
     return f"<table><caption>{escape(scorecard['name'])}</caption><tr>{head}</tr>{body}</table>"
+
+
+def unfinished(run: Path) -> str:
+    """What stands in the place of the table while there is no scorecard."""
+    return f"<p><code>{escape(str(run))}</code> has no scorecard yet. The same call with <code>until='report'</code> goes on.</p>"
 
 
 def _cell(figure: Any, form: str) -> str:

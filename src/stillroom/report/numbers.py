@@ -75,6 +75,8 @@ METRICS: tuple[Metric, ...] = (
     Metric("rows_per_s", "Rows per second", "answered in bulk", "rate", RUN, main=False),
     Metric("usd_per_million_rows", "Cost of a million rows", "in US dollars", "usd", RUN, lower_is_better=True),
     Metric("agreement", "Agreement", "share of test rows where it says what the teacher says", "share", ALIKE),
+    Metric("agreement_with_independent_teacher", "Agreement with an independent teacher",
+           "share of test rows where it says what a teacher says that taught none of these", "share", ALIKE, main=False),
     Metric("kl_to_teacher", "KL from the teacher", "distance of its probabilities from the teacher's",
            "number", ALIKE, main=False, lower_is_better=True),
     Metric("error_agreement", "Shared mistakes", "share of the teacher's errors that it makes in the same way", "share",

@@ -300,7 +300,9 @@ def histogram(
     drawn: list[Markup] = []
     for left, right, count in zip(edges[:-1], edges[1:], counts, strict=True):
         width = max(0.5, x.at(right) - x.at(left) - 1)
-        hint = el("title", f"{significant(left)} to {significant(right)}: {count:,.0f} {of}")
+        hint = el(
+            "title", f"{significant(left)} to {significant(right)}: {count:,.0f} {of if count != 1 else of.rstrip('s')}"
+        )
         drawn.append(
             el(
                 "rect",

@@ -72,11 +72,13 @@ def table(scorecard: Tree, details: Tree) -> dict[str, Any] | None:
     over = f", {len(seeds)} seeds" if len(seeds) > 1 else ", one seed" if seeds else ""
     single = (scorecard.get("rows") or {}).get("drawn") == "windows"
     drawn = " over windows, for the test text is one document" if single else ""
+    spans = any(cell["interval"] for group in groups for row in group["rows"] for cell in row["cells"])
+    small = f" Small figures are 95% intervals{drawn}." if spans else ""
     return {
         "columns": columns,
         "groups": groups,
         "more": more,
-        "caption": f"On {tested_on(scorecard)}{over}. Small figures are 95% intervals{drawn}.{_held_against(models, details)}",
+        "caption": f"On {tested_on(scorecard)}{over}.{small}{_held_against(models, details)}",
         "absent": join(_absent(scorecard)),
         "oracle": join([role.title for role in models.values() if role.tag]),
     }

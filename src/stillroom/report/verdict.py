@@ -70,7 +70,8 @@ def cheaper(scorecard: Tree) -> str:
         if abs(ratio - 1) <= EVEN:
             same.append(words[2])
         else:
-            more.append(f"{times(ratio)} {words[0]}" if ratio > 1 else f"{times(1 / ratio)} {words[1]}")
+            once = " (timed once)" if found is speed and None in (found[2].low, found[3].low) else ""
+            more.append((f"{times(ratio)} {words[0]}" if ratio > 1 else f"{times(1 / ratio)} {words[1]}") + once)
     if more and same:
         return f"{join(more)} than its teacher, {join(same)} as it,"
     return f"{join(more)} than its teacher" if more else f"{join(same)} as its teacher" if same else ""
@@ -102,7 +103,11 @@ def _loss(scorecard: Tree) -> str:
     if _amount(scorecard, found.mean) == _amount(scorecard, 0.0):
         return f"has the same {name} ({both})"
     amount = _amount(scorecard, found.mean)
-    chance = ", which chance alone could do" if found.low is None or found.low <= 0 <= (found.high or 0.0) else ""
+    chance = ""
+    if found.low is None or found.high is None:
+        chance = ", measured without an interval"
+    elif found.low <= 0 <= found.high:
+        chance = ", which chance alone could do"
     if metric.lower_is_better:
         return f"has {amount} {'less' if found.mean > 0 else 'more'} {name} ({both}){chance}"
     return f"{'gains' if found.mean > 0 else 'gives up'} {amount} of {name} ({both}){chance}"

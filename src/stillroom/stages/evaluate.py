@@ -167,11 +167,12 @@ def _spent(run: Run, asked: AskedTeacher, paid: Mapping[str, Any] = MappingProxy
     # Answers of a teacher that the recipe no longer names were paid for, but not for this student.
     asked_now = {asked.fingerprint, *(member.fingerprint for member in members_of(asked))}
     asking = [one for one in events if one["event"] == "asked" and one["teacher"] in asked_now]
+    live = sum(one.get("asked", 0) for one in events if one["event"] == "trained") * len(members_of(asked))
     return Spent(
         asking_s=sum(one["seconds"] for one in asking),
         training_s=sum(trained.values()),
         needed_training_s=sum(needed) if needed else None,
-        teacher_calls=paid.get("calls", sum(one["calls"] for one in asking)),
+        teacher_calls=paid.get("calls", live + sum(one["calls"] for one in asking)),
         teacher_tokens=paid.get("tokens", sum(one.get("tokens", 0) for one in asking)),
         teacher_bill_usd=paid.get("usd"),
     )

@@ -54,6 +54,16 @@ class Planned(NamedTuple):
         """It stays as it begins."""
         return self.role is not None and self.role.untrained
 
+    @property
+    def asked_live(self) -> int:
+        """Rows that a live teacher is asked about while all of them train, at most: patience may end one sooner."""
+        role = self.role
+        if role is None or role.labels_alone or self.untrained or not role.run.recipe.transfer_set.live:
+            return 0
+        if not any(objective.required() for objective in role.objectives):
+            return 0
+        return self.times * sum(knobs.epochs * rows for knobs, rows in ((self.knobs, self.rows), *self.rounds))
+
     def seconds(self, found: Rehearsed) -> float:
         """Of one of them."""
         from stillroom.training.fit import steps_in

@@ -42,6 +42,7 @@ def plan(recipe: Recipe, folder: Path, pilot: int = 0) -> dict[str, Any]:
     splits, members = run.splits, recipe.teacher.each()
     learned = run.inputs(recipe.student, splits.train.raw, run.ground(untaught=True))
     found, asked, written = rehearsed(run), _asked(run), writing_of(run)
+    live = sum(one.asked_live for one in trainings(run))
     held, files = memory_bytes_of(run, found), disk(run, found)
     _refuse_what_will_not_fit(held, files.most, Path("runs"))
     seconds = _seconds(run, found, asked + written.windows) + found.write_s * written.tokens
@@ -53,7 +54,7 @@ def plan(recipe: Recipe, folder: Path, pilot: int = 0) -> dict[str, Any]:
         "test rows": len(splits.test),
         **({} if recipe.is_language else {"classes": len(splits.classes)}),
         "teachers asked": len(members),
-        "teacher calls": (asked + written.windows * (asked > 0)) * len(members),
+        "teacher calls": (asked + written.windows * (asked > 0) + live) * len(members),
         "teacher tokens": _tokens(run, written) * len(members),
         **({"windows written": written.windows, "tokens written": written.tokens} if written.windows else {}),
         "models trained": sum(one.times for one in trainings(run) if not one.untrained),

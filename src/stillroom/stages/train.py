@@ -238,7 +238,10 @@ def carry_out(one: Prepared, words: str) -> None:
         give_back()
         with working(run, one.name, one.made_from, words, one.lesson.steps) as (work, hooks):
             history = fit(one.lesson, folder, work, hooks)
-        run.dir.event("trained", name=one.name, seconds=round(history.seconds, 3))
+        source = one.lesson.source
+        live = source.live is not None and history.curve
+        rows = round(history.curve[-1]["epoch"] * len(source.questions)) if live else 0
+        run.dir.event("trained", name=one.name, seconds=round(history.seconds, 3), asked=rows)
 
 
 def begun_from(student: Student, ground: Ground) -> list[Any]:

@@ -64,7 +64,7 @@ class CallableTeacher:
         known = getattr(owner, "classes_", None)
         if not callable(given):
             raise ModelError(
-                f"a {type(given).__name__} is no teacher",
+                f"an object of type {type(given).__name__} is no teacher",
                 where="teacher",
                 cure="Give a torch module or a callable, such as model.predict_proba",
             )
