@@ -183,7 +183,7 @@ def undertrained(scorecard: Tree, details: Tree) -> Finding | None:
         "problem",
         "The student was still learning when training stopped.",
         f"The last fifth of the steps brought {n.percent(late[0], 0)} of the whole fall of its training loss; the student "
-        f"is behind the teacher: {told(scorecard, behind)}.",
+        f"is behind the teacher by {told(scorecard, behind).replace('+', '')}.",
         "Train for more epochs, or raise the learning rate.",
     )
 
@@ -204,8 +204,8 @@ def too_small(scorecard: Tree, details: Tree) -> Finding | None:
         "student too small",
         "problem",
         "The student is too small for what the teacher knows, or is trained too timidly.",
-        f"It agrees with the teacher on {n.percent(agreement)} of the {where} rows, and is behind it: "
-        f"{told(scorecard, behind)}, though its training has levelled off.",
+        f"It agrees with the teacher on {n.percent(agreement)} of the {where} rows, and is behind by "
+        f"{told(scorecard, behind).replace('+', '')}, though its training has levelled off.",
         "Widen or deepen the student, or train it longer with more questions.",
     )
 

@@ -152,7 +152,7 @@ def undertrained(scorecard: Tree, details: Tree) -> Finding | None:
         "problem",
         "The student was still learning when training stopped.",
         f"The last fifth of the steps lowered its {name} by {n.significant(late[1], 2)} nats, {n.percent(late[0], 0)} of "
-        f"the whole fall; it is behind the teacher by {told(scorecard, behind)}.",
+        f"the whole fall; it is behind the teacher by {told(scorecard, behind).replace('+', '')}.",
         "Train for more epochs, on more text, or with a higher learning rate. The stored answers are paid for and can be "
         "read again.",
     )
