@@ -21,7 +21,7 @@ from typing import Any
 
 from benchmarks import command
 from benchmarks import socratic_tables as tables
-from benchmarks.results import RESULTS, Row, Rows, bars_of, fingerprint, read_bars, write
+from benchmarks.results import RESULTS, Row, Rows, append_line, bars_of, fingerprint, read_bars, write
 from benchmarks.socratic_cascades import run_streams
 from benchmarks.socratic_curves import Curve, curve
 from benchmarks.socratic_sizes import EXPLORED, PRESETS, PRIMARY, TASKS, Sizes
@@ -60,13 +60,7 @@ class Finished:
 
     def append(self, name: str, seed: int, found: dict[str, Any]) -> None:
         """Write it down, durably."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with open(self.path, "a+b") as file:
-            file.write(
-                (json.dumps({"settings": self.settings, "name": name, "seed": seed, "found": found}) + "\n").encode()
-            )
-            file.flush()
-            os.fsync(file.fileno())
+        append_line(self.path, {"settings": self.settings, "name": name, "seed": seed, "found": found})
 
 
 def settings_of(name: str, sizes: Sizes) -> str:
