@@ -17,11 +17,11 @@ import numpy as np
 
 from stillroom.evaluation import language_details as shown
 from stillroom.evaluation.cost import Spent, cost, usd_per_million_rows
+from stillroom.evaluation.intervals import CONTROL, HARD_TEACHER, STUDENT
 from stillroom.evaluation.language_memory import peak_memory_mib
 from stillroom.evaluation.language_predictions import TEACHER, Architecture, Load, Speaker, Windows, Writer, read
 from stillroom.evaluation.language_scores import Spoken, Text, score_language
 from stillroom.evaluation.language_speed import measure_language
-from stillroom.evaluation.scores import CONTROL, HARD_TEACHER, STUDENT
 from stillroom.models.device import Device
 from stillroom.models.references import weight_files
 from stillroom.recipe import Evaluation
