@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,6 +27,8 @@ from benchmarks import (
     language_steps,
 )
 from stillroom.recipe import Recipe
+from stillroom.rows import Batch, Tokens
+from stillroom.training.language_batches import WindowBatches
 
 SIZES = PRESETS["smoke"]
 
@@ -77,12 +80,37 @@ def test_liger_is_left_out_with_a_reason(monkeypatch: pytest.MonkeyPatch, tmp_pa
     assert "no triton" in language_steps.liger()[2]
 
 
-def test_all_arms_of_a_step_learn_from_the_same_windows(tmp_path: Path) -> None:
-    bench = language_steps.Bench(SIZES.shape, tmp_path)
-    batch = bench.batches()(0)
-    assert batch.rows == SIZES.shape.rows * (SIZES.shape.tokens - 1)
-    for step in (bench.ce(), bench.labels(), bench.stored("sample"), bench.live()):
-        step()
+ARMS: dict[str, Callable[[language_steps.Bench], language_steps.Step]] = {
+    "ce": lambda bench: bench.ce(),
+    "labels": lambda bench: bench.labels(),
+    "stored": lambda bench: bench.stored("sample"),
+    "live": lambda bench: bench.live(),
+}
+
+
+def test_all_arms_of_a_step_learn_from_the_same_windows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[torch.Tensor] = []
+
+    class Watched(WindowBatches):
+        def __call__(self, number: int) -> Batch:
+            batch = super().__call__(number)
+            assert isinstance(batch.input, Tokens)
+            given.append(batch.input.ids_BT.clone())
+            return batch
+
+    monkeypatch.setattr(language_steps, "WindowBatches", Watched)
+    seen = {}
+    for name, step_of in ARMS.items():
+        bench = language_steps.Bench(SIZES.shape, tmp_path / name)
+        step = step_of(bench)
+        given.clear()
+        for _ in range(bench.number):
+            step()
+        assert len(given) == bench.number > 1
+        assert all(ids_BT.shape == (SIZES.shape.rows, SIZES.shape.tokens) for ids_BT in given)
+        seen[name] = torch.stack(given)
+    assert all(torch.equal(seen["ce"], other) for other in seen.values())
+    assert not torch.equal(seen["ce"][0], seen["ce"][1])
 
 
 def test_memory_is_the_growth_of_a_process(tmp_path: Path) -> None:
