@@ -11,8 +11,6 @@ runs/bench-socratic/PRESET, so a stopped run goes on; `--write` makes the result
 from __future__ import annotations
 
 import json
-import os
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict
@@ -133,17 +131,6 @@ def _count(name: str, sizes: Sizes) -> int:
     return sizes.streams if name == CASCADE else sizes.seeds
 
 
-def _data_folder(wanted: list[str]) -> Path:
-    given = os.environ.get("STILLROOM_DATA", "")
-    if "sst2" in wanted and (not given or not (Path(given) / "sst2").is_dir()):
-        told = "it is not set" if not given else "there is no sst2 in it"
-        sys.exit(
-            f"error: the benchmark reads sst2 from the folder that $STILLROOM_DATA names, and {told}. Set it, or leave that task "
-            "out with --only."
-        )
-    return Path(given)
-
-
 def main() -> None:
     """Run what is asked for and not finished yet; write results after each."""
     asked = command.parser(__doc__, EXPERIMENTS, PRESETS, "full").parse_args()
@@ -157,7 +144,8 @@ def main() -> None:
     folder = home / "results" if asked.preset == "smoke" else RESULTS
     rows = Rows(folder / f"{BENCH}.rows.jsonl")
     wanted = command.wanted(asked, EXPERIMENTS)
-    data = _data_folder(wanted)
+    cure = "Set it, or leave that task out with --only"
+    data = command.data_folder("sst2", "sst2", cure) if "sst2" in wanted else Path()
     command.run_each(
         {name: EXPERIMENTS[name] for name in wanted},
         asked.again,

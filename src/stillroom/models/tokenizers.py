@@ -36,12 +36,6 @@ def fingerprint(tokenizer: Any) -> str:
     return digest("tokenizer", {**_backend(tokenizer), "truncation": None, "padding": None}, special)
 
 
-def template_fingerprint(tokenizer: Any) -> str:
-    """A digest of the chat template; the empty text where there is none."""
-    template = getattr(tokenizer, "chat_template", None)
-    return digest("template", template) if template else ""
-
-
 def _special_names(tokenizer: Any) -> list[str]:
     return sorted(f"{name}_id" for name in tokenizer.SPECIAL_TOKENS_ATTRIBUTES if name.endswith("_token"))
 
