@@ -24,7 +24,7 @@ def nobody(done: int) -> None:
 def writer(folder: Path, teacher: Double, causal: bool = True, **given: Any) -> tuple[Writer, dict[str, Questions]]:
     rows = {name: windows(seed, 9, causal=causal) for seed, name in enumerate(("validation", "test"))}
     parts = {name: Windows.of(questions, name) for name, questions in rows.items()}
-    return Writer(folder, parts, Device(), teacher, "teacher", given.get("done", nobody)), rows
+    return Writer(folder, parts, Device(), teacher, given.get("done", nobody)), rows
 
 
 def target(questions: Questions) -> Array:

@@ -131,10 +131,10 @@ def sit_language(exam: LanguageExam, folder: Path) -> tuple[dict[str, Any], dict
 def _predict(exam: LanguageExam, folder: Path) -> Path:
     """Write what every model says; the folder of the predictions."""
     kept = folder / PREDICTIONS
-    place = str(exam.teacher_folders[0]) if exam.teacher_folders else "teacher"
-    writer = Writer(exam.work or kept, exam.parts, exam.device, exam.teacher, place, exam.done)
+    writer = Writer(exam.work or kept, exam.parts, exam.device, exam.teacher, exam.done)
     teacher = exam.teacher
     if teacher is not None:
+        place = str(exam.teacher_folders[0]) if exam.teacher_folders else "teacher"
         writer.write(TEACHER, 0, place, lambda: teacher)
     for name, folders in exam.models.items():
         for seed, one in enumerate(folders):
