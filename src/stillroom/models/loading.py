@@ -13,7 +13,10 @@ if TYPE_CHECKING:
 
 
 def load_model(folder: Path) -> Classifier | LanguageModel:
-    """Read a folder that Stillroom wrote. Raises ModelError for what is none, or holds a pickle."""
+    """Read a folder that Stillroom wrote.
+
+    Raises ModelError for what is none, or holds a pickle; CorruptFile where it is damaged.
+    """
     beside = folder / BESIDE
     if beside.is_file() and read_json(beside).get("task") == "language":
         from stillroom.models.language import LanguageModel

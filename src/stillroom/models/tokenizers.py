@@ -166,7 +166,8 @@ def chat(tokenizer: Any, messages: Sequence[dict[str, str]]) -> tuple[list[int],
     """The ids of a conversation under the chat template, and which are scored: the assistant's content and its end.
 
     What stands before an answer is rendered alone, as it would be when the model is asked, and must give the same ids; so
-    a model is trained on what it will see. Raises DataError where the template leaves out a part of the conversation.
+    a model is trained on what it will see. Raises ModelError without a chat template, DataError where the template leaves out
+    a part of the conversation.
     """
     if not getattr(tokenizer, "chat_template", None):
         raise ModelError(

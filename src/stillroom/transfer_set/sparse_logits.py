@@ -141,7 +141,7 @@ def encode(
     """Records uint8 [P, R] of positions given by the teacher's last hidden states and its output layer.
 
     `forced_P` is the token that stands there; `seed_P`, uint64, decides a sample, which so depends on no other position.
-    Raises NotFinite for logits that are NaN or infinite.
+    Raises NotFinite for logits that are NaN or infinite, WrongAnswer for what is not of this layout.
     """
     if len(head.weight_VH) != layout.vocabulary:
         raise WrongAnswer(
@@ -168,7 +168,8 @@ def encode_log_p(
 ) -> Array:
     """Records of a few whole distributions [C, V], which are overwritten; the tail is a sample or a bucket.
 
-    Log-probabilities need not sum to 1, if only the forced tokens' are off by the same factor. Raises NotFinite.
+    Log-probabilities need not sum to 1, if only the forced tokens' are off by the same factor. Raises NotFinite for NaN,
+    WrongAnswer for a layout that needs more than these.
     """
     if layout.tail == "hidden":
         raise WrongAnswer(
