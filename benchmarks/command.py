@@ -1,10 +1,13 @@
-"""What the benchmarks' command lines share: their options, the loop over blocks that goes on after a stop, and the last word."""
+"""What the benchmarks' command lines share: options, the folder of data, the loop that goes on after a stop, the last word."""
 
 from __future__ import annotations
 
 import argparse
+import os
+import sys
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from benchmarks.results import Row, Rows
@@ -21,6 +24,15 @@ def parser(doc: str | None, names: Collection[str], presets: Iterable[str], defa
     found.add_argument("--list", action="store_true", help="name what there is and stop")
     found.add_argument("--write", action="store_true", help="run nothing, write the results of what is finished")
     return found
+
+
+def data_folder(needed: str, words: str, cure: str) -> Path:
+    """What $STILLROOM_DATA names. Ends the program where the file or folder `needed` is not in it; `words` say what is read."""
+    given = os.environ.get("STILLROOM_DATA", "")
+    if not given or not (Path(given) / needed).exists():
+        told = f"there is no {needed} in it" if given else "it is not set"
+        sys.exit(f"error: the benchmark reads {words} from the folder that $STILLROOM_DATA names, and {told}. {cure}.")
+    return Path(given)
 
 
 def listed(words: Mapping[str, str]) -> str:

@@ -9,7 +9,6 @@ each experiment. `--write` runs nothing and makes the two files from what is fin
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -202,14 +201,8 @@ def write_results(preset: str, rows: Rows, folder: Path) -> list[dict[str, Any]]
 
 
 def _data_folder() -> Path:
-    given = os.environ.get("STILLROOM_DATA", "")
-    if not given or not (Path(given) / "mnist.npz").is_file():
-        told = "it is not set" if not given else "there is no mnist.npz in it"
-        sys.exit(
-            f"error: the benchmark reads mnist.npz and photos.npz from the folder that $STILLROOM_DATA names, and {told}. "
-            "Set STILLROOM_DATA to a folder with those files."
-        )
-    return Path(given)
+    cure = "Set STILLROOM_DATA to a folder with those files"
+    return command.data_folder("mnist.npz", "mnist.npz and photos.npz", cure)
 
 
 def main() -> None:

@@ -17,6 +17,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from benchmarks import command
 from benchmarks.blocks import Bench, Block
 from benchmarks.language_sizes import PRESETS
 
@@ -35,14 +36,8 @@ PRESET_WORDS = {
 
 def data_folder() -> Path:
     """What $STILLROOM_DATA names. Ends the program where the texts are not in it."""
-    given = os.environ.get("STILLROOM_DATA", "")
-    if not given or not (Path(given) / "wikitext2" / "test.txt").is_file():
-        told = "it is not set" if not given else "there is no wikitext2/test.txt in it"
-        sys.exit(
-            f"error: the benchmark reads texts from the folder that $STILLROOM_DATA names, and {told}. Set STILLROOM_DATA "
-            "to a folder with wikitext2/, sst2/, tinyshakespeare/ and gsm8k/."
-        )
-    return Path(given)
+    cure = "Set STILLROOM_DATA to a folder with wikitext2/, sst2/, tinyshakespeare/ and gsm8k/"
+    return command.data_folder("wikitext2/test.txt", "texts", cure)
 
 
 HOURS = "it was left out or is not finished here, for it takes long on one core"

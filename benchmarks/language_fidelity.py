@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,9 @@ from benchmarks.language_plot import Curve, draw
 from benchmarks.language_sizes import TINY, Sizes
 from benchmarks.language_states import FAR, States, Teacher
 from benchmarks.results import Found, Row, Table
-from stillroom.rows import Array, Head, SparseTargets
+from stillroom.rows import Array, Basis, Head, SparseTargets
 from stillroom.transfer_set.basis import FittedBasis, fit_basis
-from stillroom.transfer_set.fidelity import RANKS, dense, joined, part, shaped_tail
+from stillroom.transfer_set.fidelity import RANKS, dense, joined, part
 from stillroom.transfer_set.output_layer import logit_chunks, mean_distribution
 from stillroom.transfer_set.sparse_logits import Layout, decode, encode, encode_log_p
 
@@ -67,6 +68,13 @@ class Formats:
             return shaped_tail(kept, mean_V) if name == MEAN else kept
 
         return made
+
+
+def shaped_tail(kept: SparseTargets, mean_V: torch.Tensor) -> SparseTargets:
+    """The same head with its tail in the shape of a mean distribution: a format to compare with, at the bytes of a bucket."""
+    shape_V = mean_V.float().clamp(min=torch.finfo(torch.float32).tiny).log().to(kept.entropy_P.device)
+    basis = Basis(shape_V.new_zeros(len(shape_V), 1), shape_V)
+    return replace(kept, tail="hidden", components_PM=kept.entropy_P.new_zeros(len(kept.entropy_P), 1), basis=basis)
 
 
 def _bucket(vocabulary: int, head: int) -> Layout:

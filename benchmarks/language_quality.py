@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from benchmarks import language_tiny
-from benchmarks.language_fidelity import DEFAULT, DRAWS, HIDDEN, MEAN, SAMPLES, UNIFORM, Formats, interval
+from benchmarks.language_fidelity import DEFAULT, DRAWS, HIDDEN, MEAN, SAMPLES, UNIFORM, Formats, interval, shaped_tail
 from benchmarks.language_fidelity import _drawn as drawn
 from benchmarks.language_sizes import Sizes
 from benchmarks.language_states import States, Teacher
@@ -26,7 +26,6 @@ from stillroom.models.language import LanguageNetwork
 from stillroom.objectives.fused import fused_cross_entropy, fused_dense, fused_sparse
 from stillroom.rows import PADDING, Array, Head, Tokens
 from stillroom.transfer_set.basis import fit_basis
-from stillroom.transfer_set.fidelity import shaped_tail
 from stillroom.transfer_set.output_layer import mean_distribution
 from stillroom.transfer_set.sparse_logits import Layout, decode, encode
 

@@ -15,7 +15,7 @@ from benchmarks import reasoning_teacher as teachers
 from benchmarks.reasoning_data import files
 from benchmarks.reasoning_sizes import AT_ONCE, PORT, PRICE, TEMPERATURE, Shape, Sizes
 from benchmarks.results import Found, Row, Table
-from stillroom.evaluation.intervals import _over_seeds, _row_weights, interval
+from stillroom.evaluation.intervals import interval, row_means
 from stillroom.evaluation.reasoning_answers import Sheet
 from stillroom.evaluation.reasoning_scores import Marks, score_reasoning
 from stillroom.questions.arithmetic import Task, problems
@@ -185,14 +185,8 @@ def bars_from(marks: Mapping[str, Marks], wrong: float, teacher: int, student: i
 
 def ratio(first: Marks, second: Marks, draws: int = 10_000, seed: int = 0) -> tuple[float, list[float] | None]:
     """The first's share of the second's exact match, with the interval of the same bootstrap."""
-    drawn = []
-    for one in (first, second):
-        per_seed = [{"right": np.empty(draws)} for _ in one.right_SN]
-        for start, weight_BN in _row_weights(one.right_SN.shape[1], draws, seed):
-            for place, mean_B in enumerate((weight_BN @ one.right_SN.T.astype(np.float32)).T / one.right_SN.shape[1]):
-                per_seed[place]["right"][start : start + len(weight_BN)] = mean_B
-        drawn.append(_over_seeds(per_seed, draws, seed)["right"])
-    value_B: Array = drawn[0] / np.maximum(drawn[1], 1e-9)
+    drawn = row_means({"first": first.right_SN, "second": second.right_SN}, draws=draws, seed=seed)
+    value_B: Array = drawn["first"] / np.maximum(drawn["second"], 1e-9)
     return float(first.right_SN.mean() / second.right_SN.mean()), interval(value_B)
 
 

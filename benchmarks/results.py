@@ -97,6 +97,20 @@ def fingerprint(settings: Any) -> str:
     return hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
+def append_line(path: Path, tree: Mapping[str, Any]) -> None:
+    """Write a line of JSON down, durably, and never onto a line that a stop cut short."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "a+b") as file:
+        end = file.seek(0, os.SEEK_END)
+        if end:
+            file.seek(end - 1)
+            if file.read(1) != b"\n":
+                file.write(b"\n")
+        file.write((json.dumps(tree, ensure_ascii=False, allow_nan=False) + "\n").encode())
+        file.flush()
+        os.fsync(file.fileno())
+
+
 class Rows:
     """The finished experiments of a bench, in an append-only file of JSON lines."""
 
@@ -131,16 +145,7 @@ class Rows:
             "bars": {name: found.__dict__ for name, found in row.bars.items()},
             "tables": {name: table.to_json() for name, table in row.tables.items()},
         }
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with open(self.path, "a+b") as file:
-            end = file.seek(0, os.SEEK_END)
-            if end:
-                file.seek(end - 1)
-                if file.read(1) != b"\n":  # the last line was cut short
-                    file.write(b"\n")
-            file.write((json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n").encode())
-            file.flush()
-            os.fsync(file.fileno())
+        append_line(self.path, line)
 
 
 def bars_of(bars: Sequence[Bar], found: Mapping[str, Found], reasons: Mapping[str, str]) -> list[dict[str, Any]]:

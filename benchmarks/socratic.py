@@ -11,8 +11,6 @@ runs/bench-socratic/PRESET, so a stopped run goes on; `--write` makes the result
 from __future__ import annotations
 
 import json
-import os
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict
@@ -21,7 +19,7 @@ from typing import Any
 
 from benchmarks import command
 from benchmarks import socratic_tables as tables
-from benchmarks.results import RESULTS, Row, Rows, bars_of, fingerprint, read_bars, write
+from benchmarks.results import RESULTS, Row, Rows, append_line, bars_of, fingerprint, read_bars, write
 from benchmarks.socratic_cascades import run_streams
 from benchmarks.socratic_curves import Curve, curve
 from benchmarks.socratic_sizes import EXPLORED, PRESETS, PRIMARY, TASKS, Sizes
@@ -60,13 +58,7 @@ class Finished:
 
     def append(self, name: str, seed: int, found: dict[str, Any]) -> None:
         """Write it down, durably."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with open(self.path, "a+b") as file:
-            file.write(
-                (json.dumps({"settings": self.settings, "name": name, "seed": seed, "found": found}) + "\n").encode()
-            )
-            file.flush()
-            os.fsync(file.fileno())
+        append_line(self.path, {"settings": self.settings, "name": name, "seed": seed, "found": found})
 
 
 def settings_of(name: str, sizes: Sizes) -> str:
@@ -139,17 +131,6 @@ def _count(name: str, sizes: Sizes) -> int:
     return sizes.streams if name == CASCADE else sizes.seeds
 
 
-def _data_folder(wanted: list[str]) -> Path:
-    given = os.environ.get("STILLROOM_DATA", "")
-    if "sst2" in wanted and (not given or not (Path(given) / "sst2").is_dir()):
-        told = "it is not set" if not given else "there is no sst2 in it"
-        sys.exit(
-            f"error: the benchmark reads sst2 from the folder that $STILLROOM_DATA names, and {told}. Set it, or leave that task "
-            "out with --only."
-        )
-    return Path(given)
-
-
 def main() -> None:
     """Run what is asked for and not finished yet; write results after each."""
     asked = command.parser(__doc__, EXPERIMENTS, PRESETS, "full").parse_args()
@@ -163,7 +144,8 @@ def main() -> None:
     folder = home / "results" if asked.preset == "smoke" else RESULTS
     rows = Rows(folder / f"{BENCH}.rows.jsonl")
     wanted = command.wanted(asked, EXPERIMENTS)
-    data = _data_folder(wanted)
+    cure = "Set it, or leave that task out with --only"
+    data = command.data_folder("sst2", "sst2", cure) if "sst2" in wanted else Path()
     command.run_each(
         {name: EXPERIMENTS[name] for name in wanted},
         asked.again,

@@ -57,12 +57,18 @@ class Endpoint:
     def __init__(self, script: Script) -> None:
         self.script = script
         self.asked: list[dict[str, Any]] = []
-        self.keys: list[str] = []
+        self.headers: list[dict[str, str]] = []
+        """Of each request, by their names in small letters."""
         self.now = self.most_at_once = 0
         self.lock = threading.Lock()
         self._server = _Server(("127.0.0.1", 0), _handler(self))
         self._server.daemon_threads = True
         self.url = f"http://127.0.0.1:{self._server.server_port}/v1"
+
+    @property
+    def keys(self) -> list[str]:
+        """What each request was authorized by."""
+        return [one.get("authorization", "") for one in self.headers]
 
     @property
     def questions(self) -> Counter[str]:
@@ -95,7 +101,7 @@ def _handler(endpoint: Endpoint) -> type[BaseHTTPRequestHandler]:
             with endpoint.lock:
                 number = len(endpoint.asked)
                 endpoint.asked.append(body)
-                endpoint.keys.append(self.headers.get("authorization", ""))
+                endpoint.headers.append({name.lower(): value for name, value in self.headers.items()})
                 endpoint.now += 1
                 endpoint.most_at_once = max(endpoint.most_at_once, endpoint.now)
             try:

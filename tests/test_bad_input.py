@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from command_line import done, recipe, rows_of, stillroom, write_csv, write_recipe
+from stillroom.rundir import read_json
 
 TRAINED = {"kind": "trained", "model": {"kind": "mlp", "hidden": [8]}, "epochs": 2}
 PAIR = {"kind": "ensemble", "size": 2, "member": TRAINED}
@@ -552,15 +553,20 @@ def test_weights_with_a_flipped_bit(run: Path) -> None:
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"made_from": "x"}'])
-def test_a_damaged_manifest(run: Path, content: str) -> None:
-    (run / "student" / "manifest.json").write_text(content)
+def test_a_damaged_manifest_is_told_and_the_folder_made_anew(run: Path, content: str) -> None:
+    manifest = run / "student" / "manifest.json"
+    whole = read_json(manifest)
+    manifest.write_text(content)
     told = stillroom("distill", "tiny.yaml")
-    if told.status:
-        assert told.status == 1
-        assert "runs/tiny/student" in told.error
-        assert "inside Stillroom" not in told.error
-        shutil.rmtree(run / "student")
+    assert told.status == 1
+    assert "runs/tiny/student" in told.error
+    assert "inside Stillroom" not in told.error
+    shutil.rmtree(run / "student")
     done("distill", "tiny.yaml")
+    again = read_json(manifest)
+    assert again["made_from"] == whole["made_from"]
+    assert list(again["files"]) == list(whole["files"])
+    assert again["files"]["model.safetensors"] == whole["files"]["model.safetensors"]
 
 
 def test_a_line_of_events_that_a_crash_cut(run: Path) -> None:

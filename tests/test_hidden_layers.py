@@ -163,6 +163,7 @@ def test_a_language_model_learns_from_several_layers(layers: Any, live: bool, ho
         language(home, layers, transfer_set={"live": live, "tail_bytes": 8}), tmp_path / "run", until="train"
     )
     norms = read_json(run.path / "student" / "history.json")["gradient_norms"]
+    assert len(norms["hidden"]) == len(norms["soft_target"]) > 0
     assert all(norm > 0 for norm in norms["hidden"])
     assert all(math.isfinite(value) for point in curve(run.path) for value in point.values())
     if not live:
@@ -253,6 +254,7 @@ def texts(home: Path, layers: Any, **sections: Any) -> dict[str, Any]:
 def test_a_classifier_learns_from_several_layers(live: bool, home: Path, tmp_path: Path) -> None:
     run = stillroom.distill(texts(home, {0: 1, 1: 3}, transfer_set={"live": live}), tmp_path / "run")
     norms = read_json(run.path / "student" / "history.json")["gradient_norms"]
+    assert len(norms["hidden"]) == len(norms["soft_target"]) > 0
     assert all(norm > 0 for norm in norms["hidden"])
     kept = kept_of(run.path)
     assert kept.header.hidden_width == (16 if live else 48)

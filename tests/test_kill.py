@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import random
-import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from killing import came_to_its_end, commit_points
 from stillroom import flow
-from stillroom.rundir import RunDir
+from stillroom.rundir import RunDir, commit_point
 
 pytestmark = pytest.mark.kill
 
@@ -56,45 +56,31 @@ def digests(run: Path) -> dict[str, str]:
     return {str(path.relative_to(run)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
-def run_in_child(tree: dict[str, Any], run: Path, kill_at: int) -> bool:
-    """Run in a forked process that ends itself at a commit point. True where it came to its end instead."""
-    child = os.fork()
-    if child == 0:
-        from stillroom import rundir
-
-        rundir._commit_points = 0
-        os.environ["STILLROOM_KILL_AT"] = str(kill_at)
-        try:
-            flow.distill(tree, run, until="evaluate")
-        finally:
-            os._exit(3)
-    _, status = os.waitpid(child, 0)
-    if os.WIFSIGNALED(status):
-        assert os.WTERMSIG(status) == signal.SIGKILL
-        return False
-    return True
+def work(tree: dict[str, Any], run: Path) -> Callable[[], object]:
+    return lambda: flow.distill(tree, run, until="evaluate")
 
 
-def commit_points(tree: dict[str, Any], run: Path) -> int:
-    log = run.parent / "points.txt"
-    os.environ["STILLROOM_COMMIT_LOG"] = str(log)
-    try:
-        assert run_in_child(tree, run, -1)
-    finally:
-        del os.environ["STILLROOM_COMMIT_LOG"]
-    return int(log.read_text())
+def test_a_crash_is_neither_a_kill_nor_an_end(capfd: pytest.CaptureFixture[str]) -> None:
+    def crash() -> None:
+        raise ValueError("it broke")
+
+    assert came_to_its_end(lambda: None)
+    assert not came_to_its_end(commit_point, 1)
+    with pytest.raises(AssertionError, match="failed before it was killed"):
+        came_to_its_end(crash)
+    assert "ValueError: it broke" in capfd.readouterr().err
 
 
 def test_killed_again_and_again(tmp_path: Path, data: Path) -> None:
     tree = recipe(data)
     flow.distill(tree, tmp_path / "whole", until="evaluate")
     expected = digests(tmp_path / "whole")
-    points = commit_points(tree, tmp_path / "counted")
+    points = commit_points(work(tree, tmp_path / "counted"), tmp_path / "points.txt")
     assert points > 300
     assert digests(tmp_path / "counted") == expected
     # Killed again and again, each time a little further along than the longest stage is.
     run, kills = tmp_path / "again", 0
-    while not run_in_child(tree, run, 97):
+    while not came_to_its_end(work(tree, run), 97):
         kills += 1
         assert kills < 50, "a run that is killed must still get on"
     assert kills > 3
@@ -105,11 +91,11 @@ def test_killed_once_at_each_of_many_points(tmp_path: Path, data: Path) -> None:
     tree = recipe(data)
     flow.distill(tree, tmp_path / "whole", until="evaluate")
     expected = digests(tmp_path / "whole")
-    points = commit_points(tree, tmp_path / "counted")
+    points = commit_points(work(tree, tmp_path / "counted"), tmp_path / "points.txt")
     chosen = sorted({*range(1, 40), *random.Random(1).sample(range(40, points), 40)})
     for point in chosen:
         run = tmp_path / str(point)
-        assert not run_in_child(tree, run, point)
+        assert not came_to_its_end(work(tree, run), point)
         flow.distill(tree, run, until="evaluate")
         assert digests(run) == expected, f"killed at commit point {point} of {points}"
 

@@ -29,7 +29,7 @@ from stillroom.teachers.language import AskedLanguageModel
 from stillroom.training.language_batches import WindowBatches, WindowSource
 from stillroom.transfer_set.fidelity import dense
 from stillroom.transfer_set.recording import Recorder, opened
-from stillroom.transfer_set.sparse_logits import Layout, decode, encode_top
+from stillroom.transfer_set.sparse_logits import Layout, decode, encode_log_p
 from stillroom.transfer_set.store import Header, Kept, Store, open_kept
 from tiny_language import causal, text, write_model, write_text
 
@@ -385,9 +385,11 @@ def planted(ids: Array, target: Array) -> Array:
     """Records that say which window and position they belong to: the target's neighbour, and the window's first token."""
     layout = Layout.of(VOCABULARY, 1, "bucket")
     row_P, place_P = np.nonzero(target >= 0)
-    sure_P = -0.01 - place_P / 100
-    said = (target[row_P, place_P, None] + 1 + ids[row_P, :1]) % VOCABULARY
-    return encode_top(layout, said, sure_P[:, None], -1.0 - row_P / 16)
+    sure_P = torch.from_numpy(-0.01 - place_P / 100)
+    said = (target[row_P, place_P] + 1 + ids[row_P, 0]) % VOCABULARY
+    log_p_PV = (torch.log(-torch.expm1(sure_P)) - math.log(VOCABULARY - 1))[:, None].repeat(1, VOCABULARY)
+    log_p_PV[np.arange(len(said)), said] = sure_P
+    return encode_log_p(layout, log_p_PV, torch.from_numpy(-1.0 - row_P / 16))
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -18,7 +18,7 @@ from stillroom.models.device import Device
 from stillroom.models.language import LanguageModel, logits
 from stillroom.models.mixed import MixedModel
 from stillroom.objectives.fused import fused_dense
-from stillroom.rows import Head, MixedHead, SparseTargets, Tokens
+from stillroom.rows import Head, MixedHead, SparseTargets, Splits, Tokens
 from stillroom.rundir import read_json
 from stillroom.transfer_set.fidelity import dense, fidelity
 from stillroom.transfer_set.merging import merge
@@ -193,7 +193,7 @@ def test_the_report_judges_by_the_mean(whole: Any, home: Path) -> None:
     teacher = card["models"]["teacher"]
     assert teacher["parameters"] == sum(model.parameters for model in models)
     assert teacher["size_bytes"] == sum((home / name / "model.safetensors").stat().st_size for name in MEMBERS[:2])
-    rows = windows(home)
+    rows = windows(home).test.raw
     nats, count = 0.0, 0
     for ids_T, target_T in zip(rows["ids"], rows["target"], strict=True):
         ids = [ids_T[ids_T >= 0].tolist()]
@@ -215,14 +215,14 @@ def test_the_report_judges_by_the_mean(whole: Any, home: Path) -> None:
     assert "nobody compared them" not in page
 
 
-def windows(home: Path) -> Any:
-    """The test windows of the tiny text."""
+def windows(home: Path) -> Splits:
+    """The windows of the tiny text."""
     from stillroom.kinds import parse
     from stillroom.models.text import tokenizer_at
     from stillroom.questions.windows import windows as cut
 
     source = parse("questions", causal(home)["questions"])
-    return cut(source.build([home]), tokenizer_at(home / "llama"), 32, context=64).test.raw
+    return cut(source.build([home]), tokenizer_at(home / "llama"), 32, context=64)
 
 
 def test_merged_answers_are_made_of_the_members(whole: Any) -> None:
@@ -267,8 +267,8 @@ def test_equal_teachers_have_one_mean_and_a_student_that_is_it_nothing_to_learn(
     lost = read_json(run.path / "student" / "history.json")["curve"][0]["loss"]
     bar = {"live": 1e-5, "tail": 0.02, "tail_bytes": 0.5}[next(iter(knobs))]
     assert -bar < lost < bar
-    asked = calls(run.path)
-    assert asked == 0 if "live" in knobs else asked > 0  # one teacher twice is asked once
+    asked = 0 if "live" in knobs else len(windows(home).train)
+    assert calls(run.path) == asked, "one teacher twice is asked once"
 
 
 def test_hard_answers_of_a_live_mean(home: Path, tmp_path: Path) -> None:
@@ -292,7 +292,7 @@ def test_masked_models_have_a_mean_too(home: Path, tmp_path: Path) -> None:
     )  # fmt: skip
     run = stillroom.distill(tree, tmp_path / "run")
     assert run.scorecard["architecture"] == "masked"
-    assert calls(run.path) % 4 == 0  # two teachers, two views
+    assert calls(run.path) == 4 * run.scorecard["rows"]["train"], "two teachers, two views"
 
 
 def test_fidelity_is_asked_of_each_member(home: Path, tmp_path: Path) -> None:

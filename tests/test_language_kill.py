@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
 import random
-import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from command_line import events
+from killing import came_to_its_end, commit_points
 from stillroom import flow
 from stillroom.transfer_set.store import open_kept
 from tiny_language import causal, kept_files, text, write_text
@@ -49,41 +49,16 @@ def expected(tree: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> 
     return found
 
 
-def in_child(tree: dict[str, Any], run: Path, kill_at: int) -> bool:
-    """Run in a forked process that ends itself at a commit point. True where it came to its end instead."""
-    child = os.fork()
-    if child == 0:
-        from stillroom import rundir
-
-        rundir._commit_points = 0
-        os.environ["STILLROOM_KILL_AT"] = str(kill_at)
-        try:
-            flow.distill(tree, run, until="train")
-        finally:
-            os._exit(3)
-    _, status = os.waitpid(child, 0)
-    if os.WIFSIGNALED(status):
-        assert os.WTERMSIG(status) == signal.SIGKILL
-        return False
-    return True
-
-
-def commit_points(tree: dict[str, Any], run: Path) -> int:
-    log = run.parent / "points.txt"
-    os.environ["STILLROOM_COMMIT_LOG"] = str(log)
-    try:
-        assert in_child(tree, run, -1)
-    finally:
-        del os.environ["STILLROOM_COMMIT_LOG"]
-    return int(log.read_text())
+def work(tree: dict[str, Any], run: Path) -> Callable[[], object]:
+    return lambda: flow.distill(tree, run, until="train")
 
 
 def test_killed_at_a_commit_point(tree: dict[str, Any], expected: dict[str, bytes], tmp_path: Path) -> None:
-    points = commit_points(tree, tmp_path / "counted")
+    points = commit_points(work(tree, tmp_path / "counted"), tmp_path / "points.txt")
     assert kept_files(tmp_path / "counted") == expected
     for point in sorted(random.Random(7).sample(range(1, points), CHOSEN)):
         run = tmp_path / str(point)
-        assert not in_child(tree, run, point)
+        assert not came_to_its_end(work(tree, run), point)
         flow.distill(tree, run, until="train")
         assert kept_files(run) == expected, f"killed at commit point {point} of {points}"
 
@@ -91,7 +66,7 @@ def test_killed_at_a_commit_point(tree: dict[str, Any], expected: dict[str, byte
 def test_killed_again_and_again(tree: dict[str, Any], expected: dict[str, bytes], tmp_path: Path) -> None:
     """Each time a little further along than the longest shard is; no window is kept twice."""
     run, kills = tmp_path / "run", 0
-    while not in_child(tree, run, 97):
+    while not came_to_its_end(work(tree, run), 97):
         kills += 1
         assert kills < 20, "a run that is killed must still get on"
     assert kills > 2

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import random
-import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from command_line import events
+from killing import came_to_its_end, commit_points
 from stillroom import flow
 from stillroom.stages import on_policy_writing
 from tiny_language import causal, kept_files, text, write_text
@@ -38,25 +38,8 @@ def pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(on_policy_writing, "PIECE", 4)
 
 
-def in_child(tree: dict[str, Any], run: Path, kill_at: int, log: Path | None = None) -> bool:
-    """Run in a forked process that ends itself at a commit point. True where it came to its end instead."""
-    child = os.fork()
-    if child == 0:
-        from stillroom import rundir
-
-        rundir._commit_points = 0
-        os.environ["STILLROOM_KILL_AT"] = str(kill_at)
-        if log is not None:
-            os.environ["STILLROOM_COMMIT_LOG"] = str(log)
-        try:
-            flow.distill(tree, run, until="train")
-        finally:
-            os._exit(3)
-    _, status = os.waitpid(child, 0)
-    if os.WIFSIGNALED(status):
-        assert os.WTERMSIG(status) == signal.SIGKILL
-        return False
-    return True
+def work(tree: dict[str, Any], run: Path) -> Callable[[], object]:
+    return lambda: flow.distill(tree, run, until="train")
 
 
 def all_files(run: Path) -> dict[str, bytes]:
@@ -68,16 +51,15 @@ def all_files(run: Path) -> dict[str, bytes]:
 def test_killed_within_the_rounds(tree: dict[str, Any], tmp_path: Path) -> None:
     asked_alone = flow.distill(tree, tmp_path / "asked", until="ask")
     assert not (asked_alone.path / "rounds").exists()
-    log = tmp_path / "points.txt"
-    assert in_child(tree, tmp_path / "whole", -1, log)
-    points, expected = int(log.read_text()), all_files(tmp_path / "whole")
+    points = commit_points(work(tree, tmp_path / "whole"), tmp_path / "points.txt")
+    expected = all_files(tmp_path / "whole")
     assert sum(name.endswith("written.jsonl") for name in expected) == 2
     assert sum(name.endswith("model.safetensors") for name in expected) == 3
     whole_calls = sum(event["calls"] for event in events(tmp_path / "whole", "asked"))
     reached = set()
     for point in sorted(random.Random(3).sample(range(points // 6, points), CHOSEN)):
         run = tmp_path / str(point)
-        assert not in_child(tree, run, point)
+        assert not came_to_its_end(work(tree, run), point)
         reached.add(len(list(run.rglob("written.jsonl"))))
         flow.distill(tree, run, until="train")
         assert all_files(run) == expected, f"killed at commit point {point} of {points}"
@@ -89,7 +71,7 @@ def test_killed_within_the_rounds(tree: dict[str, Any], tmp_path: Path) -> None:
 def test_killed_again_and_again(tree: dict[str, Any], tmp_path: Path) -> None:
     flow.distill(tree, tmp_path / "whole", until="train")
     run, kills = tmp_path / "run", 0
-    while not in_child(tree, run, 83):
+    while not came_to_its_end(work(tree, run), 83):
         kills += 1
         assert kills < 25, "a run that is killed must still get on"
     assert kills > 3

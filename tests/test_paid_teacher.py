@@ -160,6 +160,26 @@ def _ends(told: str) -> tuple[float, float, float]:
     return float(low), float(middle), float(high)
 
 
+@pytest.mark.parametrize(
+    ("knobs", "sections", "where"),
+    [
+        ({"price": None}, {"budget": {"usd": 1}}, "teacher.1.price"),
+        ({"prompt": "Words: {words}"}, {}, "teacher.1.prompt"),
+        ({"labels": {"good": "", "poor": ""}}, {}, "teacher.1.labels"),
+    ],
+)
+def test_what_is_wrong_with_an_ensembles_member_names_it(
+    teacher: Loopback, tmp_path: Path, knobs: dict[str, Any], sections: dict[str, Any], where: str
+) -> None:
+    tree = recipe(teacher, **sections)
+    members = [tree["teacher"], {**tree["teacher"], "model": "another", **knobs}]
+    tree["teacher"] = {"kind": "ensemble", "members": members}
+    with pytest.raises(RecipeError) as caught:
+        distill(tree, tmp_path / "run", folder=tmp_path)
+    assert caught.value.where == where
+    assert teacher.bill()["calls"] == 0
+
+
 def test_a_pilot_is_for_paid_teachers_alone(teacher: Loopback, tmp_path: Path) -> None:
     tree = recipe(teacher) | {"teacher": {"kind": "trained", "model": {"kind": "mlp", "hidden": [4]}}}
     with pytest.raises(RecipeError, match="paid by the call"):

@@ -193,6 +193,21 @@ def test_another_verifier_reads_the_same_text_anew(data: dict[str, str], tmp_pat
     ]
 
 
+def test_each_question_with_a_bad_gold_answer_counts(data: dict[str, str], tmp_path: Path) -> None:
+    """Two of them with the same words, and two with none."""
+    rows = lines(Path(data["train"]))
+    for row, answer in ((3, "a few"), (9, "a few"), (20, None), (31, None), (44, "many")):
+        rows[row]["answer"] = answer
+    (tmp_path / "train.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
+    source, verify = {**data, "train": str(tmp_path / "train.jsonl")}, {"verify": {"kind": "numeric"}}
+    run = stillroom.distill(recipe(source, name="bad", transfer_set=verify), tmp_path / "run")
+    bad = read_json(run.path / "transfer_set" / "traces" / "facts.json")["bad_gold"]
+    assert [(one["row"], one["gold"]) for one in bad] == [(3, "a few"), (9, "a few"), (20, ""), (31, ""), (44, "many")]
+    assert bad[2]["reason"] == "there is no gold answer"
+    assert run.scorecard["transfer_set"]["bad_gold"] == 5
+    assert run.scorecard["rows"]["asked"] == 55
+
+
 # recorded rationales
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from benchmarks.blocks import NotMade
 from benchmarks.language_sizes import PRESETS
 from benchmarks.language_states import Teacher
 from benchmarks.results import read_bars
+from tests.transfer_set.sparse_teacher import VOCABULARY, exact, teacher
 
 from benchmarks import (
     language,
@@ -26,6 +28,12 @@ from benchmarks import (
     language_steps,
 )
 from stillroom.recipe import Recipe
+from stillroom.rows import Batch, Tokens
+from stillroom.training.language_batches import WindowBatches
+from stillroom.transfer_set.basis import fit_basis
+from stillroom.transfer_set.fidelity import dense, fidelity
+from stillroom.transfer_set.output_layer import mean_distribution
+from stillroom.transfer_set.sparse_logits import Layout, decode, encode
 
 SIZES = PRESETS["smoke"]
 
@@ -77,12 +85,37 @@ def test_liger_is_left_out_with_a_reason(monkeypatch: pytest.MonkeyPatch, tmp_pa
     assert "no triton" in language_steps.liger()[2]
 
 
-def test_all_arms_of_a_step_learn_from_the_same_windows(tmp_path: Path) -> None:
-    bench = language_steps.Bench(SIZES.shape, tmp_path)
-    batch = bench.batches()(0)
-    assert batch.rows == SIZES.shape.rows * (SIZES.shape.tokens - 1)
-    for step in (bench.ce(), bench.labels(), bench.stored("sample"), bench.live()):
-        step()
+ARMS: dict[str, Callable[[language_steps.Bench], language_steps.Step]] = {
+    "ce": lambda bench: bench.ce(),
+    "labels": lambda bench: bench.labels(),
+    "stored": lambda bench: bench.stored("sample"),
+    "live": lambda bench: bench.live(),
+}
+
+
+def test_all_arms_of_a_step_learn_from_the_same_windows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[torch.Tensor] = []
+
+    class Watched(WindowBatches):
+        def __call__(self, number: int) -> Batch:
+            batch = super().__call__(number)
+            assert isinstance(batch.input, Tokens)
+            given.append(batch.input.ids_BT.clone())
+            return batch
+
+    monkeypatch.setattr(language_steps, "WindowBatches", Watched)
+    seen = {}
+    for name, step_of in ARMS.items():
+        bench = language_steps.Bench(SIZES.shape, tmp_path / name)
+        step = step_of(bench)
+        given.clear()
+        for _ in range(bench.number):
+            step()
+        assert len(given) == bench.number > 1
+        assert all(ids_BT.shape == (SIZES.shape.rows, SIZES.shape.tokens) for ids_BT in given)
+        seen[name] = torch.stack(given)
+    assert all(torch.equal(seen["ce"], other) for other in seen.values())
+    assert not torch.equal(seen["ce"][0], seen["ce"][1])
 
 
 def test_memory_is_the_growth_of_a_process(tmp_path: Path) -> None:
@@ -104,6 +137,24 @@ def test_a_wrong_gradient_is_seen() -> None:
         return lambda hidden_PH, head: 1.01 * ours(hidden_PH, head), reference
 
     assert language_gradient.errors(language_gradient.Draw(SIZES.shape, 0), wrong)[0] > 5e-3
+
+
+def test_a_tail_of_the_corpus_mean_is_between_a_bucket_and_a_hidden_tail() -> None:
+    hidden_PG, head, forced_P = teacher(300)
+    mean_V = mean_distribution(hidden_PG, head)
+    fitted = fit_basis(hidden_PG, *head, tail_bytes=6)
+    found = {}
+    for tail, basis in (("hidden", fitted), ("bucket", None)):
+        layout = Layout.of(VOCABULARY, 4, tail, 6)  # type: ignore[arg-type]
+        found[tail] = decode(layout, basis, encode(layout, basis, hidden_PG, head, forced_P))
+    shaped = language_fidelity.shaped_tail(found["bucket"], mean_V)
+    kls = [fidelity(hidden_PG, head, kept)["kl"].mean() for kept in (found["hidden"], shaped, found["bucket"])]
+    assert kls == sorted(kls)
+    # The corpus mean, position by position: what is outside the head, rescaled.
+    q_V = exact(hidden_PG, head).exp().mean(0).index_fill(0, shaped.ids_PK[3], 0.0)
+    q_V = q_V / q_V.sum() * shaped.tail_log_mass_P[3].double().exp()
+    q_V[shaped.ids_PK[3]] = shaped.log_p_PK[3].double().exp()
+    torch.testing.assert_close(dense(shaped, VOCABULARY)[3].double().exp(), q_V, rtol=1e-4, atol=1e-9)
 
 
 def test_fidelity_compares_formats_of_equal_bytes(base: Path, data: Path) -> None:

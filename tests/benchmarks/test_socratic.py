@@ -131,6 +131,8 @@ def test_a_line_cut_short_is_passed_over_and_other_settings_are_not_read(tmp_pat
     with finished.path.open("a") as file:
         file.write('{"settings": "these", "name": "mar')
     assert finished.read() == {("margin", 0): {"x": 1}}
+    finished.append("random", 2, {"x": 3})
+    assert finished.read() == {("margin", 0): {"x": 1}, ("random", 2): {"x": 3}}
 
 
 def test_the_bars_are_there_and_the_committee_is_small() -> None:

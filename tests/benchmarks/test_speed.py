@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 from benchmarks.results import Found
 from benchmarks.speed_blocks import Bench, Shape
+from torch import nn
 
 from benchmarks import speed, speed_blocks
+from stillroom.training.fit import Lesson
 
 TINY = Shape(4, (8,), (12,), 16, 64)
 
@@ -20,11 +24,30 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("kind", ["plain", "plain_soft", "supervised", "stored", "live"])
-def test_each_block_trains_and_can_be_repeated(kind: str, tmp_path: Path) -> None:
+def test_each_block_trains_and_can_be_repeated(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    networks: list[nn.Module] = []
+    bare_network, prepare = Bench._bare_network, speed_blocks.prepare
+
+    def watched_bare(bench: Bench) -> nn.Module:
+        networks.append(bare_network(bench))
+        return networks[-1]
+
+    def watched(lesson: Lesson) -> Any:
+        classifier, loss = prepare(lesson)
+        networks.append(classifier.network)
+        return classifier, loss
+
+    monkeypatch.setattr(Bench, "_bare_network", watched_bare)
+    monkeypatch.setattr(speed_blocks, "prepare", watched)
     bench = Bench(TINY, tmp_path)
     block = getattr(bench, kind)("float32") if kind == "live" else getattr(bench, kind)()
-    block()
-    block()
+    (network,) = networks
+    weights = [network.state_dict()[name].clone() for name in network.state_dict()]
+    for _ in range(2):
+        block()
+        again = [network.state_dict()[name].clone() for name in network.state_dict()]
+        assert all(not torch.equal(one, two) for one, two in zip(weights, again, strict=True))
+        weights = again
 
 
 def test_a_block_is_one_epoch_of_its_rows() -> None:

@@ -116,6 +116,10 @@ def test_the_gap_is_the_ratio_of_the_two_differences() -> None:
     found = gap_recovered(means, accuracy_B, seeds)
     assert found["mean"] == pytest.approx(0.8)
     assert found["ci95"] == pytest.approx([0.8, 0.8])
+    worse = {name: -mean for name, mean in means.items()}
+    worse_B = {name: -value_B for name, value_B in accuracy_B.items()}
+    assert gap_recovered(worse, worse_B, seeds, words="nll", lower_is_better=True) == found
+    assert "teacher - control is -0.05" in gap_recovered(worse, worse_B, seeds)["absent"]
     assert gap_recovered(means | {"arm": 0.91}, accuracy_B | {"arm": 0.91 + shared_B}, seeds, "arm")[
         "mean"
     ] == pytest.approx(0.2)

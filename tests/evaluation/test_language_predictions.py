@@ -24,7 +24,7 @@ def nobody(done: int) -> None:
 def writer(folder: Path, teacher: Double, causal: bool = True, **given: Any) -> tuple[Writer, dict[str, Questions]]:
     rows = {name: windows(seed, 9, causal=causal) for seed, name in enumerate(("validation", "test"))}
     parts = {name: Windows.of(questions, name) for name, questions in rows.items()}
-    return Writer(folder, parts, Device(), teacher, "teacher", given.get("done", nobody)), rows
+    return Writer(folder, parts, Device(), teacher, given.get("done", nobody)), rows
 
 
 def target(questions: Questions) -> Array:
@@ -80,8 +80,15 @@ def test_the_sample_is_whole_windows_and_the_same_each_time() -> None:
     assert (sample == part.sample(100)).all()
     assert sample.tolist() != part.sample(100, seed=1).tolist()
     assert part.count_N[sample].sum() <= 100 < part.count_N[sample].sum() + part.count_N.max()
-    assert part.sample(1).tolist() == [int(part.count_N.argmax())] or part.count_N[part.sample(1)].sum() <= 1
     assert (part.sample() == np.flatnonzero(part.count_N)).all()
+
+
+def test_where_no_window_fits_the_sample_is_the_longest() -> None:
+    rows = windows(1, 40)
+    assert isinstance(rows.raw, dict)
+    part = Windows.of(rows.take(np.flatnonzero((rows.raw["target"] >= 0).sum(1) >= 2)), "test")
+    assert part.count_N.min() >= 2
+    assert part.sample(1).tolist() == [int(part.count_N.argmax())]
 
 
 def test_batches_hold_every_scored_window_once_and_no_more_tokens_than_they_may(

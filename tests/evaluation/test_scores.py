@@ -154,7 +154,7 @@ def test_missing_models_take_what_depends_on_them(everyone: dict[str, Said], lab
     scores = score(without, *labels, CLASSES, draws=FEW)
     assert {"agreement", "kl_to_teacher", "error_agreement"}.isdisjoint(scores.models["student"])
     assert list(scores.differences) == ["student-hard_teacher", "wide-student", "wide-hard_teacher"]
-    assert scores.gap_recovered == {"absent": "the accuracy of the teacher was not measured"}
+    assert scores.gap_recovered == {"absent": "accuracy of the teacher was not measured"}
     assert "control" in score({"teacher": everyone["teacher"]}, *labels, CLASSES).gap_recovered["absent"]
 
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 import pytest
 
+from killing import came_to_its_end, commit_points
 from stillroom import flow
 from stillroom.errors import BudgetReached, RecipeError, RunError
 from stillroom.kinds import AskedTeacher, Teacher
@@ -230,38 +230,19 @@ def test_what_rounds_cannot_do_is_refused_before_anything_is_spent(tmp_path: Pat
     assert not (tmp_path / "run").exists()
 
 
-def killed_at(folder: Path, rounds: Tree, point: int, log: Path | None = None) -> bool:
-    """Run in a forked process that ends itself at a commit point. True where it came to its end instead."""
-    child = os.fork()
-    if child == 0:
-        from stillroom import rundir
-
-        rundir._commit_points = 0
-        os.environ["STILLROOM_KILL_AT"] = str(point)
-        if log is not None:
-            os.environ["STILLROOM_COMMIT_LOG"] = str(log)
-        try:
-            drawn(folder, rounds, Ruled(refuse=1.0))
-        finally:
-            os._exit(3)
-    _, status = os.waitpid(child, 0)
-    if os.WIFSIGNALED(status):
-        assert os.WTERMSIG(status) == signal.SIGKILL
-        return False
-    return True
-
-
 @pytest.mark.kill
 def test_killed_anywhere_the_same_is_chosen(tmp_path: Path) -> None:
     rounds = {"strategy": {"kind": "committee", "size": 2}, "compare": ["random"], "budgets": [40]}
     for name in ("whole", "counted", "again"):
         (tmp_path / name).mkdir()
     expected = drawn(tmp_path / "whole", rounds, Ruled(refuse=1.0))
-    log = tmp_path / "points.txt"
-    assert killed_at(tmp_path / "counted", rounds, -1, log)
-    points = int(log.read_text())
+
+    def work(folder: Path) -> Callable[[], object]:
+        return lambda: drawn(folder, rounds, Ruled(refuse=1.0))
+
+    points = commit_points(work(tmp_path / "counted"), tmp_path / "points.txt")
     run, kills = tmp_path / "again", 0
-    while not killed_at(run, rounds, points // 5):
+    while not came_to_its_end(work(run), points // 5):
         kills += 1
         assert kills < 60, "a run that is killed must still get on"
     assert kills > 2
@@ -269,5 +250,5 @@ def test_killed_anywhere_the_same_is_chosen(tmp_path: Path) -> None:
     for point in range(9, points, points // 6):
         place = tmp_path / str(point)
         place.mkdir()
-        assert not killed_at(place, rounds, point)
+        assert not came_to_its_end(work(place), point)
         assert drawn(place, rounds, Ruled(refuse=1.0)) == expected, f"killed at commit point {point} of {points}"

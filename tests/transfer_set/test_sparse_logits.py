@@ -12,7 +12,7 @@ from stillroom.errors import CorruptFile, NotFinite, WrongAnswer
 from stillroom.rows import Head
 from stillroom.transfer_set.basis import fit_basis
 from stillroom.transfer_set.fidelity import dense
-from stillroom.transfer_set.sparse_logits import FLOOR, Layout, decode, encode, encode_log_p, encode_top
+from stillroom.transfer_set.sparse_logits import FLOOR, Layout, decode, encode, encode_log_p
 
 BUCKET = Layout(vocabulary=VOCABULARY, head=8, tail="bucket")
 SAMPLE = Layout(vocabulary=VOCABULARY, head=4, tail="sample", samples=12)
@@ -227,50 +227,15 @@ def test_samples_alone_need_no_head() -> None:
     torch.testing.assert_close(dense(kept, VOCABULARY).exp().sum(1), torch.ones(50))
 
 
-def test_a_list_of_the_most_probable_is_kept_with_one_bucket() -> None:
-    hidden_PG, head, forced_P = teacher(80)
-    log_p_PV = exact(hidden_PG, head)
-    top = log_p_PV.topk(20, 1)
-    order = np.random.default_rng(0).permutation(20)  # an interface may give them in any order
-    said_P = log_p_PV.gather(1, forced_P[:, None])[:, 0].numpy()
-    layout = Layout(vocabulary=VOCABULARY, head=8, tail="bucket")
-    records = encode_top(layout, top.indices.numpy()[:, order], top.values.numpy()[:, order], said_P)
-    kept, whole = (decode(layout, None, rows) for rows in (records, encode(layout, None, hidden_PG, head, forced_P)))
-    assert torch.equal(kept.ids_PK, whole.ids_PK)
-    torch.testing.assert_close(kept.log_p_PK, whole.log_p_PK, rtol=0, atol=0.08)
-    torch.testing.assert_close(kept.tail_log_mass_P, whole.tail_log_mass_P, rtol=1e-3, atol=1e-4)
-    assert kept.entropy_P.isnan().all(), "a list does not tell the entropy"
-    told = encode_top(layout, top.indices.numpy(), top.values.numpy(), said_P, whole.entropy_P.numpy())
-    assert torch.equal(decode(layout, None, told).entropy_P, whole.entropy_P)
-
-
-def test_a_list_that_is_certain_has_no_tail() -> None:
+def test_what_is_certain_has_no_tail() -> None:
     layout = Layout(vocabulary=VOCABULARY, head=2, tail="bucket")
-    kept = decode(layout, None, encode_top(layout, np.array([[7, 3]]), np.array([[0.0, -np.inf]]), np.array([-np.inf])))
+    log_p_CV = torch.full((1, VOCABULARY), -torch.inf)
+    log_p_CV[0, 7] = 0.0
+    kept = decode(layout, None, encode_log_p(layout, log_p_CV, torch.tensor([-torch.inf])))
     assert torch.isneginf(kept.tail_log_mass_P).all()
     assert torch.isfinite(kept.forced_log_p_P).all()
-    assert kept.ids_PK.tolist() == [[7, 3]]
+    assert kept.ids_PK[0, 0] == 7
     assert abs(kept.log_p_PK[0, 0]) < 1e-7
-
-
-@pytest.mark.parametrize(
-    ("ids", "log_p", "error"),
-    [
-        ([[1, 2]], [[-0.5, np.nan]], NotFinite),
-        ([[1, 2]], [[0.5, -3.0]], NotFinite),
-        ([[1, 2]], [[-0.1, -0.1]], NotFinite),
-        ([[1, 1]], [[-1.0, -2.0]], WrongAnswer),
-        ([[1, 500]], [[-1.0, -2.0]], WrongAnswer),
-        ([[1, -1]], [[-1.0, -2.0]], WrongAnswer),
-        ([[1]], [[-1.0]], WrongAnswer),
-    ],
-)
-def test_lists_that_cannot_be_are_refused(ids: list[list[int]], log_p: list[list[float]], error: type) -> None:
-    layout = Layout(vocabulary=VOCABULARY, head=2, tail="bucket")
-    with pytest.raises(error):
-        encode_top(layout, np.array(ids), np.array(log_p), np.array([-1.0]))
-    with pytest.raises(WrongAnswer, match="bucket"):
-        encode_top(SAMPLE, np.array([[1, 2, 3, 4]]), np.full((1, 4), -2.0), np.array([-1.0]))
 
 
 def test_what_does_not_belong_together_is_refused() -> None:
@@ -294,14 +259,17 @@ def test_what_does_not_belong_together_is_refused() -> None:
 def test_the_bytes_of_a_record_are_fixed() -> None:
     """Answers are read for years: whoever changes these bytes gives the layout a new version."""
     layout = Layout(vocabulary=151_936, head=3, tail="bucket")
-    log_p = np.log(np.array([[0.5, 0.25, 0.125]]))
-    records = encode_top(layout, np.array([[151_935, 1, 70_000]]), log_p, np.array([-1.0]), np.array([2.5]))
-    assert records.tobytes().hex() == "7f510600001751870b4f0a304010002f"
+    ids, p = [151_935, 1, 70_000, 5, 9], torch.tensor([[0.5, 0.25, 0.125, 0.0625, 0.0625]])
+    log_p_CV = torch.full((1, 151_936), -torch.inf)
+    log_p_CV[:, ids] = p.log()
+    records = encode_log_p(layout, log_p_CV, torch.tensor([-1.0]))
+    assert records.tobytes().hex() == "7f510600001751870b4f0af04c0f002f"
     kept = decode(layout, None, records)
-    assert kept.ids_PK.tolist() == [[151_935, 1, 70_000]]
-    np.testing.assert_allclose(kept.log_p_PK.numpy(), log_p, atol=0.03)
+    assert kept.ids_PK.tolist() == [ids[:3]]
+    np.testing.assert_allclose(kept.log_p_PK.numpy(), p[:, :3].log(), atol=0.03)
     assert kept.tail_log_mass_P.item() == pytest.approx(np.log(0.125), abs=1e-3)
-    assert (kept.entropy_P.item(), kept.forced_log_p_P.item()) == (2.5, -1.0)
+    assert kept.entropy_P.item() == pytest.approx(float(-(p * p.log()).sum()), abs=1e-3)
+    assert kept.forced_log_p_P.item() == -1.0
 
 
 def test_a_fixed_sample_of_fixed_weights() -> None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import signal
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from killing import came_to_its_end
 from stillroom.errors import CorruptFile, NotFinite, RunBusy, WrongAnswer
 from stillroom.rows import Answers, Questions
 from stillroom.transfer_set.ask import KeptTeacher, ask
@@ -257,17 +257,7 @@ def test_a_kill_at_any_commit_point_loses_at_most_one_shard(tmp_path: Path) -> N
     while True:
         point += 1
         root = tmp_path / str(point)
-        child = os.fork()
-        if child == 0:
-            from stillroom import rundir
-
-            rundir._commit_points = 0
-            os.environ["STILLROOM_KILL_AT"] = str(point)
-            ask_all(root, Rule(), questions)
-            os._exit(0)
-        _, status = os.waitpid(child, 0)
-        done = os.WIFEXITED(status) and os.WEXITSTATUS(status) == 0
-        assert done or os.WTERMSIG(status) == signal.SIGKILL
+        done = came_to_its_end(lambda root=root: ask_all(root, Rule(), questions), point)
         whole = len([path for path in root.glob("*/??????") if path.is_dir()])
         teacher = Rule()
         kept = ask_all(root, teacher, questions)

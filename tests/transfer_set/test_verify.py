@@ -164,6 +164,8 @@ def test_bad_golds_are_told_with_their_rows() -> None:
     found = bad_golds(Numeric(), ["5", "", "1/2", "a few", "3 or 4"])
     assert [one.row for one in found] == [1, 3, 4]
     assert all(one.reason for one in found)
+    assert [one.row for one in bad_golds(Numeric(), ["a few", None, "5", "a few"])] == [0, 1, 3]
+    assert [one.row for one in bad_golds(parse("verifier", {"kind": "majority"}), ["a few", None, "5"])] == [0]
     maths = parse("verifier", {"kind": "math"})
     golds = ["5", "\\frac{1}{", "x+1", "0/0", "Monday", "", "(1,2)", "x" * 5000, "1, 2, \\ldots"]
     assert [one.row for one in bad_golds(maths, golds)] == [1, 3, 5, 7, 8]

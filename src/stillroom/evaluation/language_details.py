@@ -23,9 +23,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from stillroom.evaluation.intervals import CONTROL, HARD_TEACHER, STUDENT, TEACHER
 from stillroom.evaluation.language_predictions import Architecture, Speaker, Windows, hear, ids_of, logits_of
 from stillroom.evaluation.language_scores import Spoken, Text
-from stillroom.evaluation.scores import CONTROL, HARD_TEACHER, STUDENT, TEACHER
 from stillroom.models.device import Device
 from stillroom.rows import Array
 from stillroom.rundir import read_json

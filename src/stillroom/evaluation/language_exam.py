@@ -17,11 +17,11 @@ import numpy as np
 
 from stillroom.evaluation import language_details as shown
 from stillroom.evaluation.cost import Spent, cost, usd_per_million_rows
+from stillroom.evaluation.intervals import CONTROL, HARD_TEACHER, STUDENT
 from stillroom.evaluation.language_memory import peak_memory_mib
 from stillroom.evaluation.language_predictions import TEACHER, Architecture, Load, Speaker, Windows, Writer, read
 from stillroom.evaluation.language_scores import Spoken, Text, score_language
 from stillroom.evaluation.language_speed import measure_language
-from stillroom.evaluation.scores import CONTROL, HARD_TEACHER, STUDENT
 from stillroom.models.device import Device
 from stillroom.models.references import weight_files
 from stillroom.recipe import Evaluation
@@ -131,10 +131,10 @@ def sit_language(exam: LanguageExam, folder: Path) -> tuple[dict[str, Any], dict
 def _predict(exam: LanguageExam, folder: Path) -> Path:
     """Write what every model says; the folder of the predictions."""
     kept = folder / PREDICTIONS
-    place = str(exam.teacher_folders[0]) if exam.teacher_folders else "teacher"
-    writer = Writer(exam.work or kept, exam.parts, exam.device, exam.teacher, place, exam.done)
+    writer = Writer(exam.work or kept, exam.parts, exam.device, exam.teacher, exam.done)
     teacher = exam.teacher
     if teacher is not None:
+        place = str(exam.teacher_folders[0]) if exam.teacher_folders else "teacher"
         writer.write(TEACHER, 0, place, lambda: teacher)
     for name, folders in exam.models.items():
         for seed, one in enumerate(folders):

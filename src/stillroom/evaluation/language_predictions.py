@@ -235,7 +235,6 @@ class Writer:
     device: Device
     teacher: Speaker | None
     """None: nothing is compared with it."""
-    teacher_folder: str
     done: Callable[[int], None]
     """Told how many windows were just read."""
 

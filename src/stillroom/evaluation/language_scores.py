@@ -13,20 +13,17 @@ them, as in intervals.py. A text of one document has windows drawn instead. Know
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from stillroom.errors import WrongAnswer
-from stillroom.evaluation.intervals import GAP_STANDARD_ERRORS, Draws, _over_seeds, _row_weights, _the, interval
-from stillroom.evaluation.scores import CONTROL, HARD_TEACHER, STUDENT, TEACHER, Scores, _figures
+from stillroom.evaluation.intervals import TEACHER, differences, figures, gaps_recovered, over_draws, pairs
+from stillroom.evaluation.scores import Scores
 from stillroom.rows import Array
 
 COMPARED = ("nll", "perplexity", "bits_per_byte", "accuracy")
-SUMS = 4
-"""Of nats, of right tokens, of tokens chosen as the teacher does, of divergence."""
 LOG_2 = float(np.log(2))
 
 
@@ -104,32 +101,28 @@ def score_language(said: Mapping[str, Spoken], text: Text, *, draws: int = 10_00
         ],
         axis=1,
     )
-    whole_U = np.ones((1, text.units))
     measured = {
         name: [
             {
                 figure: float(value_1[0])
-                for figure, value_1 in _ratios(whole_U, sums_U4, shared_U3).items()
+                for figure, value_1 in _figures_of(sums_U4.sum(0)[None], shared_U3.sum(0)[None]).items()
                 if np.isfinite(value_1[0])
             }
             for sums_U4 in several
         ]
         for name, several in sums.items()
     }
-    counts = {name: model.seeds for name, model in said.items()}
-    drawn = _bootstrap(sums, shared_U3, draws, seed) if max(counts.values(), default=0) > 1 else {}
-    models = {name: _figures(measured[name], drawn.get(name, {})) for name in said}
-    differences = {
-        f"{first}-{second}": _difference(models, drawn, counts, first, second) for first, second in _pairs(list(said))
-    }
+    drawn = {}
+    if max((model.seeds for model in said.values()), default=0) > 1:
+        drawn = over_draws(
+            sums, lambda weight_BU: weight_BU @ shared_U3,
+            lambda _name, _place, _weight_BU, sums_B4, shared_B3: _figures_of(sums_B4, shared_B3),
+            draws=draws, seed=seed,
+        )  # fmt: skip
+    models = {name: figures(measured[name], drawn.get(name, {})) for name in said}
     figure = "nll" if text.bytes_U is None else "bits_per_byte"
-    gaps = {name: _gap(models, drawn, counts, name, figure) for name in said if name not in (TEACHER, CONTROL)}
-    return Scores(
-        models=models,
-        differences={name: figures for name, figures in differences.items() if figures},
-        gap_recovered=gaps.get(STUDENT) or _gap(models, drawn, counts, STUDENT, figure),
-        gaps=gaps,
-    )
+    student, gaps = gaps_recovered(models, drawn, figure, figure.replace("_", " "), lower_is_better=True)
+    return Scores(models, differences(models, drawn, COMPARED, pairs(list(said))), student, gaps)
 
 
 def _sums(name: str, model: Spoken, place: int, text: Text, teacher_P: Array | None) -> Array:
@@ -153,13 +146,8 @@ def _sums(name: str, model: Spoken, place: int, text: Text, teacher_P: Array | N
     )
 
 
-def _ratios(weight_BU: Array, sums_U4: Array, shared_U3: Array) -> dict[str, Array]:
-    """Every figure of one seed under each set of weights [B]; NaN where it is not defined."""
-    shared_B3 = weight_BU @ shared_U3
-    return _figures_of(weight_BU @ sums_U4, shared_B3)
-
-
 def _figures_of(sums_B4: Array, shared_B3: Array) -> dict[str, Array]:
+    """Every figure of one seed [B], from its sums and those that all share; NaN where it is not defined."""
     nats_B, right_B, same_B, apart_B = sums_B4.T
     count_B, sampled_B, bytes_B = shared_B3.T
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
@@ -172,66 +160,3 @@ def _figures_of(sums_B4: Array, shared_B3: Array) -> dict[str, Array]:
             "agreement": same_B / count_B,
             "kl_to_teacher": apart_B / sampled_B,
         }
-
-
-def _bootstrap(sums: Mapping[str, Sequence[Array]], shared_U3: Array, draws: int, seed: int) -> Draws:
-    """Every figure of every model in each draw."""
-    columns = {name: np.concatenate(several, axis=1) for name, several in sums.items()}
-    values: dict[str, list[dict[str, Array]]] = {name: [{} for _ in several] for name, several in sums.items()}
-    for start, weight_BU in _row_weights(len(shared_U3), draws, seed):
-        shared_B3 = weight_BU @ shared_U3
-        for name, columns_UK in columns.items():
-            column_BK = weight_BU @ columns_UK
-            for place, kept in enumerate(values[name]):
-                own_B4 = column_BK[:, place * SUMS : (place + 1) * SUMS]
-                for figure, value_B in _figures_of(own_B4, shared_B3).items():
-                    kept.setdefault(figure, np.empty(draws))[start : start + len(weight_BU)] = value_B
-    return {name: _over_seeds(several, draws, seed) for name, several in values.items()}
-
-
-def _pairs(names: Sequence[str]) -> list[tuple[str, str]]:
-    """The student, then the hard-teacher student, then each arm, against what it is to be compared with."""
-    arms = [name for name in names if name not in (TEACHER, STUDENT, CONTROL, HARD_TEACHER)]
-    pairs = [(STUDENT, other) for other in (CONTROL, HARD_TEACHER, TEACHER)]
-    pairs += [(TEACHER, CONTROL), (HARD_TEACHER, CONTROL)]
-    pairs += [(arm, other) for arm in arms for other in (CONTROL, STUDENT, HARD_TEACHER, TEACHER)]
-    return [(first, second) for first, second in pairs if first in names and second in names]
-
-
-def _difference(
-    models: Mapping[str, dict[str, Any]], drawn: Draws, seeds: Mapping[str, int], first: str, second: str
-) -> dict[str, Any]:
-    """first - second for each compared figure that both have."""
-    found: dict[str, Any] = {}
-    for name in COMPARED:
-        if name in models[first] and name in models[second]:
-            found[name] = {"mean": models[first][name]["mean"] - models[second][name]["mean"]}
-            if max(seeds[first], seeds[second]) > 1:
-                ends = interval(drawn[first][name] - drawn[second][name])
-                found[name] |= {"ci95": ends} if ends is not None else {}
-    return found
-
-
-def _gap(
-    models: Mapping[str, dict[str, Any]], drawn: Draws, seeds: Mapping[str, int], model: str, figure: str
-) -> dict[str, Any]:
-    """(control - model) / (control - teacher), by the same rule as for accuracy (see intervals.gap_recovered)."""
-    words = figure.replace("_", " ")
-    for name in (TEACHER, CONTROL, model):
-        if figure not in models.get(name, {}):
-            return {"absent": f"{words} of {_the(name)} was not measured"}
-    if max(seeds[TEACHER], seeds[CONTROL]) < 2:
-        return {"absent": "one seed gives no interval, so the gap between teacher and control may be chance"}
-    mean = {name: models[name][figure]["mean"] for name in (TEACHER, CONTROL, model)}
-    gap, gap_B = mean[CONTROL] - mean[TEACHER], drawn[CONTROL][figure] - drawn[TEACHER][figure]
-    ends, error = interval(gap_B), float(np.nanstd(gap_B, ddof=1))
-    if ends is None:
-        return {"absent": "no draw of the test documents holds a scored token"}
-    told = f"control - teacher is {gap:+.4f} in {words}, 95 % interval {ends[0]:+.4f} to {ends[1]:+.4f}"
-    if not ends[0] > 0:
-        return {"absent": f"{told}: the lower end is not above 0"}
-    if gap < GAP_STANDARD_ERRORS * error:
-        return {"absent": f"{told}: only {gap / error:.1f} standard errors, {GAP_STANDARD_ERRORS:g} are asked for"}
-    ratio_B: Array = np.full(len(gap_B), np.nan)
-    np.divide(drawn[CONTROL][figure] - drawn[model][figure], gap_B, out=ratio_B, where=gap_B > 0)
-    return {"mean": (mean[CONTROL] - mean[model]) / gap, "ci95": interval(ratio_B)}

@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 
 from stillroom.evaluation.cost import Spent, cost
+from stillroom.evaluation.intervals import CONTROL, STUDENT, TEACHER
 from stillroom.evaluation.language_details import histories
 from stillroom.evaluation.reasoning_answers import Sheet, answer_all, seconds_each
 from stillroom.evaluation.reasoning_scores import Marks, by_slice, score_reasoning
-from stillroom.evaluation.scores import CONTROL, STUDENT, TEACHER
 from stillroom.kinds import Verifier
 from stillroom.models.device import Device
 from stillroom.models.references import weight_files

@@ -17,8 +17,18 @@ from typing import Any
 import numpy as np
 
 from stillroom.errors import WrongAnswer
-from stillroom.evaluation.intervals import Draws, _over_seeds, _row_weights, gap_recovered, interval
-from stillroom.evaluation.scores import CONTROL, HARD_TEACHER, STUDENT, TEACHER, Scores
+from stillroom.evaluation.intervals import (
+    CONTROL,
+    HARD_TEACHER,
+    STUDENT,
+    TEACHER,
+    differences,
+    drawn_rows,
+    figures,
+    gaps_recovered,
+    over_draws,
+)  # fmt: skip
+from stillroom.evaluation.scores import Scores
 from stillroom.rows import Array
 
 COMPARED = ("exact_match", "answer_tokens")
@@ -55,19 +65,22 @@ def score_reasoning(marks: Mapping[str, Marks], *, draws: int = 10_000, seed: in
     if len(set(counts.values())) > 1:
         raise WrongAnswer(f"the models answered different questions: {counts}", where="answers", cure="Evaluate again")
     columns = {name: [one.columns(place) for place in range(one.seeds)] for name, one in marks.items()}
-    seeds = {name: one.seeds for name, one in marks.items()}
-    drawn = _bootstrap(columns, next(iter(counts.values())), draws, seed) if max(seeds.values()) > 1 else {}
-    models = {name: _figures(several, drawn.get(name, {})) for name, several in columns.items()}
-    differences = {
-        f"{first}-{second}": _difference(models, drawn, first, second) for first, second in _pairs(list(marks))
+    drawn = {}
+    if max(one.seeds for one in marks.values()) > 1:
+        drawn = over_draws(
+            {name: [np.stack(list(parts.values()), 1) for parts in several] for name, several in columns.items()},
+            drawn_rows,
+            lambda name, place, _, sums_BK, rows_B: dict(zip(columns[name][place], (sums_BK / rows_B[:, None]).T, strict=True)),
+            draws=draws, seed=seed,
+        )  # fmt: skip
+    models = {
+        name: figures(
+            [{one: float(value_N.mean()) for one, value_N in parts.items()} for parts in several], drawn.get(name, {})
+        )
+        for name, several in columns.items()
     }
-    means = {name: figures["exact_match"]["mean"] for name, figures in models.items()}
-    right_B = {name: figures["exact_match"] for name, figures in drawn.items()}
-    gaps = {name: gap_recovered(means, right_B, seeds, name) for name in marks if name not in (TEACHER, CONTROL)}
-    return Scores(
-        models, {name: found for name, found in differences.items() if found},
-        gaps.get(STUDENT) or gap_recovered(means, right_B, seeds), gaps,
-    )  # fmt: skip
+    student, gaps = gaps_recovered(models, drawn, "exact_match", "exact match")
+    return Scores(models, differences(models, drawn, COMPARED, _pairs(list(marks))), student, gaps)
 
 
 def by_slice(marks: Mapping[str, Marks], slice_N: Array) -> dict[str, dict[str, Any]]:
@@ -76,42 +89,8 @@ def by_slice(marks: Mapping[str, Marks], slice_N: Array) -> dict[str, dict[str, 
     told_N = np.array([str(one) for one in slice_N.tolist()])
     for value in sorted({str(one) for one in slice_N.tolist() if one is not None}):
         rows = np.flatnonzero(told_N == value)
-        for name, figures in score_reasoning({name: one.of(rows) for name, one in marks.items()}).models.items():
-            found.setdefault(name, {})[value] = {"exact_match": figures["exact_match"], "rows": len(rows)}
-    return found
-
-
-def _bootstrap(columns: Mapping[str, Sequence[dict[str, Array]]], rows: int, draws: int, seed: int) -> Draws:
-    """Every figure of every model in each draw."""
-    values: dict[str, list[dict[str, Array]]] = {name: [{} for _ in several] for name, several in columns.items()}
-    for start, weight_BN in _row_weights(rows, draws, seed):
-        for name, several in columns.items():
-            for place, parts in enumerate(several):
-                for figure, value_N in parts.items():
-                    kept_B = values[name][place].setdefault(figure, np.empty(draws))
-                    kept_B[start : start + len(weight_BN)] = weight_BN @ value_N / rows
-    return {name: _over_seeds(several, draws, seed) for name, several in values.items()}
-
-
-def _figures(several: Sequence[dict[str, Array]], drawn: Mapping[str, Array]) -> dict[str, Any]:
-    figures: dict[str, Any] = {}
-    for name in several[0]:
-        values = [float(parts[name].mean()) for parts in several]
-        figures[name] = {"mean": float(np.mean(values)), "per_seed": values}
-        ends = interval(drawn[name]) if len(values) > 1 else None
-        if ends is not None:
-            figures[name] = {"mean": figures[name]["mean"], "ci95": ends, "per_seed": values}
-    return figures
-
-
-def _difference(models: Mapping[str, dict[str, Any]], drawn: Draws, first: str, second: str) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for name in COMPARED:
-        if name in models[first] and name in models[second]:
-            found[name] = {"mean": models[first][name]["mean"] - models[second][name]["mean"]}
-            if drawn and max(len(models[one][name]["per_seed"]) for one in (first, second)) > 1:
-                ends = interval(drawn[first][name] - drawn[second][name])
-                found[name] |= {"ci95": ends} if ends is not None else {}
+        for name, measured in score_reasoning({name: one.of(rows) for name, one in marks.items()}).models.items():
+            found.setdefault(name, {})[value] = {"exact_match": measured["exact_match"], "rows": len(rows)}
     return found
 
 

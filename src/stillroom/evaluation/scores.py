@@ -10,15 +10,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-
 from stillroom.errors import DataError, WrongAnswer
-from stillroom.evaluation.intervals import Draws, bootstrap, gap_recovered, interval
+from stillroom.evaluation.intervals import TEACHER, bootstrap, differences, figures, gaps_recovered, pairs
 from stillroom.evaluation.metrics import Tally, Truth, checked, fit_temperature
 from stillroom.rows import UNLABELLED, Array
 
-TEACHER, STUDENT, CONTROL, HARD_TEACHER = "teacher", "student", "control", "hard_teacher"
-WORSENED_BY_NOISE = ("ece", "ece_scaled", "worst_class_recall")
 COMPARED = ("accuracy", "errors", "nll", "mistake_severity")
 
 
@@ -84,17 +80,12 @@ def score(
     measured = {name: [tally.measure() for tally in seeds] for name, seeds in tallies.items()}
     several = any(model.seeds > 1 for model in said.values())
     drawn = bootstrap(tallies, truth, draws=draws, seed=seed) if several else {}
-    models = {name: _figures(measured[name], drawn.get(name, {})) for name in said}
-    counts = {name: model.seeds for name, model in said.items()}
-    pairs = dict.fromkeys([*_pairs(said), *more_pairs])
-    differences = {f"{first}-{second}": _difference(models, drawn, counts, first, second) for first, second in pairs}
-    means = {name: figures["accuracy"]["mean"] for name, figures in models.items() if "accuracy" in figures}
-    accuracy_B = {name: figures["accuracy"] for name, figures in drawn.items() if "accuracy" in figures}
-    gaps = {name: gap_recovered(means, accuracy_B, counts, name) for name in said if name not in (TEACHER, CONTROL)}
+    models = {name: figures(measured[name], drawn.get(name, {})) for name in said}
+    student, gaps = gaps_recovered(models, drawn, "accuracy", "accuracy")
     return Scores(
         models=models,
-        differences={name: figures for name, figures in differences.items() if figures},
-        gap_recovered=gaps.get(STUDENT) or gap_recovered(means, accuracy_B, counts),
+        differences=differences(models, drawn, COMPARED, list(dict.fromkeys([*pairs(list(said)), *more_pairs]))),
+        gap_recovered=student,
         gaps=gaps,
         temperatures=temperatures,
     )
@@ -151,53 +142,3 @@ def _tallies(said: Mapping[str, Said], truth: Truth, temperatures: Mapping[str, 
             temperature = temperatures[name][place] if name in temperatures else None
             tallies[name].append(Tally.of(own_NC, truth, teacher_log_p_NC=teacher_NC, temperature=temperature))
     return tallies
-
-
-def _figures(per_seed: list[dict[str, float]], drawn: Mapping[str, Array]) -> dict[str, Any]:
-    """The figures that every seed has."""
-    figures: dict[str, Any] = {}
-    for name in per_seed[0]:
-        if all(name in seed for seed in per_seed):
-            values = [seed[name] for seed in per_seed]
-            figures[name] = {"mean": float(np.mean(values)), "per_seed": values}
-            if len(values) > 1 and (ends := interval(_centred(name, drawn[name], figures[name]["mean"]))) is not None:
-                figures[name] = {"mean": figures[name]["mean"], "ci95": ends, "per_seed": values}
-    return figures
-
-
-def _centred(name: str, value_B: Array, measured: float) -> Array:
-    """Draws of a figure that noise can only worsen, moved so that their mean is what was measured, and kept in [0, 1].
-
-    A resample is noisier than the rows it was drawn from, so its ECE is larger and its worst class worse; plain percentiles
-    of such draws can leave the measured value out. The bootstrap's own estimate of that bias is taken off (Efron and
-    Tibshirani 1993, chapter 10).
-    """
-    if name not in WORSENED_BY_NOISE:
-        return value_B
-    moved_B: Array = np.clip(value_B - (np.nanmean(value_B) - measured), 0.0, 1.0)
-    return moved_B
-
-
-def _pairs(said: Mapping[str, Said]) -> list[tuple[str, str]]:
-    """The student, then the hard-teacher student, then each arm, against what it is to be compared with."""
-    arms = [name for name in said if name not in (TEACHER, STUDENT, CONTROL, HARD_TEACHER)]
-    pairs = [(STUDENT, other) for other in (CONTROL, HARD_TEACHER, TEACHER)]
-    pairs += [(TEACHER, CONTROL), (HARD_TEACHER, CONTROL)]
-    pairs += [(arm, other) for arm in arms for other in (CONTROL, STUDENT, HARD_TEACHER, TEACHER)]
-    return [(first, second) for first, second in pairs if first in said and second in said]
-
-
-def _difference(
-    models: Mapping[str, dict[str, Any]], drawn: Draws, seeds: Mapping[str, int], first: str, second: str
-) -> dict[str, Any]:
-    """first - second for each compared figure that both have."""
-    if first not in models or second not in models:
-        return {}
-    found: dict[str, Any] = {}
-    for name in COMPARED:
-        if name in models[first] and name in models[second]:
-            found[name] = {"mean": models[first][name]["mean"] - models[second][name]["mean"]}
-            if max(seeds[first], seeds[second]) > 1:
-                ends = interval(drawn[first][name] - drawn[second][name])
-                found[name] |= {"ci95": ends} if ends is not None else {}
-    return found

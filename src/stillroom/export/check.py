@@ -62,7 +62,8 @@ def check(
     Each of models pytorch, onnx, int8: bytes; latency_ms_p50 and rows_per_s (with `batch_rows` at once), from raw row
     to answer, in alternated rounds; with labels (or a language model's targets) accuracy and nll, nats. The latter two:
     also largest_difference of a probability, agreement (share of equal top answers), `faster` and `smaller` than PyTorch
-    as ratios, and `mcnemar` beside an accuracy. Raises ModelError where float32 differs by more than `tolerance`.
+    as ratios, and `mcnemar` beside an accuracy. Raises ModelError where float32 differs by more than `tolerance`,
+    DataError without rows.
     """
     if not row_count(raw):
         raise DataError("there are no rows to check an export on", where="export", cure="Give at least one row")

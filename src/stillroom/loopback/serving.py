@@ -115,7 +115,10 @@ class Loopback:
         self.url = ""
 
     def start(self) -> str:
-        """Start serving; the base URL, which ends in /v1. Raises what the mind raises."""
+        """Start serving; the base URL, which ends in /v1.
+
+        Raises RunError where it ends before it serves, InputError for a spec or a file that it cannot use.
+        """
         source = Path(__file__).resolve().parents[2]
         paths = [str(source), *filter(None, [os.environ.get("PYTHONPATH")])]
         self._process = subprocess.Popen(

@@ -132,7 +132,10 @@ class Classifier:
 
     @classmethod
     def load(cls, folder: Path, device: Device | None = None) -> Classifier:
-        """Read a folder written by `save`. Raises ModelError for what is none, or holds a pickle."""
+        """Read a folder written by `save`.
+
+        Raises ModelError for what is none, or holds a pickle; CorruptFile where it is damaged.
+        """
         device = device or Device()
         missing = [name for name in (CONFIG, WEIGHTS, inputs_.INPUTS) if not (folder / name).is_file()]
         if missing:

@@ -264,8 +264,8 @@ class LanguageModel:
         seeds: Sequence[int] | None = None,
     ) -> list[Generated]:
         """What the model writes after each prompt (a text, or ids): the likeliest token at temperature 0, else drawn from
-        its whole distribution by seed; with `seeds` each by its own, whatever is written beside it. Raises DataError where
-        a prompt and its answer would not fit the context.
+        its whole distribution by seed; with `seeds` each by its own, whatever is written beside it. Raises ModelError
+        for a masked model, DataError where a prompt and its answer would not fit the context.
         """
         if self.kind != "causal":
             raise ModelError("a masked model does not write", where="generate", cure="Use a causal language model")

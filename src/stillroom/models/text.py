@@ -20,7 +20,10 @@ from stillroom.rows import Output, Raw
 
 
 def inputs_for(raw: Raw | None, tokenizer: Any, length: int | None, context: int) -> Texts:
-    """What a model with this tokenizer must know of rows of text; None: of any one column. Raises DataError."""
+    """What a model with this tokenizer must know of rows of text; None: of any one column.
+
+    Raises DataError for other rows, ModelError for a length that the model cannot look at.
+    """
     if length is not None and length > context:
         raise ModelError(
             f"texts of {length:,} tokens are asked for, and the model looks at {context:,} at most",

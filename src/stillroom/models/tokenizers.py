@@ -36,12 +36,6 @@ def fingerprint(tokenizer: Any) -> str:
     return digest("tokenizer", {**_backend(tokenizer), "truncation": None, "padding": None}, special)
 
 
-def template_fingerprint(tokenizer: Any) -> str:
-    """A digest of the chat template; the empty text where there is none."""
-    template = getattr(tokenizer, "chat_template", None)
-    return digest("template", template) if template else ""
-
-
 def _special_names(tokenizer: Any) -> list[str]:
     return sorted(f"{name}_id" for name in tokenizer.SPECIAL_TOKENS_ATTRIBUTES if name.endswith("_token"))
 
@@ -172,7 +166,8 @@ def chat(tokenizer: Any, messages: Sequence[dict[str, str]]) -> tuple[list[int],
     """The ids of a conversation under the chat template, and which are scored: the assistant's content and its end.
 
     What stands before an answer is rendered alone, as it would be when the model is asked, and must give the same ids; so
-    a model is trained on what it will see. Raises DataError where the template leaves out a part of the conversation.
+    a model is trained on what it will see. Raises ModelError without a chat template, DataError where the template leaves out
+    a part of the conversation.
     """
     if not getattr(tokenizer, "chat_template", None):
         raise ModelError(

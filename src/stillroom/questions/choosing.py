@@ -169,7 +169,7 @@ class Diverse(Looking):
 
 
 class MarginDiverse(Doubtful):
-    """Of the questions with the smallest margins, those far from each other (Zhdanov 2019, arXiv:1901.05954)."""
+    """Questions of small margin (Zhdanov 2019, arXiv:1901.05954) far from each other (Sener and Savarese 2018)."""
 
     kind: Literal["margin_diverse"] = "margin_diverse"
     wants: ClassVar[frozenset[str]] = frozenset({"probabilities", "features"})

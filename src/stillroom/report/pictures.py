@@ -22,6 +22,7 @@ Matrix = Sequence[Sequence[float]]
 MOST_CLASSES = 20
 """A matrix of more classes than this is a grey blur; the classes that are most alike are shown."""
 MOST_BARS = 10
+MOST_PAIRS = 4
 
 
 def off_diagonal(matrix: Matrix) -> list[tuple[float, int, int]]:
@@ -41,12 +42,12 @@ def shown_classes(matrix: Matrix) -> list[int]:
     return sorted(found)
 
 
-def alike(matrix: Matrix, names: Sequence[str], count: int = 4) -> list[str]:
+def alike(matrix: Matrix, names: Sequence[str]) -> list[str]:
     """The most alike pairs of different classes, strongest first; a pair is named once."""
     pairs: dict[frozenset[int], tuple[float, int, int]] = {}
     for value, i, j in sorted(off_diagonal(matrix), reverse=True):
         pairs.setdefault(frozenset((i, j)), (value, i, j))
-    return [f"{names[i]} and {names[j]}" for value, i, j in list(pairs.values())[:count] if value > 0]
+    return [f"{names[i]} and {names[j]}" for value, i, j in list(pairs.values())[:MOST_PAIRS] if value > 0]
 
 
 def heat(

@@ -103,13 +103,13 @@ def log_ticks(low: float, high: float) -> list[float]:
     return within[:: max(1, math.ceil(len(within) / 4))]
 
 
-def around(values: Iterable[float], floor: float | None = None, ceiling: float | None = None) -> tuple[float, float]:
-    """The range of values with some air, not beyond floor and ceiling."""
+def around(values: Iterable[float], floor: float | None = None) -> tuple[float, float]:
+    """The range of values with some air, not below the floor."""
     found = list(values)
     low, high = min(found), max(found)
     air = (high - low) * 0.08 or abs(high) * 0.1 or 1.0
     low, high = low - air, high + air
-    return (low if floor is None else max(floor, low), high if ceiling is None else min(ceiling, high))
+    return (low if floor is None else max(floor, low), high)
 
 
 def log_around(values: Iterable[float]) -> tuple[float, float]:

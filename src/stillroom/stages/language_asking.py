@@ -249,13 +249,12 @@ def _kl(figures: dict[str, Any]) -> float:
     return float(figures["validation"].get("kl", float("inf")))
 
 
-def scored_positions(run: Run, questions: Questions | None = None) -> int:
-    """Positions that the teacher is asked for, all views of the training windows, or of these, together."""
+def scored_positions(run: Run) -> int:
+    """Positions that the teacher is asked for, all views of the training windows together."""
     if run.recipe.transfer_set.live or is_recorded(run.recipe.teacher):
         return 0
-    asked = run.splits.train if questions is None else questions
     seen = run.seen_as(run.recipe.questions.augment)
-    return sum(positions_in(seen(asked, view)) for view in views_of(run.recipe))
+    return sum(positions_in(seen(run.splits.train, view)) for view in views_of(run.recipe))
 
 
 def positions_in(questions: Questions) -> int:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -122,10 +124,12 @@ def check_teacher(run: Run, teacher: Teacher, where: str, ready: Ready) -> None:
         licence = member.licence or teacher.licence
         url, model = getattr(member, "base_url", None), getattr(member, "model", None)
         check_terms(licence, url, run.recipe.accept_terms, model if isinstance(model, str) else None, at)
-        built = ready.of(run, member, place)
+        with _named(at):
+            built = ready.of(run, member, place)
+            if member.costs:
+                check_paid(run, member, built)
         gives = gives & built.gives
         if member.costs:  # not even a few rows are asked here
-            check_paid(run, member, built, at)
             continue
         if run.recipe.is_reasoning:
             continue  # recorded traces may lack some questions, which are then not learned from
@@ -137,6 +141,18 @@ def check_teacher(run: Run, teacher: Teacher, where: str, ready: Ready) -> None:
             _check_answers(built, questions, at)
     if teacher is run.recipe.teacher:
         run.recipe.check(gives)
+
+
+@contextmanager
+def _named(where: str) -> Iterator[None]:
+    """Name a teacher as the recipe does in what it says about its knobs: it knows not which member it is."""
+    try:
+        yield
+    except RecipeError as error:
+        own = error.where.removeprefix("teacher")
+        if own == error.where:
+            raise
+        raise RecipeError(error.what, where=where + own, cure=error.cure) from error
 
 
 def _check_views(recipe: Recipe, where: str) -> None:

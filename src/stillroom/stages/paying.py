@@ -52,7 +52,7 @@ def in_words(terms: AcceptedTerms) -> str:
     return f"{terms.url}, version {terms.version}, by {terms.who} on {terms.when}"
 
 
-def check_paid(run: Run, teacher: Teacher, built: Any, where: str) -> None:
+def check_paid(run: Run, teacher: Teacher, built: Any) -> None:
     """What can be seen of a teacher that is paid by the call without asking it: its prompt and its price.
 
     Raises RecipeError.

@@ -133,7 +133,7 @@ def _language(run: Run, asked: Any, folders: Mapping[str, Path], place: Path) ->
     chunk = CHUNK_CELLS // ids_of(students[0].tokenizer) // int(windows.count_N[order[0]]) + 1
     count = min(whole, max(chunk, int(QUICK_S / max(row_s for _, row_s in lines.values()))))
     some = {"test": Windows.of(run.splits.test.take(order[:count]), "test")}
-    writer = Writer(place / "predictions", some, run.device, speakers.get("teacher"), "", lambda windows: None)
+    writer = Writer(place / "predictions", some, run.device, speakers.get("teacher"), lambda windows: None)
 
     def predicted() -> None:
         for name in reversed(speakers):

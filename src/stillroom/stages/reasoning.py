@@ -18,8 +18,9 @@ from stillroom.stages.paying import SCORE, charged
 if TYPE_CHECKING:
     from stillroom.stages.opening import Run
     from stillroom.transfer_set.sampling import Sampled, Traces
+    from stillroom.transfer_set.verify import BadGold
 
-FORMAT = 1
+FORMAT = 2
 """Of what is kept of traces; another one is read from the raw answers anew."""
 TRACE, REWRITE = "trace", "rewrite"
 """What a call is for: reasoning that students learn from, or accepted reasoning that is written again."""
@@ -103,7 +104,7 @@ def ask_traces(run: Run, asked: AskedTeacher) -> Traces:
                     told=_counted(run, asked, done),
                 )  # fmt: skip
             Traces(found).write(folder)
-            write_json(folder / FACTS, {"bad_gold": bad})
+            write_json(folder / FACTS, {"bad_gold": [asdict(one) for one in bad]})
     return _rewritten(run, Traces.read(run.dir.path / name), verifier)
 
 
@@ -175,23 +176,18 @@ def _golds(splits: Splits, questions: Questions) -> list[str | None]:
     return [gold.get(key.tobytes()) for key in questions.key_N]
 
 
-def _with_good_gold(splits: Splits, questions: Questions, verifier: Verifier) -> tuple[Questions, dict[str, str]]:
-    """The questions whose gold answers can judge others, and the reason for each that is left out, by its gold answer."""
-    bad: dict[str, str] = {}
-    kept = []
-    for row, gold in enumerate(_golds(splits, questions)):
-        verdict = None if gold is None else judging(verifier).check_gold(gold)
-        if (verdict is None and verifier.needs_gold) or (verdict is not None and not verdict.accepted):
-            bad[gold or ""] = "there is no gold answer" if verdict is None else verdict.reason
-        else:
-            kept.append(row)
-    if not kept:
+def _with_good_gold(splits: Splits, questions: Questions, verifier: Verifier) -> tuple[Questions, list[BadGold]]:
+    """The questions whose gold answers can judge others, and each that is left out, with the reason."""
+    from stillroom.transfer_set.verify import bad_golds
+
+    bad = bad_golds(verifier, _golds(splits, questions))
+    if len(bad) == len(questions):
         raise ModelError(
-            f"no gold answer can be read by this verifier, such as {next(iter(bad))!r}: {next(iter(bad.values()))}",
+            f"no gold answer can be read by this verifier, such as {bad[0].gold!r}: {bad[0].reason}",
             where="transfer_set.verify",
             cure="Choose another verifier, or mend the answers",
         )
-    return questions.take(np.array(kept, np.int64)), bad
+    return questions.take(np.setdiff1d(np.arange(len(questions)), [one.row for one in bad])), bad
 
 
 def _counted(run: Run, asked: AskedTeacher, done: Any) -> Any:

@@ -53,7 +53,7 @@ def sit_reasoning(
             [key.hex() for key in keys], golds,
             None if run.splits.slice_N is None else run.splits.slice_N[rows], candidates, scored(run), traces,
             _kept_facts(run, traces, models), judge, run.recipe.evaluation, run.device,
-            _bill(run, asked, traces, spent), versions(), about, work, asked_of(run.splits.train), done,
+            _bill(run, traces, spent), versions(), about, work, asked_of(run.splits.train), done,
         )  # fmt: skip
         scorecard, details = sit_reasoning(exam, folder)
         asking = asking_facts(run, asked)
@@ -98,7 +98,7 @@ def _kept_facts(run: Run, traces: Traces, models: dict[str, list[Path]]) -> dict
     return found
 
 
-def _bill(run: Run, asked: AskedTeacher, traces: Traces, spent: Spent) -> Spent:
+def _bill(run: Run, traces: Traces, spent: Spent) -> Spent:
     """With what the calls cost, whoever paid for them: an answer that another run bought was bought for this one too."""
     from dataclasses import replace
 

@@ -41,7 +41,8 @@ MORE_THAN_ONE = 1e-3
 def log_of_top(said: Sequence[Any], classes: Sequence[Any], where: str) -> Array:
     """Log-probabilities [N, C] from the few most probable labels of each row and their log-probabilities.
 
-    A row is {"label": logprob, ..}, or the list of {"token": .., "logprob": ..} that OpenAI's API answers with. Labels are
+    A row is {"label": logprob, ..}, the list of {"token": .., "logprob": ..} that OpenAI's API answers with, a list of
+    (label, logprob) pairs, or any of these as a text of JSON; a label whose log-probability is None is not listed. Labels are
     compared without the white space around them, and spellings of one class add up. The mass that is not listed is shared
     evenly by the classes that are not; what is listed and names no class is left out. Raises DataError.
     """

@@ -11,7 +11,8 @@ def share(
 ) -> float:
     """Rises linearly over the warm-up, then falls: one_cycle and cosine along a half cosine, linear straight, to 0.
 
-    one_cycle starts at 1/25 of the peak, as Smith and Topin 2017 (arXiv:1708.07120); the others start at 0.
+    The line of the warm-up begins one step before the first, at 0; that of one_cycle at 1/25 of the peak, as PyTorch's
+    OneCycleLR has it (the idea: Smith and Topin 2017, arXiv:1708.07120).
     """
     rising = round(warmup * steps)
     if step < rising:

@@ -98,10 +98,3 @@ def part(kept: SparseTargets, rows: slice) -> SparseTargets:
     named = {name: getattr(kept, name) for name in SparseTargets.__slots__}
     taken: dict[str, Any] = {name: each[rows] for name, each in named.items() if torch.is_tensor(each)}
     return replace(kept, **taken)
-
-
-def shaped_tail(kept: SparseTargets, mean_V: torch.Tensor) -> SparseTargets:
-    """The same head with its tail in the shape of a mean distribution: a format to compare with, at the bytes of a bucket."""
-    shape_V = mean_V.float().clamp(min=torch.finfo(torch.float32).tiny).log().to(kept.entropy_P.device)
-    basis = Basis(shape_V.new_zeros(len(shape_V), 1), shape_V)
-    return replace(kept, tail="hidden", components_PM=kept.entropy_P.new_zeros(len(kept.entropy_P), 1), basis=basis)

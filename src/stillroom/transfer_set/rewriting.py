@@ -1,8 +1,8 @@
 """An option that costs: a language model rewrites a trace so that its thought and its solution stand apart.
 
 Only prompts and their reading: whoever asks pays, under the ledger's purpose "rewrite". A rewritten trace counts only
-where it still says the answer that was verified, is complete, and is no longer than `longest` times the original; else the
-original is kept, and the reason says why.
+where it still says the answer that was verified, is complete, and is not much longer than the original; else the original
+is kept, and the reason says why.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ SYSTEM = (
     "</think>. After that, write a short solution that ends with the line: #### ANSWER, where ANSWER is the final answer "
     "alone, unchanged."
 )
+LONGEST = 1.5
+"""A rewritten trace may be so many times as long as the original."""
 
 
 class Rewritten(NamedTuple):
@@ -37,7 +39,7 @@ def rewrite_messages(question: str, trace: Trace) -> list[dict[str, str]]:
 
 
 def read_rewrite(
-    text: str, original: Trace, gold: str, verifier: Verifier, finish_reason: str | None = "stop", longest: float = 1.5
+    text: str, original: Trace, gold: str, verifier: Verifier, finish_reason: str | None = "stop"
 ) -> Rewritten:
     """What a model made of a trace, where it may take the original's place."""
     trace = read_trace(text, finish_reason)
@@ -45,8 +47,8 @@ def read_rewrite(
         return Rewritten(original, f"the rewritten trace is not complete: {trace.cut or 'it says no answer'}")
     if not trace.thought:
         return Rewritten(original, "the rewritten trace has no thought")
-    if trace.length > longest * original.length:
-        return Rewritten(original, f"the rewritten trace is longer than {longest:g} times the original")
+    if trace.length > LONGEST * original.length:
+        return Rewritten(original, f"the rewritten trace is longer than {LONGEST:g} times the original")
     verdict = verifier.verify(trace.answer, gold)
     if not verdict.accepted:
         return Rewritten(original, f"the rewritten answer is {verdict.outcome}: {verdict.reason}")

@@ -20,7 +20,7 @@ import torch
 from pydantic import Field, ValidationError, model_validator
 from torch.nn import functional
 
-from stillroom.errors import CorruptFile, NotFinite, WrongAnswer
+from stillroom.errors import CorruptFile, WrongAnswer
 from stillroom.kinds import Knobs
 from stillroom.questions.dice import mix
 from stillroom.rows import Array, Head, SparseTargets
@@ -40,8 +40,6 @@ BEND = 1.5
 and 1/16 at p = 0.01, where an equal error in nats costs a hundredth."""
 BLOCK = 64
 """Tokens, in the search for a drawn one."""
-ROUNDED = 1e-3
-"""By so much given probabilities may sum to more than 1."""
 
 
 class Layout(Knobs):
@@ -143,7 +141,7 @@ def encode(
     """Records uint8 [P, R] of positions given by the teacher's last hidden states and its output layer.
 
     `forced_P` is the token that stands there; `seed_P`, uint64, decides a sample, which so depends on no other position.
-    Raises NotFinite for logits that are NaN or infinite.
+    Raises NotFinite for logits that are NaN or infinite, WrongAnswer for what is not of this layout.
     """
     if len(head.weight_VH) != layout.vocabulary:
         raise WrongAnswer(
@@ -170,7 +168,8 @@ def encode_log_p(
 ) -> Array:
     """Records of a few whole distributions [C, V], which are overwritten; the tail is a sample or a bucket.
 
-    Log-probabilities need not sum to 1, if only the forced tokens' are off by the same factor. Raises NotFinite.
+    Log-probabilities need not sum to 1, if only the forced tokens' are off by the same factor. Raises NotFinite for NaN,
+    WrongAnswer for a layout that needs more than these.
     """
     if layout.tail == "hidden":
         raise WrongAnswer(
@@ -260,50 +259,6 @@ def _drawn(weight_CV: torch.Tensor, seed_C: Array, count: int) -> Array:
     # Where there is no weight at all no token is meant, and the tail's mass says so.
     found: Array = (at_CS * BLOCK + inside_CS).clamp_(max=vocabulary - 1).cpu().numpy()
     return found
-
-
-def encode_top(
-    layout: Layout,
-    ids_PJ: Array,
-    log_p_PJ: Array,
-    forced_log_p_P: Array,
-    entropy_P: Array | None = None,
-) -> Array:
-    """Records of a teacher that gives only its J >= K most probable tokens, in any order; the tail is a bucket.
-
-    Without an entropy, which such a list does not tell, NaN is kept. Raises NotFinite, WrongAnswer.
-    """
-    if layout.tail != "bucket":
-        raise WrongAnswer("a list of the most probable tokens", where="layout.tail", cure="Keep tail: bucket")
-    ids_PJ, log_p_PJ = np.asarray(ids_PJ, np.int64), np.asarray(log_p_PJ, np.float64)
-    _refuse_lists(layout, ids_PJ, log_p_PJ, np.asarray(forced_log_p_P, np.float64))
-    order_PK = np.argsort(-log_p_PJ, axis=1, kind="stable")[:, : layout.head]
-    ids_PK, log_p_PK = np.take_along_axis(ids_PJ, order_PK, 1), np.take_along_axis(log_p_PJ, order_PK, 1)
-    with np.errstate(divide="ignore"):
-        tail_P = np.log1p(-np.exp(log_p_PK).sum(1).clip(max=1))
-    entropy_P = np.full(len(ids_PK), np.nan) if entropy_P is None else np.asarray(entropy_P, np.float64)
-    said = (ids_PK, log_p_PK, tail_P, entropy_P, np.asarray(forced_log_p_P, np.float64))
-    return _pack_facts(layout, Facts(*map(torch.from_numpy, said)))
-
-
-def _refuse_lists(layout: Layout, ids_PJ: Array, log_p_PJ: Array, forced_log_p_P: Array) -> None:
-    broken_P = np.isnan(log_p_PJ).any(1) | (log_p_PJ > ROUNDED).any(1) | np.isnan(forced_log_p_P)
-    broken_P |= np.exp(log_p_PJ.clip(max=0)).sum(1) > 1 + ROUNDED
-    if broken_P.any():
-        raise NotFinite(
-            "these are no log-probabilities: NaN, above 0, or together more than 1",
-            where=f"position {int(np.flatnonzero(broken_P)[0])} of a batch",
-            cure="Look at this answer",
-        )
-    sorted_PJ = np.sort(ids_PJ, axis=1)
-    wrong_P = ((ids_PJ < 0) | (ids_PJ >= layout.vocabulary)).any(1) | (np.diff(sorted_PJ, axis=1) == 0).any(1)
-    if ids_PJ.shape[1] < layout.head or wrong_P.any():
-        at = int(np.flatnonzero(wrong_P)[0]) if wrong_P.any() else 0
-        raise WrongAnswer(
-            f"{layout.head} different tokens of {layout.vocabulary} are needed",
-            where=f"position {at} of a batch",
-            cure="Ask for a longer list, or keep a shorter head",
-        )
 
 
 def _pack_facts(layout: Layout, facts: Facts) -> Array:

@@ -16,6 +16,8 @@ from stillroom.transfer_set.traces import Trace
 Length = Literal["short", "long", "mixed", "first"]
 LONG_SHARE = 0.2
 """Of the questions of a mixed set: those that keep their longest trace."""
+RATE_COUNTS = 2
+"""As so many samples of a question, what was accepted of all others."""
 
 
 class Billed(Protocol):
@@ -68,7 +70,6 @@ def more_needed(
     most: int,
     wanted: int = 1,
     rate: float = 0.5,
-    weight: float = 2.0,
     worth: float = 0.05,
     at_once: int = 1,
 ) -> int:
@@ -76,8 +77,8 @@ def more_needed(
 
     verdicts: of all samples so far, None-answers as unsure. most: samples of a question at the most. wanted: accepted ones
     that are enough. Stop when there are `wanted`, when there are `most`, or when the chance that the next sample is
-    accepted, (accepted + weight * rate) / (samples + weight), is below `worth`: `rate` is the share accepted over the whole
-    run so far and `weight` how many samples it counts for. Else ask for as many as should bring what is lacking at that
+    accepted, (accepted + 2 rate) / (samples + 2), is below `worth`: `rate` is the share accepted over the whole run so far,
+    and counts for two samples. Else ask for as many as should bring what is lacking at that
     chance, at most `at_once`.
     """
     samples = len(verdicts)
@@ -85,8 +86,7 @@ def more_needed(
     lacking, room = wanted - accepted, most - samples
     if lacking <= 0 or room <= 0:
         return 0
-    evidence = samples + weight
-    chance = (accepted + weight * rate) / evidence if evidence else rate
+    chance = (accepted + RATE_COUNTS * rate) / (samples + RATE_COUNTS)
     if chance < worth:
         return 0
     expected = ceil(lacking / chance - 1e-9) if chance > 0 else room

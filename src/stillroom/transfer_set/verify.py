@@ -179,18 +179,23 @@ def shown(value: Fraction) -> str:
 
 @dataclass(frozen=True)
 class BadGold:
-    """A gold answer that cannot judge others."""
+    """A question whose gold answer cannot judge others; `gold` is empty where there is none."""
 
     row: int
     gold: str
     reason: str
 
 
-def bad_golds(verifier: Verifier, golds: Iterable[str]) -> list[BadGold]:
-    """The gold answers that the verifier cannot read or that do not equal themselves; checked before anything is bought."""
+def bad_golds(verifier: Verifier, golds: Iterable[str | None]) -> list[BadGold]:
+    """The gold answers that are missing where the verifier needs one, that it cannot read, or that do not equal themselves.
+
+    They are looked for before anything is bought.
+    """
     found = []
     for row, gold in enumerate(golds):
-        verdict = verifier.check_gold(gold)
+        if gold is None and not verifier.needs_gold:
+            continue
+        verdict = NO_GOLD if gold is None else verifier.check_gold(gold)
         if not verdict.accepted:
-            found.append(BadGold(row, gold, verdict.reason))
+            found.append(BadGold(row, gold or "", verdict.reason))
     return found
