@@ -124,9 +124,9 @@ def read_student(base: Path, sizes: Sizes) -> Row:
         f"{with_ends(apart['student-control']['errors'])}; student minus the student of hard answers: "
         f"{with_ends(apart['student-hard_teacher']['errors'])}. Mixed rows: each row of a batch is blended with another one "
         f"(mixup), for {sizes.mixed_epochs} epochs in place of {sizes.student_epochs}, and the teacher is asked about what "
-        "comes of that; no row is moved. The paper did not do so. Of its own way more epochs make no better student on "
-        "validation rows: it learns the teacher's answers to 60,000 rows that the teacher knows by heart. The bar is held "
-        "against the mixed rows."
+        "comes of that; no row is moved. The paper did not do so. The bar is held against the mixed rows, chosen on 5,000 "
+        "validation rows, where one student each made 32 errors after 20 epochs in the paper's own way, 22 after 60, 23 after "
+        "20 epochs of mixed rows and 13 after 60. The teacher, which had seen those rows, made 8."
     )
     table = Table(
         "The paper's MNIST table: errors of 10,000", ["", "errors", "paper", "agreement with teacher"], rows, note

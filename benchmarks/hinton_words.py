@@ -39,10 +39,8 @@ REASONS: dict[str, dict[str, str]] = {
     },
     "full": {
         "hinton-student": (
-            "Twenty epochs, and the students come to rest at 1.4 times the errors of their teacher; those of a weaker one "
-            "(81 errors, ten epochs) did at 1.24, the paper's at 1.1. With the weaker teacher neither the temperature "
-            "(4 or 20), the learning rate nor 60 epochs changed that on validation rows; with this one it was not tried. "
-            "Why is not known"
+            "On validation rows more epochs and mixed rows each took a third of the errors away, and 60 epochs were not seen to "
+            "be enough; more were not tried. Noise on the inputs, or a fifth of them dropped, made worse students there"
         ),
     },
 }

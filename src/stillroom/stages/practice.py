@@ -66,19 +66,22 @@ def most_bytes(work: Callable[[], object]) -> int:
 
 
 def rising(work: Callable[[int], object], whole: int) -> tuple[Line, float]:
-    """Do it with 1, 2, 4, .. rows up to `whole`, or as long as it is quick: how it grows, and the seconds a row takes."""
+    """Do it with 1, 2, 4, .. rows up to `whole`, or as long as it is quick: how it grows, and the seconds a row takes.
+
+    What is quick is told by this thread's own time, so that a busy machine is not shown fewer rows, and so less memory.
+    """
     points: list[tuple[int, int]] = []
     rows, row_s, spent_s = min(2, whole), 0.0, 0.0
     work(1)  # loads and compiles, and is no part of an answer
     give_back()
     before = held_bytes()
     while True:
-        started = time.perf_counter()
+        started, worked = time.perf_counter(), time.thread_time()
         points.append((rows, most_bytes(partial(work, rows)) - before))
-        took_s = time.perf_counter() - started
-        row_s, spent_s = took_s / rows, spent_s + took_s
+        took_s, own_s = time.perf_counter() - started, time.thread_time() - worked
+        row_s, spent_s = took_s / rows, spent_s + own_s
         more = min(2 * rows, whole)
-        if more == rows or spent_s + row_s * more > QUICK_S:
+        if more == rows or spent_s + own_s / rows * more > QUICK_S:
             return Line.through(points), row_s
         rows = more
 
