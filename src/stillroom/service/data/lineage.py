@@ -93,7 +93,7 @@ def record_all(database: Database, job: Row, source_ids: Sequence[tuple[str, int
         there = set()
     left = [one for one in wanted if one not in there]
     for start in range(0, len(left), LINES_AT_ONCE):
-        with written(database) as rows:
+        with written(database, one_of_many=True) as rows:
             fenced(rows, job, lease_until=time.time() + LEASE_S)
             record(rows, job["project_id"], job["id"], left[start : start + LINES_AT_ONCE])
 

@@ -37,10 +37,10 @@ class LeaseLost(Exception):
 
 
 @contextmanager
-def written(database: Database) -> Iterator[Connection]:
+def written(database: Database, *, one_of_many: bool = False) -> Iterator[Connection]:
     """Like database.writing(), with a place before and after it where a test can end the process."""
     commit_point()
-    with database.writing() as rows:
+    with database.writing(one_of_many=one_of_many) as rows:
         yield rows
     commit_point()
 

@@ -18,6 +18,7 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    text,
 )
 
 metadata = MetaData()
@@ -169,6 +170,7 @@ completions = Table(
     Column("by", String, nullable=False),
     Column("created_at", Integer, nullable=False),
     Column("deleted_at", Integer),
+    Index("completions_erased", "deleted_at", sqlite_where=text("deleted_at IS NOT NULL")),
     sqlite_autoincrement=True,
 )  # fmt: skip
 
