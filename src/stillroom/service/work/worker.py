@@ -86,10 +86,13 @@ class Worker:
         from stillroom.service.recipes.validation import Validation
         from stillroom.service.work.attempt import Attempt
 
+        attempt = Attempt(self, job)
+        if job["left_by"] is not None and attempt.given_up():
+            return
         if job["status"] == VALIDATING:
-            Validation(self, job).carry_out()
+            Validation(self, attempt.job).carry_out()
         else:
-            Attempt(self, job).carry_out()
+            attempt.carry_out()
 
     def broke(self, job: Row) -> None:
         """Try a job again that the worker itself failed on; three times, and it fails."""
