@@ -47,6 +47,8 @@ router = APIRouter(route_class=Route, prefix="/v1/chat/completions", tags=["stor
 BLANK = "[redacted]"
 NAMES = ("id", "object", "model", "created", "system_fingerprint")
 """Fields that are ours or a teacher's, and no one's text."""
+TEACHER = {"id": "id", "url": "base_url", "model": "model"}
+"""What is kept of the teacher that gave an answer -> its column there."""
 DAY_S = 86_400
 AT_ONCE = 100
 """Read in one transaction."""
@@ -76,12 +78,13 @@ class NewMetadata(Body):
 
 def prepared(
     caller: Caller, *, model: str, request: Mapping[str, Any], response: Mapping[str, Any],
-    metadata: Mapping[str, str] | None, by: str, redact: Sequence[str],
+    metadata: Mapping[str, str] | None, by: str, redact: Sequence[str], teacher: Row | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """A call and its answer for `store`; `redact` is settings.redact, and its matches are blanked here, which may take
     long: before a transaction, in which nobody else can write.
 
-    The answer's id is kept where it is one of ours (`new_id("chatcmpl")`), else a new one is given.
+    The answer's id is kept where it is one of ours (`new_id("chatcmpl")`), else a new one is given. Of the teacher that gave it
+    is kept what it was then, whatever it is called later: who runs the service may forbid to learn from it.
     """
     name = str(response.get("id", ""))
     name = name if is_id(name, "chatcmpl") else new_id("chatcmpl")
@@ -92,6 +95,7 @@ def prepared(
     return {
         "id": name, "project_id": caller.project_id, "model": model, "request": request, "response": response,
         "metadata": pairs or None, "by": by, "created_at": int(time.time()),
+        **{f"teacher_{name}": teacher and teacher[column] for name, column in TEACHER.items()},
     }  # fmt: skip
 
 
@@ -176,14 +180,14 @@ def matching(
         going = count == AT_ONCE
 
 
-def models_of(
+def said_by(
     rows: Connection, project_id: str, metadata: Mapping[str, str] | None, model: str | None = None
-) -> list[str]:
-    """Which models said what `matching` gives, students left out; no text is read. Raises ApiError 403 as it does."""
+) -> list[Row]:
+    """Which models, of which teachers, said what `matching` gives; no text is read. Raises ApiError 403 as it does."""
     _refuse_training(rows, project_id)
     wanted = _wanted(len(metadata or {}), model is not None) & (completions.c.by != "student")
-    asked = select(completions.c.model).where(wanted).distinct()
-    return list(rows.execute(asked, _given(project_id, metadata, model)).scalars())
+    asked = select(completions.c.model, *(completions.c[f"teacher_{name}"] for name in TEACHER)).where(wanted)
+    return list(rows.execute(asked.distinct(), _given(project_id, metadata, model)).mappings())
 
 
 def _refuse_training(rows: Connection, project_id: str) -> None:

@@ -205,17 +205,33 @@ def _teacher(rows: Connection, state: Any, project_id: str, wanted: Distillation
 def _checked_stored(
     rows: Connection, state: Any, project_id: str, stored: StoredRows, teacher: Row | None, wanted: Distillation | None
 ) -> Checked:
-    models = completions.models_of(rows, project_id, stored.metadata, _said_by(stored, teacher))
-    if not models:
+    said = completions.said_by(rows, project_id, stored.metadata, _said_by(stored, teacher))
+    if not said:
         raise ApiError(400, "No stored completion fits.", param=talks.STORED, code="no_rows")
     if wanted is not None and wanted.soft_targets:
         told = "Stored answers are texts; name the teacher, and give their questions as a file, to ask it anew."
         raise ApiError(400, told, param="distillation.soft_targets", code="not_soft")
+    _refuse_any(rows, state, project_id, said)
+    models = sorted({one["model"] for one in said})
+    return Checked("stored_completions", teacher["name"] if teacher else models[0])
+
+
+def _refuse_any(rows: Connection, state: Any, project_id: str, said: Sequence[Row]) -> None:
+    """Raise ApiError where one of those who said something may not be learned from: as it is now, and as it was then.
+
+    Deleted teachers too: what they said is still theirs. Of older completions only a name is known.
+    """
+    models = {one["model"] for one in said}
     named = or_(teachers.c.name.in_(models), teachers.c.model.in_(models))
-    known = rows.execute(select(teachers).where((teachers.c.project_id == project_id) & named)).mappings().all()
-    for row in known:  # deleted ones too: what they said is still theirs
+    named |= teachers.c.id.in_({one["teacher_id"] for one in said} - {None})
+    asked = select(teachers).where((teachers.c.project_id == project_id) & named)
+    known = {row["id"]: row for row in rows.execute(asked).mappings()}
+    for row in known.values():
         refuse_distilling(state, row)
-    return Checked("stored_completions", teacher["name"] if teacher else next(iter(sorted(models)), None))
+    for one in said:
+        if one["teacher_id"] in known:
+            then = {"base_url": one["teacher_url"], "model": one["teacher_model"]}
+            refuse_distilling(state, {**known[one["teacher_id"]], **then})
 
 
 def _said_by(stored: StoredRows, teacher: Row | None) -> str | None:

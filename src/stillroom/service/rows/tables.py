@@ -170,6 +170,9 @@ completions = Table(
     Column("by", String, nullable=False),
     Column("created_at", Integer, nullable=False),
     Column("deleted_at", Integer),
+    Column("teacher_id", String),
+    Column("teacher_url", String),
+    Column("teacher_model", String),
     Index("completions_erased", "deleted_at", sqlite_where=text("deleted_at IS NOT NULL")),
     sqlite_autoincrement=True,
 )  # fmt: skip
