@@ -68,7 +68,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.settings, app.state.database, app.state.meter = settings, database, meter
     app.state.vault = Vault(settings.root)
     app.state.access = Access(database, settings.is_open)
-    app.state.shelf = Shelf(settings, database)
+    app.state.shelf = Shelf(settings)
     app.state.outward, app.state.usage = Outward(settings), Usage(database)
     app.state.ending = threading.Event()
     app.state.pulse = streams.Pulse(database, app.state.ending)

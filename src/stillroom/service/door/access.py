@@ -16,7 +16,7 @@ from typing import Annotated, Any
 from fastapi import Depends, Request, Security
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from fastapi.security.utils import get_authorization_scheme_param
-from sqlalchemy import bindparam, insert, select, update
+from sqlalchemy import Connection, bindparam, insert, select, update
 from starlette.requests import HTTPConnection
 
 from stillroom.service.door.faults import ApiError
@@ -95,9 +95,15 @@ def first_project(database: Database) -> str:
 
 def make_project(database: Database, name: str) -> str:
     """A new project's id. What it stores is not for training until it says so."""
-    found = new_id("proj")
     with database.writing() as rows:
-        rows.execute(insert(projects).values(id=found, name=name, created_at=int(time.time()), trains_on_stored=False))
+        return add_project(rows, name)
+
+
+def add_project(rows: Connection, name: str, **values: Any) -> str:
+    """The same in a transaction that has more to write; `values`: what of it should be otherwise."""
+    found = new_id("proj")
+    made = {"id": found, "name": name, "created_at": int(time.time()), "trains_on_stored": False, **values}
+    rows.execute(insert(projects).values(**made))
     return found
 
 
@@ -105,14 +111,21 @@ def make_key(
     database: Database, project_id: str, name: str, scopes: tuple[str, ...] = SCOPES, expires_at: int | None = None
 ) -> tuple[dict[str, Any], str]:
     """A new key's row, and the key itself, which is nowhere kept."""
+    with database.writing() as rows:
+        return add_key(rows, project_id, name, scopes, expires_at)
+
+
+def add_key(
+    rows: Connection, project_id: str, name: str, scopes: tuple[str, ...] = SCOPES, expires_at: int | None = None
+) -> tuple[dict[str, Any], str]:
+    """The same in a transaction that has more to write."""
     secret = PREFIX + chance(43)
     row = {
         "id": new_id("key"), "project_id": project_id, "name": name, "scopes": list(scopes),
         "digest": hashlib.sha256(secret.encode()).hexdigest(), "shown": f"{secret[:7]}...{secret[-4:]}",
         "created_at": int(time.time()), "expires_at": expires_at,
     }  # fmt: skip
-    with database.writing() as rows:
-        rows.execute(insert(keys).values(**row))
+    rows.execute(insert(keys).values(**row))
     return row, secret
 
 

@@ -193,6 +193,7 @@ lineage = Table(
     Column("source_id", String, nullable=False, index=True),
     Column("row", Integer, nullable=False),
     Column("deleted_at", Integer),
+    Index("lineage_deleted", "project_id", "job_id", "deleted_at", sqlite_where=text("deleted_at IS NOT NULL")),
 )  # fmt: skip
 
 calls = Table(
@@ -219,4 +220,5 @@ creations = Table(
     Column("status", Integer),
     Column("answer", Text),
     Index("creations_by_name", "project_id", "key_id", "name", unique=True),
+    sqlite_autoincrement=True,
 )  # fmt: skip
