@@ -71,6 +71,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.shelf = Shelf(settings)
     app.state.outward, app.state.usage = Outward(settings), Usage(database)
     app.state.ending = threading.Event()
+    app.state.probe = health.Probe(database.path)
     app.state.pulse = streams.Pulse(database, app.state.ending)
     faults.install(app)
     for router in ROUTERS:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import shutil
+import sqlite3
 import threading
 import time
 from dataclasses import asdict, dataclass
@@ -57,7 +58,7 @@ class Sweeper(threading.Thread):
             wait_s = EVERY_S
             try:
                 log("swept", **asdict(sweep(self._database, self._settings)))
-            except (OSError, SQLAlchemyError, StillroomError) as error:
+            except (OSError, sqlite3.Error, SQLAlchemyError, StillroomError) as error:
                 log_error("sweep failed", error)
 
 

@@ -74,6 +74,13 @@ class Access:
             raise ApiError(401, told, code="invalid_api_key", headers={"www-authenticate": "Bearer"})
         return found[1]
 
+    def knows(self, key: str) -> bool:
+        """It is a key of ours that is good now."""
+        try:
+            return KEY.fullmatch(key) is not None and bool(self.by_key(key).key_id)
+        except ApiError:
+            return False
+
     def forget(self) -> None:
         """Look every key up anew."""
         self._known.clear()
@@ -156,21 +163,22 @@ async def caller_of(
 
 
 def counted_as(request: HTTPConnection) -> str:
-    """Under which name a request's rate is counted: its key, else its browser's cookie, else the address it comes from.
+    """Under which name a request's rate is counted: its key, or that of its browser's cookie, else the address it comes from.
 
-    Each only where it has the form that this service gives it, and read as `caller_of` reads it: another way of writing
-    it, or any word, must not be a new name.
+    Only a key that is good now counts, read as `caller_of` reads it: another way of writing it, or one that somebody made up,
+    must not be a new name.
     """
     scheme, key = get_authorization_scheme_param(request.headers.get("authorization"))
-    if scheme.lower() == "bearer" and KEY.fullmatch(key):
-        return key
+    found: str | None = key if scheme.lower() == "bearer" else None
     sealed = request.cookies.get(COOKIE, "")
-    if SEALED.fullmatch(sealed):
-        return sealed
+    if found is None and SEALED.fullmatch(sealed):
+        found = signed_in_key(request, sealed)
+    if found is not None and request.app.state.access.knows(found):
+        return found
     return request.client.host if request.client is not None else ""
 
 
-def signed_in_key(request: Request, sealed: str) -> str | None:
+def signed_in_key(request: HTTPConnection, sealed: str) -> str | None:
     """The key in a browser's cookie; None for a cookie that is not of our making."""
     from stillroom.errors import CorruptFile
 

@@ -25,7 +25,7 @@ from stillroom.service.recipes.sources import handed_to
 from stillroom.service.teachers.outward import NotResolved
 from stillroom.service.watch.logs import log, log_error
 from stillroom.service.work import finishing
-from stillroom.service.work.executor import RUN, Ended, Order, Seen
+from stillroom.service.work.executor import RUN, Ended, Order, Seen, Unkillable
 from stillroom.service.work.leases import Lease
 from stillroom.service.work.progress_told import advanced, is_known, new_point
 
@@ -65,7 +65,11 @@ class Attempt:
                 return
             order = Order(self.job["id"], self.folder, self.worker.env, handed)
             self._begin()
-            task = self.executor.adopt(order) or self.executor.submit(order)
+            try:
+                task = self.executor.adopt(order) or self.executor.submit(order)
+            except Unkillable as error:
+                self.crashed(Ended("crashed", "unkillable", str(error)))
+                return
             try:
                 ended = self._follow(task, lease)
             except BaseException:
