@@ -109,6 +109,17 @@ def test_only_what_was_erased_is_trimmed(database: Database) -> None:
     assert log_of(database).stat().st_size > 0, "what was erased has left already"
 
 
+def test_the_last_erasure_is_found_without_reading_a_completion(database: Database) -> None:
+    asked: list[str] = []
+    with database.reading() as rows:
+        raw: Any = rows.connection.dbapi_connection
+        raw.set_trace_callback(asked.append)
+        retention._erased_at(rows)
+        raw.set_trace_callback(None)
+        plans = [raw.execute(f"EXPLAIN QUERY PLAN {one}").fetchall() for one in asked if "completions" in one]
+    assert "COVERING INDEX completions_erased" in str(plans)
+
+
 def test_what_took_long_is_told(database: Database, capsys: pytest.CaptureFixture[str]) -> None:
     begun = threading.Event()
 

@@ -78,7 +78,10 @@ def sweep(database: Database, settings: Settings) -> Swept:
 
 def _erased_at(rows: Connection) -> int | None:
     """When a text or a teacher's key was last taken out of its row."""
-    times = [rows.execute(select(func.max(table.c.deleted_at))).scalar() for table in (completion_rows, teachers)]
+    last = [
+        select(func.max(table.c.deleted_at)).where(table.c.deleted_at.is_not(None)) for table in (completion_rows, teachers)
+    ]  # fmt: skip
+    times = [rows.execute(one).scalar() for one in last]
     return max((at for at in times if at is not None), default=None)
 
 
