@@ -6,7 +6,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -19,14 +19,14 @@ from tests.service.test_job_rows import new_job
 from stillroom.budget import Cost
 from stillroom.ledger import Limits, opened
 from stillroom.service.data import lineage, retention
-from stillroom.service.door.access import first_project
-from stillroom.service.jobs.job_rows import QUEUED, RUNNING, VALIDATING, LeaseLost, Row, by_id, claim, written
+from stillroom.service.door.access import first_project, make_project
+from stillroom.service.jobs.job_rows import QUEUED, RUNNING, VALIDATING, LeaseLost, Row, by_id, claim, free_all, written
 from stillroom.service.recipes.validation import Validation
 from stillroom.service.rows.database import Database
 from stillroom.service.rows.tables import jobs, teachers
 from stillroom.service.rows.tables import lineage as lines
 from stillroom.service.settings import Settings
-from stillroom.service.work.attempt import Attempt, progress_of
+from stillroom.service.work.attempt import LOST, Attempt, progress_of
 from stillroom.service.work.worker import Line, Worker
 
 TEACHER = {"teacher": "away", "prompt": "{text}"}
@@ -84,6 +84,69 @@ def test_a_job_waits_while_its_teachers_name_cannot_be_looked_up(
     assert waits[2] > 1.8 * waits[1] > 3 * waits[0]
 
 
+@pytest.mark.parametrize("status", [VALIDATING, QUEUED])
+def test_a_name_is_looked_up_while_no_state_of_the_rows_is_held(
+    worker: Worker, status: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database, trimmed = worker.state.database, []
+    project = first_project(database)
+    with database.writing() as rows:
+        rows.execute(insert(teachers).values(
+            id=f"teacher-{'a' * 24}", project_id=project, name="away", model="m", created_at=1,
+            base_url="https://teacher.example/v1", distillable=True,
+        ))  # fmt: skip
+
+    def look_up(*asked: object, **more: object) -> NoReturn:
+        make_project(database, "another")
+        trimmed.append(database.trim(int(time.time()) + 60))
+        nobody_answers()
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    job = taken(worker, status, asked=body(digits(teacher=TEACHER)))
+    (Validation if status == VALIDATING else Attempt)(worker, job).carry_out()
+    assert trimmed == [True]
+
+
+@pytest.mark.parametrize("status", [VALIDATING, QUEUED])
+@pytest.mark.parametrize("gets_on", [False, True])
+def test_a_job_with_which_the_worker_ends_is_given_up(
+    worker: Worker, status: str, gets_on: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database, begun = worker.state.database, []
+    to = RUNNING if status == QUEUED else VALIDATING
+
+    def ends(one: Any) -> NoReturn:
+        begun.append(one)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Validation if status == VALIDATING else Attempt, "carry_out", ends)
+    job_id = new_job(database, status=status)
+    for place in range(LOST + 2):
+        job = claim(database, worker.name, (status,), to)
+        if job is None:
+            break
+        with suppress(KeyboardInterrupt):
+            worker.see_to(job)
+        free_all(database, worker.name)
+        if gets_on:
+            made = worker.folder(job) / "run" / f"stage-{place}"
+            made.mkdir(parents=True)
+            (made / "manifest.json").write_text("{}")
+    with database.reading() as rows:
+        row = by_id(rows, job_id)
+    assert len(begun) == (LOST + 2 if gets_on else LOST)
+    assert row["status"] == (to if gets_on else "failed")
+    assert (row["error"] or {}).get("code") == (None if gets_on else "worker_lost")
+
+
+def test_a_job_that_was_let_go_of_is_not_counted(worker: Worker) -> None:
+    job = taken(worker, QUEUED)
+    Attempt(worker, job)._put_back()
+    again = claim(worker.state.database, "w", (QUEUED,), RUNNING)
+    assert again is not None
+    assert again["left_by"] is None
+
+
 def test_a_ledger_that_was_only_opened_is_no_progress(tmp_path: Path) -> None:
     path = tmp_path / "transfer_set" / "ledger.sqlite"
     before = progress_of(tmp_path)
@@ -101,14 +164,16 @@ def test_a_ledger_that_was_only_opened_is_no_progress(tmp_path: Path) -> None:
 
 
 class Counting(Database):
-    """Tells how often somebody wrote."""
+    """Tells how often somebody wrote, and which of these let others in between."""
 
-    writes = 0
+    def __init__(self, root: Path) -> None:
+        super().__init__(root)
+        self.writes: list[bool] = []
 
     @contextmanager
-    def writing(self) -> Iterator[Connection]:
-        self.writes += 1
-        with super().writing() as rows:
+    def writing(self, *, one_of_many: bool = False) -> Iterator[Connection]:
+        self.writes.append(one_of_many)
+        with super().writing(one_of_many=one_of_many) as rows:
             yield rows
 
 
@@ -121,7 +186,7 @@ def test_many_rows_are_written_down_in_steps_and_once(worker: Worker, tmp_path: 
             lineage.record(rows, job["project_id"], job["id"], sources[:10])
         for _ in range(2):
             lineage.record_all(database, job, sources)
-        assert database.writes == 1 + 3
+        assert database.writes == [False, True, True, True]
         assert told(database, job) == sources
         lineage.record_all(database, job, sources[5:9])
         assert told(database, job) == sources[5:9]

@@ -74,8 +74,7 @@ class Project:
             rows.execute(update(table).where(table.c.id == name).values(created_at=made))
 
     def matching(self, **pairs: str) -> list[str]:
-        with self.served.rows.reading() as rows:
-            return [row["id"] for row in completions.matching(rows, self.id, pairs)]
+        return [row["id"] for row in completions.matching(self.served.rows, self.id, pairs)]
 
 
 @pytest.fixture
@@ -249,7 +248,7 @@ def test_training_is_for_those_who_said_so(project: Project) -> None:
     assert "trains_on_stored" in raised.value.message
     with project.served.rows.reading() as rows:
         assert not completions.may_train(rows, project.id)
-        assert [row["id"] for row in completions.stored(rows, project.id, {"app": "mail"})] == [name]
+        assert [row["id"] for row in completions.latest(rows, project.id, {"app": "mail"}, None, 9)[1]] == [name]
     project.set(trains_on_stored=True)
     assert project.matching(app="mail") == [name]
     assert project.matching(app="chat") == []

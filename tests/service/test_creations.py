@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import pytest
 from benchmarks.service_creations import Idle, duplicates
 from benchmarks.service_jobs import body
+from sqlalchemy import Connection, delete, select, text
+
+from stillroom.service.door.access import Caller, first_project
+from stillroom.service.jobs import creations
+from stillroom.service.jobs.creations import Once
+from stillroom.service.rows.database import Database
+from stillroom.service.rows.tables import creations as table
 
 PLACE = "/v1/fine_tuning/jobs"
 
@@ -48,6 +57,35 @@ def test_a_key_with_another_body_is_refused_for_good(idle: Idle) -> None:
     assert other.headers["x-should-retry"] == "false"
     assert other.json()["error"]["code"] == "idempotency_key_reused"
     assert other.json()["error"]["param"] == "Idempotency-Key"
+
+
+def test_an_answer_that_comes_late_is_not_another_calls(tmp_path: Path) -> None:
+    """Its own place was cleared away meanwhile, and another call has one."""
+    database = Database(tmp_path)
+    database.upgrade()
+    caller = Caller(first_project(database), "", frozenset())
+    other = Once("key other", "digest", True, False)
+
+    def make() -> Callable[[Connection], dict[str, Any]]:
+        with database.writing() as rows:
+            rows.execute(delete(table))
+            creations._known(rows, caller, other)
+        return lambda rows: {"id": "mine"}
+
+    answer, known = creations.created(database, caller, Once("key mine", "digest", True, False), make)
+    assert (answer, known) == ({"id": "mine"}, False)
+    with database.reading() as rows:
+        assert rows.execute(select(table.c.name, table.c.status, table.c.answer)).all() == [("key other", None, None)]
+    database.close()
+
+
+def test_a_list_of_jobs_reads_no_recipe(idle: Idle) -> None:
+    """They may be long, and a list does not show them."""
+    http = idle.http(idle.key("lists", project=idle.project("lists")))
+    job_id = http.post(PLACE, json=body()).json()["id"]
+    with idle.rows.writing() as rows:
+        rows.execute(text("UPDATE jobs SET recipe = '{not JSON' WHERE id = :id"), {"id": job_id})
+    assert [one["id"] for one in http.get(PLACE).json()["data"]] == [job_id]
 
 
 def test_a_key_belongs_to_who_sent_it(idle: Idle) -> None:

@@ -21,7 +21,7 @@ from sqlalchemy import create_engine, func, insert, select
 from stillroom.errors import CorruptFile
 from stillroom.service.door.access import first_project, make_key, make_project
 from stillroom.service.rows.database import FILE, MIGRATIONS, Database
-from stillroom.service.rows.tables import events, jobs, keys, metadata, projects
+from stillroom.service.rows.tables import creations, events, jobs, keys, metadata, projects
 
 JOB = {
     "created_at": 1, "status": "queued", "model": "m", "training_file": "file-x", "seed": 1, "hyperparameters": {},
@@ -80,16 +80,22 @@ def test_an_older_file_keeps_its_rows(tmp_path: Path, revision: str) -> None:
         rows.exec_driver_sql(
             "INSERT INTO projects (id, name, created_at, trains_on_stored) VALUES ('proj-1', 'old', 7, 1)"
         )
+        rows.exec_driver_sql(
+            "INSERT INTO creations (number, project_id, key_id, name, body_sha256, created_at) "
+            "VALUES (9, 'proj-1', '', 'key a', 'x', 8.0)"
+        )
     engine.dispose()
     for _ in range(2):  # once more changes nothing
         database = Database(root)
         database.upgrade()
         with database.reading() as rows:
             found = rows.execute(select(projects)).mappings().all()
+            begun = rows.execute(select(creations.c.number, creations.c.name, creations.c.status)).all()
         database.close()
         assert [(row["id"], row["name"], row["created_at"], row["trains_on_stored"]) for row in found] == [
             ("proj-1", "old", 7, True)
         ]
+        assert begun == [(9, "key a", None)]
 
 
 @pytest.mark.parametrize(

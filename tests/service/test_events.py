@@ -163,6 +163,21 @@ def test_a_key_has_so_many_streams_and_no_more(idle: Idle) -> None:
     pytest.fail("streams that were closed still count")
 
 
+def test_a_stream_ends_with_its_key(idle: Idle) -> None:
+    job_id, made = new_job(idle), idle.http().post("/api/keys", json={"name": "short", "scopes": ["read"]}).json()
+    with opened(idle, job_id, key=made["key"]) as answer:
+        coming = answer.iter_lines()
+        assert any(line.startswith("data: ") for line in coming)
+        idle.http().delete(f"/api/keys/{made['id']}")
+        revoked = time.monotonic()
+        news = threading.Timer(2.5, lambda: tell(idle, job_id, "a secret"))
+        news.start()
+        rest = "\n".join(coming)
+        assert time.monotonic() - revoked < 2.4
+        news.join()
+    assert "event: end" not in rest, "the job goes on, and who has another key may go on reading"
+
+
 def test_a_server_that_ends_ends_its_streams(idle: Idle) -> None:
     job_id, pid = new_job(idle), idle.pid
     with opened(idle, job_id) as answer:

@@ -16,6 +16,7 @@ from sqlalchemy import insert
 
 from stillroom.service.rows.tables import jobs
 from stillroom.service.watch import heartbeat
+from stillroom.service.watch.health import FRESH_S, Probe
 
 
 def ready(service: Served, within_s: float = 20.0) -> dict[str, object]:
@@ -40,6 +41,7 @@ def test_it_lives_and_can_work(service: Served) -> None:
 
 def test_a_database_that_others_hold_is_not_ready(service: Served) -> None:
     ready(service)
+    time.sleep(FRESH_S + 0.1)
     rows = sqlite3.connect(service.root / "service.sqlite", isolation_level=None)
     rows.execute("BEGIN IMMEDIATE")
     try:
@@ -47,10 +49,25 @@ def test_a_database_that_others_hold_is_not_ready(service: Served) -> None:
     finally:
         rows.execute("ROLLBACK")
         rows.close()
+    again = service.http().get("/readyz")
+    assert again.status_code == 503, "what was found is told for a second"
     assert answer.status_code == 503
     assert answer.json()["error"]["code"] == "not_ready"
     assert "database" in answer.json()["error"]["message"]
     ready(service)
+
+
+def test_asking_often_costs_one_write_a_second(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "rows.sqlite"
+    writes = []
+    monkeypatch.setattr("stillroom.service.watch.health._write", lambda path: (writes.append(path) or 1.0, []))
+    probe = Probe(path)
+    for _ in range(50):
+        assert probe.looked() == (1.0, [])
+    assert writes == [path]
+    time.sleep(FRESH_S + 0.1)
+    probe.looked()
+    assert len(writes) == 2
 
 
 def test_a_worker_that_is_silent_is_not_ready(tmp_path: Path) -> None:

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import time
-from typing import Any
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, NoReturn
 
 import openai
 import pytest
 from benchmarks.service_process import Served
 from sqlalchemy import select
 
-from stillroom.service.rows.tables import keys
+from stillroom.service.door import keys as keys_room
+from stillroom.service.door.access import SCOPES, Caller, first_project
+from stillroom.service.rows.database import Database
+from stillroom.service.rows.tables import keys, projects
 
 SECOND_S = 1.0
 
@@ -120,6 +125,23 @@ def test_a_new_project_comes_with_its_key_and_is_apart(service: Served) -> None:
     for name in (own_key, "key-" + "x" * 24):
         assert theirs.get(f"/api/keys/{name}").status_code == theirs.delete(f"/api/keys/{name}").status_code == 404
     assert service.http().get(f"/api/keys/{own_key}").json()["revoked_at"] is None
+
+
+def test_a_project_and_its_key_are_made_together_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*given: object) -> NoReturn:
+        raise OSError("no room on the disk")
+
+    database = Database(tmp_path)
+    database.upgrade()
+    caller = Caller(first_project(database), "", frozenset(SCOPES))
+    state = SimpleNamespace(database=database, access=SimpleNamespace(first=caller.project_id))
+    request: Any = SimpleNamespace(app=SimpleNamespace(state=state))
+    monkeypatch.setattr("stillroom.service.door.access.chance", fails)
+    with pytest.raises(OSError, match="no room"):
+        keys_room.projects_create(keys_room.NewProject(name="half"), request, caller)
+    with database.reading() as rows:
+        assert rows.execute(select(projects.c.id)).scalars().all() == [caller.project_id]
+    database.close()
 
 
 def test_a_projects_settings(service: Served) -> None:

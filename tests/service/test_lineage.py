@@ -18,6 +18,7 @@ from stillroom.rundir import seal, verify
 from stillroom.service.data import completions, lineage, retention
 from stillroom.service.door.access import Caller
 from stillroom.service.rows.ids import new_id
+from stillroom.service.rows.statements import Statement
 from stillroom.service.rows.tables import jobs, models
 from stillroom.service.rows.tables import lineage as table
 from stillroom.service.settings import Settings
@@ -124,8 +125,18 @@ def test_a_deleted_file_is_marked_too_and_a_model_says_so(made: Made) -> None:
     assert [json.loads((folder / lineage.MARK).read_text())["contains_deleted"] for folder in folders] == [3, 1]
     shown = made.client.models.retrieve(made.first_model)
     assert shown.contains_deleted == 3  # type: ignore[attr-defined]
+    listed = {one.id: one.contains_deleted for one in made.client.models.list() if one.id.startswith("ft:")}  # type: ignore[attr-defined]
+    assert (listed[made.first_model], listed[made.second_model]) == (3, 1)
     made.client.chat.completions.delete(made.stored)
     assert json.loads((folders[0] / lineage.MARK).read_text())["contains_deleted"] == 4
+
+
+@pytest.mark.parametrize("statement", [lineage._GONE, lineage._GONE_OF_ALL])
+def test_what_was_deleted_is_counted_without_looking_at_the_rest(service: Served, statement: Statement) -> None:
+    with service.rows.reading() as rows:
+        raw: Any = rows.connection.dbapi_connection
+        plan = raw.execute(f"EXPLAIN QUERY PLAN {statement._ready[0]}", {"project_id": "p", "job_id": "j"}).fetchall()
+    assert "COVERING INDEX lineage_deleted" in str(plan)
 
 
 def test_a_student_made_again_without_them_says_nothing(made: Made) -> None:

@@ -22,12 +22,24 @@ ASK = [{"role": "user", "content": "please refund order 7"}]
 PRICE = {"input": 1.0, "output": 2.0}
 
 
-def pieces(*texts: str, usage: bool = True, end: bool = True, model: str = "big-1") -> Reply:
-    """An answer as a stream."""
+def scored(streams: bool) -> Reply:
+    """An answer with log-probabilities under every name and at every depth, as some servers give them."""
+    told: dict[str, Any] = {"prompt_logprobs": [{"5": {"logprob": -0.5}}], "x": [{"Top_LogProbs": [1], "kept": 1}]}
+    choice = {"index": 0, "finish_reason": "stop", "logprobs": {"content": []}, "prompt_logprobs": [1]}
+    message = {"role": "assistant", "content": "x", "my_logprob": -0.5}
+    if not streams:
+        return Reply({"choices": [{**choice, "message": message}], **told})
+    row = {"choices": [{**choice, "delta": message}], **told}
+    return Reply(f"data: {json.dumps(row)}\n\ndata: [DONE]\n\n", headers={"content-type": "text/event-stream"})
+
+
+def pieces(*texts: str, usage: bool = True, end: bool = True, model: str = "big-1", choices: bool = True) -> Reply:
+    """An answer as a stream; one without choices has its usage alone."""
     shape = {"id": "theirs", "object": "chat.completion.chunk", "created": 1, "model": model}
     rows = [{**shape, "choices": [{"index": 0, "delta": {"role": "assistant", "content": ""}, "finish_reason": None}]}]
     rows += [{**shape, "choices": [{"index": 0, "delta": {"content": text}, "finish_reason": None}]} for text in texts]
     rows += [{**shape, "choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}]
+    rows = rows if choices else []
     rows += [
         {**shape, "choices": [], "usage": {"prompt_tokens": 9, "completion_tokens": 3, "total_tokens": 12}}
     ] * usage
@@ -50,7 +62,11 @@ def calling() -> Reply:
 
 def script(body: dict[str, Any], number: int) -> Reply:
     """Does what the last message says."""
-    word = body["messages"][-1]["content"]
+    word = str(body["messages"][-1].get("content"))
+    if word == "scores":
+        return scored(bool(body.get("stream")))
+    if word == "mute":
+        return pieces(choices=False)
     if word == "echo":
         return said(f"your key is {KEY}")
     if word == "logs":
@@ -211,6 +227,73 @@ def test_a_teacher_that_is_not_distillable_gives_no_log_probabilities(strict: op
     with pytest.raises(openai.PermissionDeniedError) as raised:
         strict.chat.completions.create(model="secretive", messages=asks("logs"), logprobs=True)
     assert (raised.value.code, raised.value.param) == ("not_distillable", "logprobs")
+
+
+@pytest.mark.parametrize(
+    "more",
+    [{"prompt_logprobs": 0}, {"logprobs": True}, {"extra_body": {"Prompt_LogProbs": 2}}, {"return_logprob": True}],
+)
+def test_a_teacher_that_is_not_distillable_is_not_asked_for_them_by_another_name(
+    service: Served, teacher: Endpoint, more: dict[str, Any]
+) -> None:
+    before = len(teacher.asked)
+    for stream in (False, True):
+        body = {"model": "secretive", "messages": asks("hello"), "stream": stream, **more}
+        answer = service.http().post("/v1/chat/completions", json=body)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (403, "not_distillable")
+    assert len(teacher.asked) == before
+    body = {"model": "secretive", "messages": asks("hello"), "logprobs": False, "metadata": {"logprobs": "x"}}
+    assert service.http().post("/v1/chat/completions", json=body).status_code == 200
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_nor_does_it_give_them_under_another_name(service: Served, stream: bool) -> None:
+    def told(model: str) -> str:
+        body = {"model": model, "messages": asks("scores"), "stream": stream}
+        answer = service.http().post("/v1/chat/completions", json=body)
+        assert answer.status_code == 200
+        return answer.text.replace('"logprobs":null', "")
+
+    assert "ogprob" in told("big")
+    assert "ogprob" not in told("secretive").casefold()
+    assert stream or '"kept":1' in told("secretive")
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [
+        [{"role": "system", "content": "say hello"}],
+        [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:,"}}]}],
+        [*asks("q"), {"role": "assistant", "content": ""}, *asks("again")],
+        [*asks("q"), {"role": "function", "name": "f", "content": "{}"}],
+        [*asks("q"), {"role": "assistant", "content": "I would say"}],
+        [*asks("q"), {"role": "assistant", "function_call": {"name": "f", "arguments": "{}"}}],
+    ],
+    ids=["system alone", "a picture", "an empty turn", "a function", "the answer's beginning", "a call"],
+)
+def test_what_a_teacher_is_asked_is_its_own_to_judge(
+    service: Served, teacher: Endpoint, messages: list[dict[str, Any]]
+) -> None:
+    answer = service.http().post("/v1/chat/completions", json={"model": "big", "messages": messages})
+    assert answer.status_code == 200, answer.text
+    assert teacher.asked[-1]["messages"] == messages
+
+
+@pytest.mark.parametrize(
+    ("message", "param"),
+    [({"content": "x"}, "role"), ({"role": 1}, "role"), ({"role": "user", "content": 5}, "content")],
+)
+def test_what_is_no_message_is_refused(service: Served, message: dict[str, Any], param: str) -> None:
+    answer = service.http().post("/v1/chat/completions", json={"model": "big", "messages": [*ASK, message]})
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, f"messages.1.{param}")
+
+
+def test_an_answer_without_a_choice_is_not_stored(service: Served, strict: openai.OpenAI) -> None:
+    before = len(used(service, "big"))
+    marks = {"w": "mute"}
+    list(strict.chat.completions.create(model="big", messages=asks("mute"), stream=True, store=True, metadata=marks))
+    assert list(strict.chat.completions.list(metadata=marks)) == []
+    assert len(used(service, "big")) == before + 1
 
 
 @pytest.mark.parametrize("which", ["rule", "big"])

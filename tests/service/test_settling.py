@@ -96,7 +96,14 @@ def test_audits_of_a_slow_teacher_stop_no_route(tmp_path: Path) -> None:
         settings = Settings(tmp_path, local_teachers=(teacher.url.removeprefix("http://").removesuffix("/v1"),))
         outward, usage = Outward(settings), Usage(database)
         state = SimpleNamespace(database=database, settings=settings, usage=usage, outward=outward)
-        row = {"name": "big", "base_url": teacher.url, "model": "big-1", "sealed_key": None, "price": None}
+        row = {
+            "name": "big",
+            "base_url": teacher.url,
+            "model": "big-1",
+            "sealed_key": None,
+            "distillable": True,
+            "price": None,
+        }
         caller = Caller(Access(database, False).first, "", frozenset())
         call = ChatCall(model="m:cascade", messages=[{"role": "user", "content": "order 7"}])
         asked = Asked(state, caller, call, None, row, is_cascade=True)

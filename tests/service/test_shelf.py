@@ -17,7 +17,6 @@ from service import students
 from stillroom.errors import DataError, ModelError, RunError
 from stillroom.models.loading import load_model
 from stillroom.models.tokenizers import special_tokens
-from stillroom.service.rows.database import Database
 from stillroom.service.settings import Settings
 from stillroom.service.students.batching import Batches
 from stillroom.service.students.shelf import Shelf, question_of
@@ -35,11 +34,9 @@ def entered(root: Path, name: str, student: Path, kind: str) -> dict[str, Any]:
 
 @pytest.fixture
 def shelf(tmp_path: Path) -> Iterator[Shelf]:
-    database = Database(tmp_path)
-    found = Shelf(Settings(tmp_path), database, most=2)
+    found = Shelf(Settings(tmp_path), most=2)
     yield found
     found.close()
-    database.close()
 
 
 @pytest.fixture

@@ -15,10 +15,16 @@ from benchmarks.service_jobs import body, digits, moods
 from sqlalchemy import insert, text, update
 
 from stillroom.errors import DataError
-from stillroom.service.recipes.drafting import Talk, are_classes, asked, recorded
+from stillroom.service.data import completions as stored
+from stillroom.service.door.access import make_project
+from stillroom.service.door.faults import ApiError
+from stillroom.service.recipes import talks
+from stillroom.service.recipes.drafting import Rejected, Talk, are_classes, asked, recorded
 from stillroom.service.recipes.presets import OF_LETTERS, OF_WORDS
-from stillroom.service.recipes.sources import MOST_BYTES, _plain, _stored_talk
+from stillroom.service.recipes.talks import MOST_BYTES, of_completion, of_stored, plain
+from stillroom.service.rows.database import Database
 from stillroom.service.rows.tables import completions, files, projects, teachers
+from stillroom.service.settings import Limits, Settings
 
 PLACE = "/v1/fine_tuning/jobs"
 FILE = f"file-{'a' * 24}"
@@ -216,6 +222,75 @@ def test_a_file_that_a_job_could_not_hold_is_refused(idle: Idle, http: httpx2.Cl
         assert (answer.json()["error"]["param"], "134,217,728" in answer.text) == (param, True)
 
 
+def completion(asked: list[dict[str, Any]], choices: Any = None, **more: Any) -> dict[str, Any]:
+    said = [{"message": {"role": "assistant", "content": "a"}}] if choices is None else choices
+    return {"id": "chatcmpl-x", "request": {"messages": asked}, "response": {"choices": said}, **more}
+
+
+ASKED = {"role": "user", "content": "q"}
+
+
+@pytest.mark.parametrize(
+    ("row", "why"),
+    [
+        (completion([ASKED], []), "there is no answer in it"),
+        (completion([ASKED], response={}), "there is no answer in it"),
+        (completion([{"role": "system", "content": "q"}]), "messages: no message of the user"),
+        (completion([{"role": "function", "name": "f", "content": "q"}, ASKED]), "messages.0.role: 'function'"),
+        (completion([ASKED, {"role": "assistant", "content": ""}, ASKED]), "messages.1.content: empty"),
+        (completion([ASKED, {"role": "assistant", "content": "I"}]), "messages: the last one that was sent is an answer"),
+        (completion([{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "u"}}]}]),
+         "messages.0.content.0.type: 'image_url'"),
+    ],
+)  # fmt: skip
+def test_a_stored_call_that_no_student_can_learn_from_says_why(row: dict[str, Any], why: str) -> None:
+    found = of_completion(row)
+    assert isinstance(found, Rejected)
+    assert found.why.startswith(why)
+    assert found.talk.source == "chatcmpl-x"
+
+
+@pytest.fixture
+def training(tmp_path: Path) -> Iterator[tuple[Database, str]]:
+    """A database, and a project in it that trains on what it stored: ten answers, and one without any."""
+    database = Database(tmp_path)
+    database.upgrade()
+    project = make_project(database, "a")
+    with database.writing() as rows:
+        rows.execute(update(projects).values(trains_on_stored=True))
+        for place in range(11):
+            row = completion([{"role": "user", "content": f"q {place}"}], [] if place == 3 else None)
+            rows.execute(insert(completions).values(
+                **{**row, "id": f"chatcmpl-{place:024}"}, project_id=project, model="m", by="teacher",
+                created_at=int(time.time()),
+            ))  # fmt: skip
+    yield database, project
+    database.close()
+
+
+def test_stored_completions_are_read_in_pieces(
+    training: tuple[Database, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database, project = training
+    monkeypatch.setattr(stored, "AT_ONCE", 2)
+    kept, left_out = of_stored(database, Settings(tmp_path), project, None, "m")
+    assert [one.question for one in kept] == [f"q {place}" for place in range(11) if place != 3]
+    assert [one.talk.source for one in left_out] == [f"chatcmpl-{3:024}"]
+    drafted = recorded(kept, OF_LETTERS, tmp_path, None, left_out)
+    assert (len(drafted.kept), [one.why for one in drafted.rejected]) == (10, ["there is no answer in it"])
+
+
+@pytest.mark.parametrize(("letters", "most"), [(20, 1_000), (1 << 20, 10)])
+def test_stored_completions_that_a_job_could_not_hold_are_refused(
+    training: tuple[Database, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, letters: int, most: int
+) -> None:
+    database, project = training
+    monkeypatch.setattr(talks, "MOST_BYTES", letters)
+    with pytest.raises(ApiError, match="a job holds all of its rows") as raised:
+        of_stored(database, Settings(tmp_path, limits=Limits(file_rows=most)), project, None, None)
+    assert (raised.value.status, raised.value.code) == (400, "too_much_stored")
+
+
 CALL = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
 
 
@@ -234,8 +309,8 @@ def test_an_answer_without_text_is_not_learned(said: dict[str, Any], tmp_path: P
         "response": {"choices": [{"message": {"role": "assistant", **said}}]},
     }  # fmt: skip
     rows = [talk(f"question {place}", f"answer {place}") for place in range(20)]
-    between = [{"role": "user", "content": "q"}, _plain({"role": "assistant", **said}), *rows[0].messages]
-    rows += [_stored_talk(row), Talk("f", 2, between, "answer 0")]
+    between = [{"role": "user", "content": "q"}, plain({"role": "assistant", **said}), *rows[0].messages]
+    rows += [of_completion(row), Talk("f", 2, between, "answer 0")]
     found = recorded(rows, OF_LETTERS, tmp_path, None)
     assert len(found.kept) == 20
     assert {one.why for one in found.rejected} == {"an answer in it has no text: it is empty, or calls a tool"}

@@ -24,6 +24,7 @@ from tests.service.bad_cases import good_rows
 from stillroom.service.data import forms, retention
 from stillroom.service.data import uploads as uploads_room
 from stillroom.service.door.access import Caller
+from stillroom.service.door.faults import ApiError
 from stillroom.service.rows.tables import uploads
 from stillroom.service.settings import Settings
 
@@ -85,6 +86,52 @@ def test_a_disk_that_takes_its_time_stops_no_other_writer(service: Served, clien
     done = client.uploads.complete(upload, part_ids=[part["id"]])
     assert done.file is not None
     assert client.files.content(done.file.id).read() == DATA
+
+
+class Ended(type(Path())):  # type: ignore[misc]
+    """A path whose upload another request ends, just when it is given its place."""
+
+    end: ClassVar[Any]
+
+    def rename(self, target: Any) -> Any:
+        self.end()
+        return super().rename(target)
+
+
+@pytest.mark.parametrize("how", ["cancel", "complete"])
+def test_a_part_that_comes_while_its_upload_ends(service: Served, client: openai.OpenAI, how: str) -> None:
+    upload, caller = begin(client), Caller(service.first_project(), "", frozenset())
+    names = parts(client, upload)
+    state = SimpleNamespace(settings=Settings(service.root), database=service.rows)
+    ends = {"cancel": client.uploads.cancel, "complete": lambda one: client.uploads.complete(one, part_ids=names)}
+    Ended.end = staticmethod(lambda: ends[how](upload))
+    staged = forms.stage(uploads_room.folder_of(state.settings, upload), "a.jsonl", [b"more"], 4)
+    with pytest.raises(ApiError) as raised:
+        uploads_room._keep_part(state, caller, upload, dataclasses.replace(staged, path=Ended(staged.path)))
+    assert (raised.value.status, raised.value.code) == (
+        400,
+        f"upload_{'cancelled' if how == 'cancel' else 'completed'}",
+    )
+
+
+def test_an_upload_that_ends_while_it_is_put_together(
+    service: Served, client: openai.OpenAI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    upload, caller = begin(client), Caller(service.first_project(), "", frozenset())
+    names = parts(client, upload)
+    request: Any = SimpleNamespace(app=SimpleNamespace(
+        state=SimpleNamespace(settings=Settings(service.root), database=service.rows)
+    ), headers={})  # fmt: skip
+    joined = uploads_room._joined
+
+    def late(paths: list[Path], digest: Any) -> Any:
+        client.uploads.cancel(upload)
+        yield from joined(paths, digest)
+
+    monkeypatch.setattr(uploads_room, "_joined", late)
+    with pytest.raises(ApiError) as raised:
+        uploads_room.uploads_complete(upload, uploads_room.Completion(part_ids=names), request, caller)
+    assert (raised.value.status, raised.value.code) == (400, "upload_cancelled")
 
 
 def test_parts_come_in_any_order(client: openai.OpenAI, as_client: Any) -> None:

@@ -199,12 +199,16 @@ def test_rates(serving: Any) -> None:
 
 
 def test_another_way_of_writing_is_no_new_bucket(serving: Any) -> None:
-    """Nor is a word that is no key, or a cookie that is not ours."""
+    """Nor is a word that is no key, a key that nobody made, or a cookie that is not ours."""
     service = serving(limits={"requests_per_minute": 30})
     ways = [{}, {"cookie": "stillroom=x"}, {"cookie": "a=1"}, {"authorization": "Basic a"}, {"authorization": "sr_b"}]
     ways += [{"authorization": f"Bearer {word}"} for word in ("any", "other", "sr_short")]
     left = [service.http(headers=one).get("/healthz").headers["x-ratelimit-remaining-requests"] for one in ways]
     assert int(left[-1]) <= 27  # 22, and one more for every two seconds that it took
+    made_up = [{"authorization": f"Bearer sr_{place:043}"} for place in range(5)]
+    made_up += [{"cookie": f"stillroom={place:060}"} for place in range(5)]
+    left = [service.http(headers=one).get("/healthz").headers["x-ratelimit-remaining-requests"] for one in made_up]
+    assert int(left[-1]) <= 20
     key = service.key("one")
     ways = [{"authorization": before + key} for before in ("Bearer ", "Bearer  ", "bearer ", "BEARER   ") * 2]
     left = [service.http(headers=one).get("/healthz").headers["x-ratelimit-remaining-requests"] for one in ways]

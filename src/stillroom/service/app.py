@@ -68,9 +68,10 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.settings, app.state.database, app.state.meter = settings, database, meter
     app.state.vault = Vault(settings.root)
     app.state.access = Access(database, settings.is_open)
-    app.state.shelf = Shelf(settings, database)
+    app.state.shelf = Shelf(settings)
     app.state.outward, app.state.usage = Outward(settings), Usage(database)
     app.state.ending = threading.Event()
+    app.state.probe = health.Probe(database.path)
     app.state.pulse = streams.Pulse(database, app.state.ending)
     faults.install(app)
     for router in ROUTERS:

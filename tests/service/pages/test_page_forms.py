@@ -12,7 +12,7 @@ import pytest
 from benchmarks.service_process import Served
 from starlette.routing import Route
 
-from service.pages.site import Site, put_job, send, token
+from service.pages.site import Site, put_job, send, talk, token, upload
 from stillroom.service import serving as service_serving
 from stillroom.service.door.access import revoke_key
 from stillroom.service.pages import (
@@ -108,6 +108,50 @@ def test_a_key_without_the_right_sees_teachers_names_alone(site: Site) -> None:
     page = site.served.http(site.served.key("a reader", ("read",))).get("/teachers").text
     assert "behind" in page
     assert not any(word in page for word in told)
+
+
+@pytest.mark.parametrize(
+    ("fields", "price"),
+    [
+        ({"price_input": "2.5", "price_output": " 10 "}, {"input": 2.5, "output": 10}),
+        ({"price_output": "1e-3"}, {"input": 0, "output": 0.001}),
+        ({}, None),
+    ],
+)
+def test_a_teachers_price_is_a_number(site: Site, fields: dict[str, str], price: Any) -> None:
+    http, name = site.served.http(), f"priced-{len(fields)}"
+    plain = {"name": name, "base_url": "https://93.184.215.14/v1", "model": "m"}
+    answer = send(http, "/teachers", **plain, **fields)
+    assert answer.status_code == 303, answer.text
+    found = http.get("/api/teachers").json()["data"]
+    assert [one["price"] for one in found if one["name"] == name] == [price]
+    for wrong in ("much", "nan", "1e999", "-1", "9" * 5000):
+        again = send(http, "/teachers", **{**plain, "name": "wrong", "price_input": wrong})
+        assert again.status_code == 400
+        assert "price.input" in again.text
+
+
+@pytest.mark.parametrize(
+    ("field", "typed", "name", "asked"),
+    [
+        ("budget_usd", "1.50", "budget", {"usd": 1.5}),
+        ("budget_minutes", " 20 ", "budget", {"minutes": 20}),
+        ("seeds", "3", "seeds", 3),
+        ("risk", "0.05", "cascade", {"risk": 0.05}),
+    ],
+)
+def test_a_limit_of_a_new_job_is_a_number(site: Site, field: str, typed: str, name: str, asked: Any) -> None:
+    http = site.served.http()
+    file = upload(http, "".join(talk(f"q {n}", ("yes", "no")[n % 2]) for n in range(20))).headers["location"]
+    chosen = {"source": f"file:{file.rpartition('/')[2]}", field: typed}
+    answer = send(http, "/new", "/new", **chosen)
+    assert answer.status_code == 303, answer.text
+    job = http.get(f"/v1/fine_tuning/jobs/{answer.headers['location'].rpartition('/')[2]}").json()
+    assert job["distillation"]["asked"][name] == asked
+    again = send(http, "/new", "/new", **{**chosen, field: "much"})
+    assert again.status_code == 400
+    assert "should be a number" in again.text
+    assert 'value="much"' in again.text
 
 
 @pytest.fixture

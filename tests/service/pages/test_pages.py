@@ -283,7 +283,12 @@ def test_a_key_is_shown_once(site: Site, http: httpx2.Client) -> None:
     key_id = row.split("/keys/key-")[1].split("/")[0]
     assert send(http, f"/keys/key-{key_id}/revoke").status_code == 303
     assert reader.get("/v1/files").status_code == 401
-    for wrong in ({"name": ""}, {"name": "x", "scope": []}, {"name": "x", "scope": ["read"], "expires_days": "-1"}):
+    for wrong in (
+        {"name": ""},
+        {"name": "x\ty", "scope": ["read"]},
+        {"name": "x", "scope": []},
+        {"name": "x", "scope": ["read"], "expires_days": "-1"},
+    ):
         assert send(http, "/keys", "/keys", **wrong).status_code == 400
 
 

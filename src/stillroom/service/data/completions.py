@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Annotated, Any
 
@@ -38,6 +38,7 @@ from stillroom.service.door.faults import ApiError, not_found
 from stillroom.service.door.lists import Order, Row
 from stillroom.service.door.routes import Route
 from stillroom.service.door.schemas import LIMIT, Body, Deleted, Listed, Metadata
+from stillroom.service.rows.database import Database
 from stillroom.service.rows.ids import is_id, new_id
 from stillroom.service.rows.statements import Listing, Statement
 from stillroom.service.rows.tables import completion_metadata, completions, projects
@@ -46,7 +47,11 @@ router = APIRouter(route_class=Route, prefix="/v1/chat/completions", tags=["stor
 BLANK = "[redacted]"
 NAMES = ("id", "object", "model", "created", "system_fingerprint")
 """Fields that are ours or a teacher's, and no one's text."""
+TEACHER = {"id": "id", "url": "base_url", "model": "model"}
+"""What is kept of the teacher that gave an answer -> its column there."""
 DAY_S = 86_400
+AT_ONCE = 100
+"""Read in one transaction."""
 _PROJECT: BindParameter[str] = bindparam("project_id")
 _ID: BindParameter[str] = bindparam("id")
 Limit = Annotated[int, LIMIT]
@@ -73,12 +78,13 @@ class NewMetadata(Body):
 
 def prepared(
     caller: Caller, *, model: str, request: Mapping[str, Any], response: Mapping[str, Any],
-    metadata: Mapping[str, str] | None, by: str, redact: Sequence[str],
+    metadata: Mapping[str, str] | None, by: str, redact: Sequence[str], teacher: Row | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """A call and its answer for `store`; `redact` is settings.redact, and its matches are blanked here, which may take
     long: before a transaction, in which nobody else can write.
 
-    The answer's id is kept where it is one of ours (`new_id("chatcmpl")`), else a new one is given.
+    The answer's id is kept where it is one of ours (`new_id("chatcmpl")`), else a new one is given. Of the teacher that gave it
+    is kept what it was then, whatever it is called later: who runs the service may forbid to learn from it.
     """
     name = str(response.get("id", ""))
     name = name if is_id(name, "chatcmpl") else new_id("chatcmpl")
@@ -89,6 +95,7 @@ def prepared(
     return {
         "id": name, "project_id": caller.project_id, "model": model, "request": request, "response": response,
         "metadata": pairs or None, "by": by, "created_at": int(time.time()),
+        **{f"teacher_{name}": teacher and teacher[column] for name, column in TEACHER.items()},
     }  # fmt: skip
 
 
@@ -152,24 +159,35 @@ def may_train(rows: Connection, project_id: str) -> bool:
 
 
 def matching(
+    database: Database, project_id: str, metadata: Mapping[str, str] | None, model: str | None = None
+) -> Iterator[Row]:
+    """The stored completions to train on, oldest first: with all of this metadata, not deleted, not too old, and not said by
+    a student, which would teach nobody. Raises ApiError 403 where the project has not said that they may be.
+
+    One row is in memory at a time, and a few are read in each transaction: the log of writes cannot begin anew in a long one.
+    """
+    wanted = _wanted(len(metadata or {}), model is not None) & (completions.c.by != "student")
+    wanted &= completions.c.number > bindparam("seen")
+    asked = select(completions).where(wanted).order_by(completions.c.number).limit(AT_ONCE)
+    given, seen, going = _given(project_id, metadata, model), 0, True
+    while going:
+        count = 0
+        with database.reading() as rows:
+            _refuse_training(rows, project_id)
+            for row in rows.execute(asked, {**given, "seen": seen}).mappings():
+                seen, count = row["number"], count + 1
+                yield row
+        going = count == AT_ONCE
+
+
+def said_by(
     rows: Connection, project_id: str, metadata: Mapping[str, str] | None, model: str | None = None
 ) -> list[Row]:
-    """The stored completions to train on, oldest first. Raises ApiError 403 where the project has not said that it may be.
-
-    To only look at them or count them, use `stored`.
-    """
-    _refuse_training(rows, project_id)
-    return stored(rows, project_id, metadata, model)
-
-
-def models_of(
-    rows: Connection, project_id: str, metadata: Mapping[str, str] | None, model: str | None = None
-) -> list[str]:
-    """Which models said what `matching` gives, students left out; no text is read. Raises ApiError 403 as it does."""
+    """Which models, of which teachers, said what `matching` gives; no text is read. Raises ApiError 403 as it does."""
     _refuse_training(rows, project_id)
     wanted = _wanted(len(metadata or {}), model is not None) & (completions.c.by != "student")
-    asked = select(completions.c.model).where(wanted).distinct()
-    return list(rows.execute(asked, _given(project_id, metadata, model)).scalars())
+    asked = select(completions.c.model, *(completions.c[f"teacher_{name}"] for name in TEACHER)).where(wanted)
+    return list(rows.execute(asked.distinct(), _given(project_id, metadata, model)).mappings())
 
 
 def _refuse_training(rows: Connection, project_id: str) -> None:
@@ -183,19 +201,10 @@ def _refuse_training(rows: Connection, project_id: str) -> None:
         )
 
 
-def stored(
-    rows: Connection, project_id: str, metadata: Mapping[str, str] | None, model: str | None = None
-) -> list[Row]:
-    """The stored completions with all of this metadata, not deleted and not too old, oldest first."""
-    wanted = _wanted(len(metadata or {}), model is not None)
-    asked = select(completions).where(wanted).order_by(completions.c.number)
-    return list(rows.execute(asked, _given(project_id, metadata, model)).mappings())
-
-
 def latest(
     rows: Connection, project_id: str, metadata: Mapping[str, str] | None, model: str | None, most: int
 ) -> tuple[int, list[Row]]:
-    """How many `stored` would find, and the last so many of them, the newest first."""
+    """How many there are with all of this metadata, and the last so many of them, the newest first."""
     wanted, given = _wanted(len(metadata or {}), model is not None), _given(project_id, metadata, model)
     count = rows.execute(select(func.count()).select_from(completions).where(wanted), given).scalar_one()
     asked = select(completions).where(wanted).order_by(completions.c.number.desc()).limit(most)

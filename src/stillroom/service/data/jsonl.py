@@ -2,7 +2,7 @@
 
 A file that is damaged or of another kind is refused whole, with the line. A row that is whole JSON but no conversation is
 rejected alone, with the reason; where more than one row in ten is, the file is refused after all. Memory is bounded by
-one line, whatever the file.
+one line and the reasons for a tenth of the rows that a file may have.
 
 A row is {"messages": [{"role", "content"}, ..]}. Its last message is the answer to learn (role assistant); in a file where
 no row has one, the rows are questions that a teacher will be asked.
@@ -11,10 +11,9 @@ no row has one, the rows are questions that a teacher will be asked.
 from __future__ import annotations
 
 import json
-import re
 import time
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
@@ -40,11 +39,10 @@ MAGIC = {
 }  # fmt: skip
 WIDE = {b"\xff\xfe\x00\x00": "UTF-32", b"\x00\x00\xfe\xff": "UTF-32", b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16"}
 BOM = b"\xef\xbb\xbf"
-NAMED = re.compile(r"[^,\t;{}\[\]]+([,\t;][^{}\[\]]*)+\s*")
-"""A line that could be the head of a table."""
+SEPARATORS, BRACKETS = frozenset(",\t;"), frozenset("{}[]")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Rejected:
     """A row that is left out."""
 
@@ -82,30 +80,37 @@ def look_at(path: Path, purpose: str, limits: Limits) -> Looked | None:
                 is_answered = check(row)
             except Wrong as wrong:
                 rejected.append(Rejected(line, str(wrong)))
+                if len(rejected) > MOST_REJECTED * limits.file_rows:  # refused, whatever else is in it
+                    _refuse_rows(rejected[0], len(rejected), f"the first {rows + len(rejected):,} rows")
                 continue
             rows += 1
             answered += is_answered
             if not is_answered:
                 unanswered.append(line)
-    if answered and unanswered:  # a file of answers, so a row without one is a mistake in it
-        rejected += [Rejected(line, NO_ANSWER) for line in unanswered]
-        rejected.sort(key=lambda one: one.line)
-        rows -= len(unanswered)
-    _enough(rows, rejected)
-    return Looked(rows, answered, rejected)
+    if not answered:  # a file of questions; in one of answers, a row without one is a mistake
+        unanswered = array("L")
+    _enough(rows + len(rejected), rejected, unanswered)
+    rejected += [Rejected(line, NO_ANSWER) for line in unanswered]
+    rejected.sort(key=lambda one: one.line)
+    return Looked(rows - len(unanswered), answered, rejected)
 
 
 NO_ANSWER = "messages: the last one should be the assistant's answer, as in the file's other rows"
 
 
-def _enough(rows: int, rejected: list[Rejected]) -> None:
-    """Raise DataError for a file of blank lines, or of which too much was rejected."""
-    if not rows and not rejected:
+def _enough(rows: int, rejected: list[Rejected], unanswered: Sequence[int]) -> None:
+    """Raise DataError for a file of blank lines, or of which too much is rejected; `unanswered`: lines that will be, too."""
+    if not rows:
         _refuse("the file has no rows, only blank lines", 1, SHAPE)
-    if len(rejected) > MOST_REJECTED * (rows + len(rejected)):
-        first = rejected[0]
-        many = f", and {len(rejected) - 1:,} more of {rows + len(rejected):,} rows are wrong" if rejected[1:] else ""
-        _refuse(f"{first.why}{many}", first.line, "Mend these rows, or take them out; single ones would be left out")
+    count = len(rejected) + len(unanswered)
+    if count > MOST_REJECTED * rows:
+        firsts = [*rejected[:1], *(Rejected(line, NO_ANSWER) for line in unanswered[:1])]
+        _refuse_rows(min(firsts, key=lambda one: one.line), count, f"{rows:,} rows")
+
+
+def _refuse_rows(first: Rejected, count: int, of: str) -> NoReturn:
+    many = f", and {count - 1:,} more of {of} are wrong" if count > 1 else ""
+    _refuse(f"{first.why}{many}", first.line, "Mend these rows, or take them out; single ones would be left out")
 
 
 def conversations(path: Path) -> Iterator[dict[str, Any]]:
@@ -179,8 +184,14 @@ def _look_at_start(file: BinaryIO) -> None:
         _refuse("the lines end with a carriage return alone", 1, "Save it with line feeds (Unix line ends)")
     if first.strip() == b"{":
         _refuse("an object is spread over several lines", 1, "Write each object on one line: jq -c . FILE > FILE.jsonl")
-    if not words.startswith(b"{") and NAMED.fullmatch(first.decode("utf-8", "replace")):
+    if not words.startswith(b"{") and _could_be_names(first.decode("utf-8", "replace")):
         _refuse("this looks like a table (CSV or TSV)", 1, f"{SHAPE}; {AS_TABLE}")
+
+
+def _could_be_names(line: str) -> bool:
+    """A line that could be the head of a table: a name, a separator after it, and no bracket of JSON."""
+    letters = set(line)
+    return bool(letters & SEPARATORS) and line[0] not in SEPARATORS and not letters & BRACKETS
 
 
 def _lines(file: BinaryIO, limits: Limits) -> Iterator[tuple[int, bytes]]:

@@ -33,11 +33,10 @@ AT_ONCE = 500
 """Names in one query."""
 LINES_AT_ONCE = 2000
 """Written under one lock."""
-_GONE = Statement(
-    select(func.count())
-    .select_from(lineage)
-    .where(lineage.c.project_id == bindparam("project_id"), lineage.c.job_id == bindparam("job_id"))
-    .where(lineage.c.deleted_at.is_not(None))
+_DELETED = (lineage.c.project_id == bindparam("project_id")) & lineage.c.deleted_at.is_not(None)
+_GONE = Statement(select(func.count()).select_from(lineage).where(_DELETED, lineage.c.job_id == bindparam("job_id")))
+_GONE_OF_ALL = Statement(
+    select(lineage.c.job_id, func.count().label("count")).where(_DELETED).group_by(lineage.c.job_id)
 )
 
 
@@ -93,7 +92,7 @@ def record_all(database: Database, job: Row, source_ids: Sequence[tuple[str, int
         there = set()
     left = [one for one in wanted if one not in there]
     for start in range(0, len(left), LINES_AT_ONCE):
-        with written(database) as rows:
+        with written(database, one_of_many=True) as rows:
             fenced(rows, job, lease_until=time.time() + LEASE_S)
             record(rows, job["project_id"], job["id"], left[start : start + LINES_AT_ONCE])
 
@@ -110,6 +109,11 @@ def mark_deleted(rows: Connection, project_id: str, source_id: str) -> list[str]
 def contains_deleted(rows: Connection, project_id: str, job_id: str) -> int:
     """How many rows of a job's transfer set were deleted where they came from."""
     return int(_GONE.value(rows, project_id=project_id, job_id=job_id))
+
+
+def all_deleted(rows: Connection, project_id: str) -> dict[str, int]:
+    """The same of all jobs of a project; those that nothing is missing from are left out."""
+    return {one["job_id"]: one["count"] for one in _GONE_OF_ALL.all(rows, project_id=project_id)}
 
 
 def leave_marks(database: Database, settings: Settings, job_ids: Sequence[str]) -> int:

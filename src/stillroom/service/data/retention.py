@@ -6,11 +6,12 @@
 from __future__ import annotations
 
 import shutil
+import sqlite3
 import threading
 import time
 from dataclasses import asdict, dataclass
 
-from sqlalchemy import Connection, delete, select, update
+from sqlalchemy import Connection, delete, func, select, update
 from sqlalchemy.exc import SQLAlchemyError
 
 from stillroom.errors import StillroomError
@@ -19,7 +20,7 @@ from stillroom.service.rows.database import Database
 from stillroom.service.rows.ids import is_id
 from stillroom.service.rows.tables import completions as completion_rows
 from stillroom.service.rows.tables import files as file_rows
-from stillroom.service.rows.tables import projects, upload_parts
+from stillroom.service.rows.tables import projects, teachers, upload_parts
 from stillroom.service.rows.tables import uploads as upload_rows
 from stillroom.service.settings import Settings
 from stillroom.service.watch.logs import log, log_error
@@ -57,7 +58,7 @@ class Sweeper(threading.Thread):
             wait_s = EVERY_S
             try:
                 log("swept", **asdict(sweep(self._database, self._settings)))
-            except (OSError, SQLAlchemyError, StillroomError) as error:
+            except (OSError, sqlite3.Error, SQLAlchemyError, StillroomError) as error:
                 log_error("sweep failed", error)
 
 
@@ -68,10 +69,20 @@ def sweep(database: Database, settings: Settings) -> Swept:
         _sweep_strays(database, settings),
     )  # fmt: skip
     with database.reading() as rows:
-        marked = lineage.marked_jobs(rows)
+        marked, erased_at = lineage.marked_jobs(rows), _erased_at(rows)
     lineage.leave_marks(database, settings, marked)
-    database.trim()
+    if erased_at is not None:
+        database.trim(erased_at)
     return found
+
+
+def _erased_at(rows: Connection) -> int | None:
+    """When a text or a teacher's key was last taken out of its row."""
+    last = [
+        select(func.max(table.c.deleted_at)).where(table.c.deleted_at.is_not(None)) for table in (completion_rows, teachers)
+    ]  # fmt: skip
+    times = [rows.execute(one).scalar() for one in last]
+    return max((at for at in times if at is not None), default=None)
 
 
 def _sweep_completions(database: Database) -> int:
@@ -85,7 +96,7 @@ def _sweep_completions(database: Database) -> int:
         asked_ids = select(completion_rows.c.id).where(wanted & (completion_rows.c.created_at <= oldest)).limit(AT_ONCE)
         going = True
         while going:
-            with database.writing() as rows:
+            with database.writing(one_of_many=True) as rows:
                 names = list(rows.execute(asked_ids).scalars())
                 if names:
                     completions.erase(rows, project_id, names)

@@ -9,6 +9,7 @@ import hashlib
 import shutil
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -181,9 +182,12 @@ def _keep_part(state: Any, caller: Caller, upload_id: str, staged: forms.Staged)
     part_id, now = new_id("part"), int(time.time())
     path = folder_of(state.settings, upload_id) / part_id
     try:
-        staged.sync()
-        staged.path.rename(path)
-        sync_folder(path.parent)  # before the transaction: nobody else can write in it, and a disk may take its time
+        with _of_what_is_there(state, caller, upload_id):
+            staged.sync()
+            staged.path.rename(path)
+            sync_folder(
+                path.parent
+            )  # before the transaction: nobody else can write in it, and a disk may take its time
         with state.database.writing() as rows:
             row = _pending(rows, caller.project_id, upload_id)
             ours = upload_parts.c.upload_id == upload_id
@@ -212,7 +216,8 @@ def uploads_complete(upload_id: str, body: Completion, request: Request, caller:
         row = _pending(rows, caller.project_id, upload_id)
         paths = _paths(rows, state.settings, row, body.part_ids)
     digest = hashlib.md5(usedforsecurity=False)
-    staged = forms.stage(state.settings.root / "files", row["filename"], _joined(paths, digest), row["bytes"])
+    with _of_what_is_there(state, caller, upload_id):
+        staged = forms.stage(state.settings.root / "files", row["filename"], _joined(paths, digest), row["bytes"])
     if body.md5 is not None and body.md5.lower() != digest.hexdigest():
         staged.remove()
         told = f"The md5 of the parts in this order is {digest.hexdigest()}."
@@ -246,6 +251,16 @@ def _paths(rows: Connection, settings: Settings, row: Row, part_ids: list[str]) 
         told = f"These parts have {total:,} bytes, and {row['bytes']:,} were announced."
         raise ApiError(400, told, param="part_ids", code="size_mismatch")
     return [folder_of(settings, row["id"]) / name for name in part_ids]
+
+
+@contextmanager
+def _of_what_is_there(state: Any, caller: Caller, upload_id: str) -> Iterator[None]:
+    """Raise ApiError 400 where files of an upload are gone because another request has ended it meanwhile."""
+    try:
+        yield
+    except FileNotFoundError:
+        _look(state, caller, upload_id)
+        raise
 
 
 def _joined(paths: list[Path], digest: Any) -> Iterator[bytes]:

@@ -16,7 +16,7 @@ from typing import Annotated, Any
 from fastapi import Depends, Request, Security
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from fastapi.security.utils import get_authorization_scheme_param
-from sqlalchemy import bindparam, insert, select, update
+from sqlalchemy import Connection, bindparam, insert, select, update
 from starlette.requests import HTTPConnection
 
 from stillroom.service.door.faults import ApiError
@@ -74,6 +74,13 @@ class Access:
             raise ApiError(401, told, code="invalid_api_key", headers={"www-authenticate": "Bearer"})
         return found[1]
 
+    def knows(self, key: str) -> bool:
+        """It is a key of ours that is good now."""
+        try:
+            return KEY.fullmatch(key) is not None and bool(self.by_key(key).key_id)
+        except ApiError:
+            return False
+
     def forget(self) -> None:
         """Look every key up anew."""
         self._known.clear()
@@ -95,9 +102,15 @@ def first_project(database: Database) -> str:
 
 def make_project(database: Database, name: str) -> str:
     """A new project's id. What it stores is not for training until it says so."""
-    found = new_id("proj")
     with database.writing() as rows:
-        rows.execute(insert(projects).values(id=found, name=name, created_at=int(time.time()), trains_on_stored=False))
+        return add_project(rows, name)
+
+
+def add_project(rows: Connection, name: str, **values: Any) -> str:
+    """The same in a transaction that has more to write; `values`: what of it should be otherwise."""
+    found = new_id("proj")
+    made = {"id": found, "name": name, "created_at": int(time.time()), "trains_on_stored": False, **values}
+    rows.execute(insert(projects).values(**made))
     return found
 
 
@@ -105,14 +118,21 @@ def make_key(
     database: Database, project_id: str, name: str, scopes: tuple[str, ...] = SCOPES, expires_at: int | None = None
 ) -> tuple[dict[str, Any], str]:
     """A new key's row, and the key itself, which is nowhere kept."""
+    with database.writing() as rows:
+        return add_key(rows, project_id, name, scopes, expires_at)
+
+
+def add_key(
+    rows: Connection, project_id: str, name: str, scopes: tuple[str, ...] = SCOPES, expires_at: int | None = None
+) -> tuple[dict[str, Any], str]:
+    """The same in a transaction that has more to write."""
     secret = PREFIX + chance(43)
     row = {
         "id": new_id("key"), "project_id": project_id, "name": name, "scopes": list(scopes),
         "digest": hashlib.sha256(secret.encode()).hexdigest(), "shown": f"{secret[:7]}...{secret[-4:]}",
         "created_at": int(time.time()), "expires_at": expires_at,
     }  # fmt: skip
-    with database.writing() as rows:
-        rows.execute(insert(keys).values(**row))
+    rows.execute(insert(keys).values(**row))
     return row, secret
 
 
@@ -143,21 +163,22 @@ async def caller_of(
 
 
 def counted_as(request: HTTPConnection) -> str:
-    """Under which name a request's rate is counted: its key, else its browser's cookie, else the address it comes from.
+    """Under which name a request's rate is counted: its key, or that of its browser's cookie, else the address it comes from.
 
-    Each only where it has the form that this service gives it, and read as `caller_of` reads it: another way of writing
-    it, or any word, must not be a new name.
+    Only a key that is good now counts, read as `caller_of` reads it: another way of writing it, or one that somebody made up,
+    must not be a new name.
     """
     scheme, key = get_authorization_scheme_param(request.headers.get("authorization"))
-    if scheme.lower() == "bearer" and KEY.fullmatch(key):
-        return key
+    found: str | None = key if scheme.lower() == "bearer" else None
     sealed = request.cookies.get(COOKIE, "")
-    if SEALED.fullmatch(sealed):
-        return sealed
+    if found is None and SEALED.fullmatch(sealed):
+        found = signed_in_key(request, sealed)
+    if found is not None and request.app.state.access.knows(found):
+        return found
     return request.client.host if request.client is not None else ""
 
 
-def signed_in_key(request: Request, sealed: str) -> str | None:
+def signed_in_key(request: HTTPConnection, sealed: str) -> str | None:
     """The key in a browser's cookie; None for a cookie that is not of our making."""
     from stillroom.errors import CorruptFile
 

@@ -41,9 +41,11 @@ def read(data: bytes, deepest: int = DEEPEST) -> Any:
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise BadJson(f"the name {twice[:100]!r} stands twice in one object")
+        seen: set[str] = set()
+        for name, _ in pairs:
+            if name in seen:
+                raise BadJson(f"the name {name[:100]!r} stands twice in one object")
+            seen.add(name)
     return found
 
 

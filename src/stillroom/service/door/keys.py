@@ -13,7 +13,7 @@ from pydantic import BaseModel, Field, StrictBool
 from sqlalchemy import Connection, bindparam, select, update
 
 from stillroom.service.door import lists
-from stillroom.service.door.access import SCOPES, Administers, Caller, Reads, make_key, make_project, revoke_key
+from stillroom.service.door.access import SCOPES, Administers, Caller, Reads, add_key, add_project, make_key, revoke_key
 from stillroom.service.door.faults import ApiError, not_found
 from stillroom.service.door.lists import Row
 from stillroom.service.door.routes import Route
@@ -24,7 +24,9 @@ from stillroom.service.rows.tables import keys, projects
 router = APIRouter(route_class=Route, prefix="/api", tags=["projects and keys"])
 Name = Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[^\x00-\x1f\x7f]+$")]
 Scope = Literal["read", "write", "teachers", "admin"]
-LONGEST_DAYS, LONGEST_LIFE_S = 3_650, 10 * 365 * 86_400
+DAY_S = 86_400
+LONGEST_DAYS = 3_650
+"""That something is kept, or a key is good for."""
 _PROJECT = Statement(select(projects).where(projects.c.id == bindparam("id")))
 _PROJECTS = Listing(projects, projects.c.id == bindparam("id"), "project")
 _OURS = keys.c.project_id == bindparam("project_id")
@@ -92,7 +94,7 @@ class NewKey(Strict):
 
     name: Name
     scopes: Annotated[list[Scope], Field(min_length=1, max_length=len(SCOPES))]
-    expires_in_s: Annotated[Whole | None, Field(ge=1, le=LONGEST_LIFE_S)] = None
+    expires_in_s: Annotated[Whole | None, Field(ge=1, le=LONGEST_DAYS * DAY_S)] = None
 
 
 def find_project(rows: Connection, caller: Caller, project_id: str) -> Row:
@@ -123,14 +125,15 @@ def set_project(rows: Connection, caller: Caller, project_id: str, values: dict[
     return find_project(rows, caller, project_id)
 
 
-def new_key(state: Any, caller: Caller, name: str, scopes: list[str], expires_at: int | None) -> tuple[Row, str]:
+def new_key(state: Any, caller: Caller, body: NewKey) -> tuple[Row, str]:
     """A key's row and its secret. Raises ApiError 403 for scopes that the caller has not."""
-    beyond = [scope for scope in scopes if scope not in caller.scopes]
+    beyond = [scope for scope in body.scopes if scope not in caller.scopes]
     if beyond:
         told = f"A key gives no more than the one that makes it, which lacks the scope {', '.join(beyond)}."
         raise ApiError(403, told, param="scopes", code="insufficient_scope")
-    once = tuple(scope for scope in SCOPES if scope in scopes)
-    return make_key(state.database, caller.project_id, name, once, expires_at)
+    once = tuple(scope for scope in SCOPES if scope in body.scopes)
+    until = None if body.expires_in_s is None else int(time.time()) + body.expires_in_s
+    return make_key(state.database, caller.project_id, body.name, once, until)
 
 
 @router.get("/projects", response_model=Listed)
@@ -150,12 +153,10 @@ def projects_create(body: NewProject, request: Request, caller: Administers) -> 
     if caller.project_id != state.access.first:
         told = "New projects are made by an administrator of the service's first project."
         raise ApiError(403, told, code="insufficient_scope")
-    project_id = make_project(state.database, body.name)
     with state.database.writing() as rows:
-        kept = {"trains_on_stored": body.trains_on_stored, "retention_days": body.retention_days}
-        rows.execute(update(projects).where(projects.c.id == project_id).values(**kept))
+        project_id = add_project(rows, **body.model_dump())
         row = rows.execute(select(projects).where(projects.c.id == project_id)).mappings().one()
-    _, secret = make_key(state.database, project_id, "first")
+        _, secret = add_key(rows, project_id, "first")
     return {**show_project(row), "key": secret}
 
 
@@ -192,8 +193,7 @@ async def keys_list(
 @router.post("/keys", response_model=MadeKey)
 def keys_create(body: NewKey, request: Request, caller: Administers) -> dict[str, Any]:
     """A new key. Its secret is in this answer and nowhere else."""
-    until = int(time.time()) + body.expires_in_s if body.expires_in_s is not None else None
-    row, secret = new_key(request.app.state, caller, body.name, list(body.scopes), until)
+    row, secret = new_key(request.app.state, caller, body)
     return {**show_key(row), "key": secret}
 
 

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterable
 from urllib.parse import urlsplit
 
+from starlette.concurrency import run_in_threadpool
 from starlette.requests import HTTPConnection
 
 from stillroom.errors import StillroomError
@@ -41,6 +42,8 @@ ALWAYS = (
 )
 ONCE = frozenset({b"host", b"origin", b"authorization", b"content-type", b"content-encoding", b"content-length"})
 """Headers that mean something only where they are said once: of two, another reader could believe the other one."""
+LONG_BYTES = 1 << 18
+"""JSON longer than this is read in a thread, so that other requests need not wait for it."""
 MINUTE_S = 60.0
 MOST_BUCKETS = 100_000
 
@@ -212,7 +215,10 @@ async def _read_json(scope: Scope, receive: Receive, most: int, deepest: int) ->
     data = b"".join(pieces)
     if data:
         try:
-            scope["state"][bodies.READ] = bodies.read(data, deepest)
+            if len(data) > LONG_BYTES:
+                scope["state"][bodies.READ] = await run_in_threadpool(bodies.read, data, deepest)
+            else:
+                scope["state"][bodies.READ] = bodies.read(data, deepest)
         except bodies.BadJson as error:
             raise ApiError(400, f"The body cannot be read: {error}.", param="body", code="invalid_json") from error
     given = False

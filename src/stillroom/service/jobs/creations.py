@@ -64,7 +64,7 @@ def created(
         known, number = _known(rows, caller, one)
     if known is not None:
         return known, True
-    place = creations.c.number == number
+    place = _named(caller, one) & (creations.c.number == number) & creations.c.status.is_(None)
     try:
         write = make()
         with written(database) as rows:

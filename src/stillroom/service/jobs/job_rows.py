@@ -37,10 +37,10 @@ class LeaseLost(Exception):
 
 
 @contextmanager
-def written(database: Database) -> Iterator[Connection]:
+def written(database: Database, *, one_of_many: bool = False) -> Iterator[Connection]:
     """Like database.writing(), with a place before and after it where a test can end the process."""
     commit_point()
-    with database.writing() as rows:
+    with database.writing(one_of_many=one_of_many) as rows:
         yield rows
     commit_point()
 
@@ -53,7 +53,8 @@ def by_id(rows: Connection, job_id: str) -> Row:
 def claim(database: Database, worker: str, states: tuple[str, ...], to: str) -> Row | None:
     """The job that has waited longest in one of these states and is nobody's, now this worker's; None: there is none.
 
-    A job that was running when its worker ended comes before those that never began.
+    A job that was running when its worker ended comes before those that never began. `left_by` is the worker that ended while
+    it had the job; None where none did.
     """
     now = time.time()
     free = or_(jobs.c.lease_until.is_(None), jobs.c.lease_until < now)
@@ -68,7 +69,7 @@ def claim(database: Database, worker: str, states: tuple[str, ...], to: str) -> 
             return None
         taken = {"token": found["token"] + 1, "worker": worker, "lease_until": now + LEASE_S, "status": to}
         rows.execute(update(jobs).where(jobs.c.id == found["id"]).values(**taken))
-        return {**found, **taken}
+        return {**found, **taken, "left_by": found["worker"]}
 
 
 def fenced(rows: Connection, job: Row, **values: Any) -> None:
@@ -99,9 +100,9 @@ def wish_of(database: Database, job: Row) -> str | None:
 
 
 def free_all(database: Database, worker: str) -> None:
-    """Nobody's now: the jobs of a worker of this name that is known to have ended."""
+    """To be claimed at once: the jobs of a worker of this name that is known to have ended. They still say whose they were."""
     with written(database) as rows:
-        rows.execute(update(jobs).where(jobs.c.worker == worker).values(lease_until=None, worker=None))
+        rows.execute(update(jobs).where(jobs.c.worker == worker).values(lease_until=0.0))
 
 
 def position(rows: Connection, job: Row) -> int | None:

@@ -137,7 +137,7 @@ def create(request: Request, caller: Writes, body: CreateJob, one: Annotated[Onc
 
 
 @router.get("/v1/fine_tuning/jobs", response_model=Listed)
-async def list_jobs(
+def list_jobs(
     request: Request, caller: Reads, after: str | None = None, limit: Annotated[int, LIMIT] = 20
 ) -> dict[str, Any]:
     """The project's jobs, newest first; metadata[KEY]=VALUE keeps those with that pair, metadata=null those with none."""
@@ -159,7 +159,7 @@ def _listed(pairs: int, bare: bool) -> Listing:
         wanted &= select(pair.c.key).where(same).exists()
     if bare:
         wanted &= func.coalesce(func.json_type(jobs.c.metadata), "null") == "null"
-    return Listing(jobs, wanted, WHAT)
+    return Listing(jobs, wanted, WHAT, but=("recipe",))  # which may be long, and is not shown
 
 
 @router.get("/v1/fine_tuning/jobs/{job_id}", response_model=Job)

@@ -9,9 +9,10 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, MutableMapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Query, Request, Response
@@ -19,7 +20,7 @@ from fastapi.responses import StreamingResponse
 from sqlalchemy import Connection, func, select
 from starlette.concurrency import run_in_threadpool
 
-from stillroom.service.door.access import Reads
+from stillroom.service.door.access import Reads, bearer, caller_of
 from stillroom.service.door.faults import ApiError, not_found
 from stillroom.service.door.lists import Row
 from stillroom.service.jobs.events import numbered, show_event, since
@@ -29,6 +30,8 @@ from stillroom.service.rows.tables import events, jobs
 
 router = APIRouter(tags=["fine-tuning"])
 LOOK_S, HEARTBEAT_S, AGAIN_MS = 0.2, 15.0, 1_000
+KEY_S = 1.0
+"""How often an open stream looks whether its key still lets it."""
 AT_ONCE = 200
 HEADERS = {"cache-control": "no-cache, no-transform", "x-accel-buffering": "no"}
 BODY: dict[int | str, dict[str, Any]] = {
@@ -131,28 +134,41 @@ async def stream(
     def over() -> None:
         pulse.open[with_key] -= 1
 
-    return Stream(_told(state.database, pulse, job_id, number), over)
+    return Stream(_told(request, job_id, number), over)
 
 
-async def _told(database: Database, pulse: Pulse, job_id: str, number: int) -> AsyncIterator[bytes]:
-    """What is sent, until the job or the server ends."""
+async def _told(request: Request, job_id: str, number: int) -> AsyncIterator[bytes]:
+    """What is sent, until the job, the server or the right to read it ends."""
+    database, pulse = request.app.state.database, request.app.state.pulse
+    said_at = time.monotonic()
     yield f"retry: {AGAIN_MS}\n\n".encode()
     with pulse.listening(job_id) as news:
-        while not pulse.ending.is_set():
+        while not pulse.ending.is_set() and await _may_read(request):
             news.clear()
             found, ended = await run_in_threadpool(_read, database, job_id, number)
             for row in found:
                 number = row["number"]
                 yield _sent(row)
             if found:
+                said_at = time.monotonic()
                 continue
             if ended:
                 yield b"event: end\ndata: {}\n\n"
                 return
-            try:
-                await asyncio.wait_for(news.wait(), HEARTBEAT_S)
-            except TimeoutError:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(news.wait(), KEY_S)
+            if time.monotonic() - said_at >= HEARTBEAT_S:
+                said_at = time.monotonic()
                 yield b": nothing new\n\n"
+
+
+async def _may_read(request: Request) -> bool:
+    """The key that the request came with is still good."""
+    try:
+        caller = await caller_of(request, await bearer(request))
+    except ApiError:
+        return False
+    return "read" in caller.scopes
 
 
 def _sent(row: Row) -> bytes:

@@ -7,19 +7,20 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Form, Request
 from fastapi.responses import Response
-from sqlalchemy import select, update
+from pydantic import ValidationError
+from sqlalchemy import select
 
-from stillroom.service.door.access import SCOPES, Caller, Reads, make_key, revoke_key
-from stillroom.service.door.faults import not_found
+from stillroom.service.door.access import Caller, Reads, revoke_key
+from stillroom.service.door.faults import ApiError, not_found
+from stillroom.service.door.keys import DAY_S, LONGEST_DAYS, NewKey, new_key, set_project
 from stillroom.service.pages.rendering import PageRoute, go_to, render
 from stillroom.service.pages.tokens import SendsKeys
+from stillroom.service.pages.typed import said
 from stillroom.service.pages.words import SCOPES as SCOPE_WORDS
 from stillroom.service.rows.tables import keys, projects
 from stillroom.service.students.usage import savings
 
 router = APIRouter(route_class=PageRoute)
-DAY_S = 24 * 3600
-LONGEST_DAYS = 3650
 PERIODS = {"1": "the last day", "7": "the last week", "30": "the last 30 days", "0": "all time"}
 
 
@@ -35,21 +36,14 @@ def make(
     expires_days: Annotated[str, Form()] = "",
 ) -> Response:  # fmt: skip
     """Make a key, and show it this once."""
-    days = expires_days.strip()
-    scopes = tuple(one for one in SCOPES if one in scope)
-    wrong = None
-    if not name.strip() or len(name) > 100:
-        wrong = "A key needs a name of at most 100 letters: where it will be used."
-    elif not scopes:
-        wrong = "Choose what the key may do."
-    elif not caller.scopes.issuperset(scopes):
-        wrong = "A key may do no more than the one that makes it."
-    elif days and not (days.isdecimal() and len(days) < 9 and 1 <= int(days) <= LONGEST_DAYS):
-        wrong = f"Days until it expires should be a number from 1 to {LONGEST_DAYS}, or nothing."
-    if wrong:
-        return _page(request, caller, 400, wrong=wrong, name=name)
-    expires_at = int(time.time()) + int(days) * DAY_S if days else None
-    _, secret = make_key(request.app.state.database, caller.project_id, name.strip(), scopes, expires_at)
+    try:
+        days = _days(expires_days, "Days until it expires")
+        life = {} if days is None else {"expires_in_s": days * DAY_S}
+        _, secret = new_key(request.app.state, caller, NewKey(name=name.strip(), scopes=scope, **life))
+    except ValidationError as error:
+        return _page(request, caller, 400, wrong=said(error), name=name)
+    except ApiError as error:
+        return _page(request, caller, error.status, wrong=error.message, name=name)
     return _page(request, caller, secret=secret)
 
 
@@ -59,13 +53,13 @@ def settle(
     retention_days: Annotated[str, Form()] = "",
 ) -> Response:  # fmt: skip
     """Set what the project allows."""
-    days = retention_days.strip()
-    if days and not (days.isdecimal() and len(days) < 9 and 1 <= int(days) <= LONGEST_DAYS):
-        told = f"Days to keep should be a number from 1 to {LONGEST_DAYS}, or nothing."
-        return _page(request, caller, 400, wrong_settings=told)
-    values = {"trains_on_stored": bool(trains_on_stored), "retention_days": int(days) if days else None}
+    try:
+        days = _days(retention_days, "Days to keep")
+    except ApiError as error:
+        return _page(request, caller, error.status, wrong_settings=error.message)
+    values = {"trains_on_stored": bool(trains_on_stored), "retention_days": days}
     with request.app.state.database.writing() as rows:
-        rows.execute(update(projects).where(projects.c.id == caller.project_id).values(**values))
+        set_project(rows, caller, caller.project_id, values)
     return go_to("/keys?saved=1#settings")
 
 
@@ -76,6 +70,14 @@ def revoke(request: Request, caller: SendsKeys, key_id: str) -> Response:
         raise not_found("key", key_id)
     request.app.state.access.forget()
     return go_to("/keys")
+
+
+def _days(typed: str, what: str) -> int | None:
+    """So many days; None where nothing was typed. Raises ApiError 400."""
+    text = typed.strip()
+    if text and not (text.isdecimal() and len(text) < 9 and 1 <= int(text) <= LONGEST_DAYS):
+        raise ApiError(400, f"{what} should be a number from 1 to {LONGEST_DAYS}, or nothing.")
+    return int(text) if text else None
 
 
 def _page(request: Request, caller: Caller, status: int = 200, days: str = "30", **values: Any) -> Response:

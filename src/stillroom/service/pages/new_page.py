@@ -16,8 +16,8 @@ from stillroom.service.jobs import jobs
 from stillroom.service.jobs.asked import CreateJob
 from stillroom.service.pages import data_page, samples
 from stillroom.service.pages.rendering import PageRoute, go_to, render
-from stillroom.service.pages.teachers_page import said
 from stillroom.service.pages.tokens import Sends
+from stillroom.service.pages.typed import number, said
 from stillroom.service.rows.tables import teachers
 from stillroom.service.students.models import presets
 
@@ -79,11 +79,11 @@ class Fields(BaseModel):
             found["labels"] = labels
         budget = {"usd": self.budget_usd.strip(), "minutes": self.budget_minutes.strip()}
         if any(budget.values()):
-            found["budget"] = {name: value for name, value in budget.items() if value}
+            found["budget"] = {name: number(value) for name, value in budget.items() if value}
         if self.seeds.strip():
-            found["seeds"] = self.seeds.strip()
+            found["seeds"] = number(self.seeds.strip())
         if self.risk.strip():
-            found["cascade"] = {"risk": self.risk.strip()}
+            found["cascade"] = {"risk": number(self.risk.strip())}
         return found
 
 

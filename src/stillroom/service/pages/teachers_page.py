@@ -14,6 +14,7 @@ from stillroom.service.door.access import Caller, Reads
 from stillroom.service.door.faults import ApiError
 from stillroom.service.pages.rendering import PageRoute, go_to, render
 from stillroom.service.pages.tokens import SendsTeachers
+from stillroom.service.pages.typed import number, said
 from stillroom.service.rows.tables import teachers
 from stillroom.service.teachers import teachers as room
 
@@ -43,8 +44,9 @@ class Fields(BaseModel):
         plain: dict[str, Any] = {name: getattr(self, name).strip() for name in ("name", "base_url", "model")}
         optional = {"key": self.key.strip(), "licence": self.licence.strip()}
         plain |= {name: value for name, value in optional.items() if value}
-        if self.price_input or self.price_output:
-            plain["price"] = {"input": self.price_input or "0", "output": self.price_output or "0"}
+        price = {"input": self.price_input.strip(), "output": self.price_output.strip()}
+        if any(price.values()):
+            plain["price"] = {name: number(value or "0") for name, value in price.items()}
         terms = {name: getattr(self, f"terms_{name}").strip() for name in ("who", "when", "url", "version")}
         if any(terms.values()):
             plain["accepted_terms"] = terms
@@ -75,13 +77,6 @@ def remove(request: Request, caller: SendsTeachers, teacher_id: str) -> Response
     """Forget a teacher and its key."""
     room.remove(request.app.state, caller, teacher_id)
     return go_to("/teachers")
-
-
-def said(error: ValidationError) -> str:
-    """A pydantic error in one sentence."""
-    first = error.errors()[0]
-    place = ".".join(str(part) for part in first["loc"])
-    return f"{place}: {first['msg']}." if place else f"{first['msg']}."
 
 
 def shown(request: Request, caller: Caller) -> list[Mapping[str, Any]]:

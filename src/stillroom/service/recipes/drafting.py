@@ -66,9 +66,14 @@ def are_classes(answers: Sequence[str]) -> bool:
     return 2 <= distinct <= MOST_CLASSES and len(answers) >= LEAST_TIMES * distinct
 
 
-def recorded(talks: list[Talk], preset: Preset, data: Path, licence: str | None) -> Drafted:
-    """A student of what was said already. Raises DataError where nothing can be learned from it."""
+def recorded(
+    talks: list[Talk], preset: Preset, data: Path, licence: str | None, left_out: Sequence[Rejected] = ()
+) -> Drafted:
+    """A student of what was said already; `left_out`: rows that are no conversations. Raises DataError where nothing can be
+    learned from it.
+    """
     talks, empty = _with_words(talks)
+    empty = [*left_out, *empty]
     answers = [talk.answer or "" for talk in talks]
     classes = are_classes(answers)
     task = preset.task or ("classification" if classes else "causal")

@@ -21,11 +21,10 @@ from stillroom.recipe import Recipe
 from stillroom.rundir import write_file, write_json
 from stillroom.service.data import completions
 from stillroom.service.data.files import file_path, find_file
-from stillroom.service.data.jsonl import as_text, conversations
 from stillroom.service.door.faults import ApiError
 from stillroom.service.door.lists import Row
 from stillroom.service.jobs.asked import CreateJob, Distillation, StoredRows
-from stillroom.service.recipes import drafting
+from stillroom.service.recipes import drafting, talks
 from stillroom.service.recipes.drafting import Drafted, Rejected, Talk
 from stillroom.service.recipes.presets import BASE, PRESETS, Preset, base_folder, preset_of, trained
 from stillroom.service.recipes.references import BUILTIN, Resolved, resolved, resolved_student
@@ -38,8 +37,6 @@ from stillroom.service.work.trainer import RECIPE
 REJECTED = "rejected.jsonl"
 NOTHING = ("", "none")
 """What stands for no training file, which the official clients want in any case."""
-MOST_BYTES = 128 << 20
-"""Of a file of conversations that a job learns from, or is judged on."""
 
 
 @dataclass(frozen=True)
@@ -87,19 +84,23 @@ def checked(rows: Connection, state: Any, project_id: str, body: CreateJob) -> C
     return Checked(name, None if teacher is None else teacher["name"])
 
 
-def prepared(rows: Connection, state: Any, job: Row, folder: Path) -> Prepared:
-    """Write the data folder and recipe.json of a job. Raises DataError, ApiError for what was there and is no more."""
+def prepared(state: Any, job: Row, folder: Path) -> Prepared:
+    """Write the data folder and recipe.json of a job. Raises DataError, ApiError for what was there and is no more.
+
+    What stands in rows is looked up first, since no log of writes can begin anew while somebody still reads an older state.
+    """
     body = CreateJob.model_validate(job["asked"])
     data = folder / DATA
     shutil.rmtree(data, ignore_errors=True)
     data.mkdir(parents=True)
     wanted = body.wanted or Distillation()
     if wanted.recipe is not None:
-        found = resolved(rows, state, job["project_id"], wanted.recipe)
+        with state.database.reading() as rows:
+            found = resolved(rows, state, job["project_id"], wanted.recipe)
         drafted = None
         sources = [(file_id, 0) for file_id in found.files.values()]
     else:
-        found, drafted = _drafted(rows, state, job, body, wanted, data)
+        found, drafted = _drafted(state, job, body, wanted, data)
         sources = [(talk.source, talk.line) for talk in drafted.kept]
     _named_recipe(found, job["id"])
     if wanted.seeds is not None:
@@ -114,16 +115,17 @@ def prepared(rows: Connection, state: Any, job: Row, folder: Path) -> Prepared:
     return Prepared(recipe, sources, len(rejected))
 
 
-def handed_to(rows: Connection, state: Any, job: Row) -> dict[str, dict[str, str]]:
+def handed_to(state: Any, job: Row) -> dict[str, dict[str, str]]:
     """What the job's process is handed to reach its teachers with; their addresses are looked at anew. Raises ApiError."""
     wanted = CreateJob.model_validate(job["asked"]).wanted
     if wanted is None:
         return {}
-    if wanted.recipe is not None:
-        asked = resolved(rows, state, job["project_id"], wanted.recipe).teachers
-    else:
-        row = _teacher(rows, state, job["project_id"], wanted)
-        asked = [row] if row is not None and not _is_stored(wanted) else []
+    with state.database.reading() as rows:
+        if wanted.recipe is not None:
+            asked = resolved(rows, state, job["project_id"], wanted.recipe).teachers
+        else:
+            row = _teacher(rows, state, job["project_id"], wanted)
+            asked = [row] if row is not None and not _is_stored(wanted) else []
     found: dict[str, dict[str, str]] = {}
     for row in asked:
         for name, part in handed(state, row).items():
@@ -183,8 +185,8 @@ def _chat_file(rows: Connection, project_id: str, name: str, param: str) -> Row:
 
 def _refuse_large(row: Row, param: str) -> None:
     """A job holds all rows of its files at once, so they are bounded. Raises ApiError 400."""
-    if row["bytes"] > MOST_BYTES:
-        told = f"This file has {row['bytes']:,} bytes, and a job learns from at most {MOST_BYTES:,}; give a part of it."
+    if row["bytes"] > talks.MOST_BYTES:
+        told = f"This file has {row['bytes']:,} bytes, and a job learns from at most {talks.MOST_BYTES:,}; give a part of it."
         raise ApiError(400, told, param=param, code="file_too_large")
 
 
@@ -203,52 +205,62 @@ def _teacher(rows: Connection, state: Any, project_id: str, wanted: Distillation
 def _checked_stored(
     rows: Connection, state: Any, project_id: str, stored: StoredRows, teacher: Row | None, wanted: Distillation | None
 ) -> Checked:
-    models = completions.models_of(rows, project_id, stored.metadata, _said_by(stored, teacher))
-    if not models:
-        raise ApiError(400, "No stored completion fits.", param="distillation.source.stored_completions",
-                       code="no_rows")  # fmt: skip
+    said = completions.said_by(rows, project_id, stored.metadata, _said_by(stored, teacher))
+    if not said:
+        raise ApiError(400, "No stored completion fits.", param=talks.STORED, code="no_rows")
     if wanted is not None and wanted.soft_targets:
         told = "Stored answers are texts; name the teacher, and give their questions as a file, to ask it anew."
         raise ApiError(400, told, param="distillation.soft_targets", code="not_soft")
+    _refuse_any(rows, state, project_id, said)
+    models = sorted({one["model"] for one in said})
+    return Checked("stored_completions", teacher["name"] if teacher else models[0])
+
+
+def _refuse_any(rows: Connection, state: Any, project_id: str, said: Sequence[Row]) -> None:
+    """Raise ApiError where one of those who said something may not be learned from: as it is now, and as it was then.
+
+    Deleted teachers too: what they said is still theirs. Of older completions only a name is known.
+    """
+    models = {one["model"] for one in said}
     named = or_(teachers.c.name.in_(models), teachers.c.model.in_(models))
-    known = rows.execute(select(teachers).where((teachers.c.project_id == project_id) & named)).mappings().all()
-    for row in known:  # deleted ones too: what they said is still theirs
+    named |= teachers.c.id.in_({one["teacher_id"] for one in said} - {None})
+    asked = select(teachers).where((teachers.c.project_id == project_id) & named)
+    known = {row["id"]: row for row in rows.execute(asked).mappings()}
+    for row in known.values():
         refuse_distilling(state, row)
-    return Checked("stored_completions", teacher["name"] if teacher else next(iter(sorted(models)), None))
-
-
-def _matching(rows: Connection, project_id: str, stored: StoredRows, teacher: Row | None) -> Sequence[Row]:
-    """Completions that a teacher said: what a student of ours answered teaches nobody."""
-    found = completions.matching(rows, project_id, stored.metadata, _said_by(stored, teacher))
-    return [row for row in found if row["by"] != "student"]
+    for one in said:
+        if one["teacher_id"] in known:
+            then = {"base_url": one["teacher_url"], "model": one["teacher_model"]}
+            refuse_distilling(state, {**known[one["teacher_id"]], **then})
 
 
 def _said_by(stored: StoredRows, teacher: Row | None) -> str | None:
     return stored.model or (None if teacher is None else teacher["name"])
 
 
-def _drafted(
-    rows: Connection, state: Any, job: Row, body: CreateJob, wanted: Distillation, data: Path
-) -> tuple[Resolved, Drafted]:
+def _drafted(state: Any, job: Row, body: CreateJob, wanted: Distillation, data: Path) -> tuple[Resolved, Drafted]:
     """A recipe for a teacher, a student and a source."""
-    preset = preset_of(state.settings, body.model, wanted)
-    teacher = _teacher(rows, state, job["project_id"], wanted)
-    if wanted.source is not None and wanted.source.stored_completions is not None:
-        stored = wanted.source.stored_completions
-        talks = [_stored_talk(row) for row in _matching(rows, job["project_id"], stored, teacher)]
-        drafted = drafting.recorded(talks, preset, data, None if teacher is None else teacher["licence"])
+    preset, project = preset_of(state.settings, body.model, wanted), job["project_id"]
+    stored = None if wanted.source is None else wanted.source.stored_completions
+    with state.database.reading() as rows:
+        teacher = _teacher(rows, state, project, wanted)
+        student = _student(rows, state, project, preset)
+        names = [] if stored is not None else [_file_of(body)[0], *filter(None, [body.validation_file])]
+        for name in names:
+            _refuse_large(find_file(rows, project, name, "training_file"), "training_file")
+    given, *right = [talks.of_file(state.settings, name) for name in names] or [[]]
+    held_out = [talk for one in right for talk in one]
+    if stored is not None:
+        found, left_out = talks.of_stored(
+            state.database, state.settings, project, stored.metadata, _said_by(stored, teacher)
+        )
+        licence = None if teacher is None else teacher["licence"]
+        drafted = drafting.recorded(found, preset, data, licence, left_out)
+    elif teacher is None:
+        drafted = drafting.recorded(_answered(given + held_out), preset, data, None)
     else:
-        talks = _talks(rows, state.settings, job["project_id"], _file_of(body)[0])
-        if teacher is None:
-            held_out = body.validation_file
-            more = [] if held_out is None else _talks(rows, state.settings, job["project_id"], held_out)
-            drafted = drafting.recorded(_answered(talks + more), preset, data, None)
-        else:
-            held = body.validation_file
-            right = [] if held is None else _talks(rows, state.settings, job["project_id"], held)
-            part = recipe_part(teacher) | ({"read": "logprobs"} if wanted.soft_targets else {})
-            drafted = drafting.asked(talks, right, part, wanted.labels, data)
-    student = _student(rows, state, job["project_id"], preset)
+        part = recipe_part(teacher) | ({"read": "logprobs"} if wanted.soft_targets else {})
+        drafted = drafting.asked(given, held_out, part, wanted.labels, data)
     return _as_recipe(drafted, preset, body, wanted, teacher, student), drafted
 
 
@@ -289,38 +301,14 @@ def _budget(wanted: Distillation, found: Resolved) -> dict[str, Any]:
     }
 
 
-def _talks(rows: Connection, settings: Settings, project_id: str, file_id: str) -> list[Talk]:
-    _refuse_large(find_file(rows, project_id, file_id, "training_file"), "training_file")
-    found = []
-    for row in conversations(file_path(settings, file_id)):
-        messages = [_plain(message) for message in row["messages"]]
-        answer = str(messages[-1]["content"]) if messages[-1]["role"] == "assistant" else None
-        found.append(Talk(file_id, row["line"], messages, answer))
-    return found
-
-
-def _answered(talks: list[Talk]) -> list[Talk]:
-    if any(talk.answer is None for talk in talks):
+def _answered(found: list[Talk]) -> list[Talk]:
+    if any(talk.answer is None for talk in found):
         raise DataError(
             "these are questions, and nobody answers them",
             where="training_file",
             cure="Name a registered teacher in distillation.teacher, or give rows that end with the assistant's answer",
         )
-    return [Talk(talk.source, talk.line, talk.messages, talk.answer) for talk in talks]
-
-
-def _stored_talk(row: Row) -> Talk:
-    """A stored completion as a conversation that ends with what was said."""
-    said = _plain({**row["response"]["choices"][0]["message"], "role": "assistant"})
-    asked = [_plain(message) for message in row["request"]["messages"]]
-    return Talk(row["id"], 0, [*asked, said], said["content"])
-
-
-def _plain(message: Mapping[str, Any]) -> dict[str, Any]:
-    """Role and text; a developer is a system by another name. A call of a tool has no text that a student could learn."""
-    role = "system" if message["role"] == "developer" else message["role"]
-    calls = message.get("tool_calls") or message.get("function_call")
-    return {"role": role, "content": "" if calls else as_text(message.get("content")) or ""}
+    return found
 
 
 def _link(settings: Settings, found: Resolved, data: Path) -> None:

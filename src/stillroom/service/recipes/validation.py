@@ -42,9 +42,8 @@ class Validation:
         """Queue it, hold it, or fail it with what is wrong. Raises LeaseLost."""
         with Lease(self.database, self.job) as lease:
             try:
-                with self.database.reading() as rows:
-                    found = prepared(rows, self.worker.state, self.job, self.folder)
-                    handed = handed_to(rows, self.worker.state, self.job)
+                found = prepared(self.worker.state, self.job, self.folder)
+                handed = handed_to(self.worker.state, self.job)
                 lease.check()
                 with written(self.database) as rows:
                     fenced(rows, self.job, recipe=found.recipe.to_tree())
@@ -58,6 +57,8 @@ class Validation:
                 Attempt(self.worker, self.job).fail(*of_error(error))
                 return
             if estimate is None:  # the service ends; it is done again when it is back
+                with written(self.database) as rows:
+                    fenced(rows, self.job, lease_until=None, worker=None)
                 return
             refused = estimate.get("refused")
             if refused is not None:

@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +22,16 @@ from sqlalchemy.engine import Engine
 
 from stillroom.errors import CorruptFile
 from stillroom.rundir import path_errors
+from stillroom.service.rows.checkpoints import Checkpoints, copied
 from stillroom.service.rows.statements import json_value
+from stillroom.service.watch.logs import log
 
 FILE = "service.sqlite"
 BUSY_MS, TRIM_MS = 30_000, 200
+SLOW_S = 0.5
+"""Whatever part of a write takes longer is told in the log."""
+WRITE_PARTS = ("turn_s", "begin_s", "work_s", "commit_s")
+TRIM_PARTS = ("copy_s", "truncate_s")
 MIGRATIONS = Path(__file__).parent / "migrations"
 
 
@@ -37,6 +45,8 @@ class Database:
             os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))
         # One write within another is SQLite's to refuse, rather than ours to wait for for ever.
         self._turn = threading.RLock()
+        self._checkpoints = Checkpoints(self.path, self._turn)
+        self._trimmed_at = 0
         self._engine: Engine = create_engine(
             f"sqlite:///{self.path}", pool_size=32, max_overflow=32, json_deserializer=json_value
         )
@@ -70,31 +80,61 @@ class Database:
             yield rows
 
     @contextmanager
-    def writing(self) -> Iterator[Connection]:
+    def writing(self, *, one_of_many: bool = False) -> Iterator[Connection]:
         """A connection that alone may write, committed when the block ends well.
 
         Writers of one process wait for each other here, where the next one goes on at once; SQLite would have it look again
-        after up to a tenth of a second.
+        after up to a tenth of a second. `one_of_many`: there is one after the other, so this returns only after as long as
+        it wrote, for another process to come in between: SQLite gives nobody a place in a queue.
         """
-        with self._turn, self._engine.connect().execution_options(writes=True) as rows, rows.begin():
-            yield rows
-
-    def trim(self) -> None:
-        """Let what was erased leave the write-ahead log too. Where readers are in the way, the next time will do."""
-        raw = self._engine.raw_connection()
+        marks = [time.monotonic()]
         try:
-            cursor = raw.cursor()
-            cursor.execute(f"PRAGMA busy_timeout={TRIM_MS}")
-            cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-            cursor.fetchall()
-            cursor.execute(f"PRAGMA busy_timeout={BUSY_MS}")
-            cursor.close()
+            with self._turn:
+                marks.append(time.monotonic())
+                with self._engine.connect().execution_options(writes=True) as rows:
+                    with rows.begin():
+                        marks.append(time.monotonic())
+                        yield rows
+                        marks.append(time.monotonic())
+                    self._checkpoints.wrote()
         finally:
+            _tell("slow write", WRITE_PARTS, [*marks, time.monotonic()])
+        if one_of_many:
+            time.sleep(time.monotonic() - marks[2])
+
+    def trim(self, erased_at: int) -> bool:
+        """Let what was erased, the last of it at this time, leave the write-ahead log too; False where readers are in the way.
+
+        Raises sqlite3.Error. Nothing is done where it has left already: writers wait for this.
+        """
+        if erased_at < self._trimmed_at:
+            return True
+        raw, marks, now = self._engine.raw_connection(), [time.monotonic()], int(time.time())
+        rows: Any = raw.dbapi_connection
+        try:
+            copied(rows)  # so that there is little left to be copied while writers wait
+            marks.append(time.monotonic())
+            rows.execute(f"PRAGMA busy_timeout={TRIM_MS}")
+            is_done = bool(rows.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0] == 0)
+        finally:
+            rows.execute(f"PRAGMA busy_timeout={BUSY_MS}")
             raw.close()
+            _tell("slow trim", TRIM_PARTS, [*marks, time.monotonic()])
+        if is_done:
+            self._trimmed_at = now
+        return is_done
 
     def close(self) -> None:
         """Close every connection."""
+        self._checkpoints.close()
         self._engine.dispose()
+
+
+def _tell(event: str, parts: tuple[str, ...], marks: list[float]) -> None:
+    """A line in the log for what took long: the seconds of each of its parts."""
+    took = [after - before for before, after in pairwise(marks)]
+    if max(took) > SLOW_S:
+        log(event, "warning", **{name: round(part, 3) for name, part in zip(parts, took, strict=False)})
 
 
 def _settle(raw: Any, record: Any) -> None:
@@ -106,6 +146,7 @@ def _settle(raw: Any, record: Any) -> None:
         f"busy_timeout={BUSY_MS}",
         "foreign_keys=ON",
         "secure_delete=ON",
+        "wal_autocheckpoint=0",  # see checkpoints.py
     ):
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()

@@ -18,6 +18,7 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    text,
 )
 
 metadata = MetaData()
@@ -169,6 +170,10 @@ completions = Table(
     Column("by", String, nullable=False),
     Column("created_at", Integer, nullable=False),
     Column("deleted_at", Integer),
+    Column("teacher_id", String),
+    Column("teacher_url", String),
+    Column("teacher_model", String),
+    Index("completions_erased", "deleted_at", sqlite_where=text("deleted_at IS NOT NULL")),
     sqlite_autoincrement=True,
 )  # fmt: skip
 
@@ -188,6 +193,7 @@ lineage = Table(
     Column("source_id", String, nullable=False, index=True),
     Column("row", Integer, nullable=False),
     Column("deleted_at", Integer),
+    Index("lineage_deleted", "project_id", "job_id", "deleted_at", sqlite_where=text("deleted_at IS NOT NULL")),
 )  # fmt: skip
 
 calls = Table(
@@ -214,4 +220,5 @@ creations = Table(
     Column("status", Integer),
     Column("answer", Text),
     Index("creations_by_name", "project_id", "key_id", "name", unique=True),
+    sqlite_autoincrement=True,
 )  # fmt: skip

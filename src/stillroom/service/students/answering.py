@@ -18,6 +18,7 @@ from stillroom.service.door.faults import ApiError, not_found
 from stillroom.service.door.lists import Row
 from stillroom.service.rows.ids import new_id
 from stillroom.service.students import usage
+from stillroom.service.students.begun import begun
 from stillroom.service.students.chat_body import ChatCall, choice, counted, cut, delta, label_logprobs, token_logprobs
 from stillroom.service.students.models import CASCADE, find_model, has_cascade, presets
 from stillroom.service.students.shelf import Labelled
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 
 AUDIT_SHARE = 0.05
 STUDENT, TEACHER = "student", "teacher"
+SAID = ("messages", "tools", "functions", "metadata", "response_format")
+"""Fields of a call in which any name may stand, and asks for nothing."""
 AROUND = " \t\r\n.\"'`*"
 """What a teacher may write around a label."""
 
@@ -117,7 +120,8 @@ def pieces(asked: Asked) -> tuple[Reply, Generator[list[dict[str, Any]]]]:
         _refuse_secrets(asked)
         reply = Reply(TEACHER)
         try:
-            return reply, _relayed(asked, reply, proxy.stream(asked.state, asked.teacher or {}, asked.body.as_sent()))
+            coming = proxy.stream(asked.state, asked.teacher or {}, asked.body.as_sent())
+            return reply, begun(_relayed(asked, reply, coming))
         except proxy.NoStream:
             reply = _by_teacher(asked)
     return reply, _in_one_piece(reply)
@@ -126,22 +130,22 @@ def pieces(asked: Asked) -> tuple[Reply, Generator[list[dict[str, Any]]]]:
 def settle(asked: Asked, reply: Reply, stores: bool = True) -> None:
     """Write down what the call used and, where that is wanted, what was said; half an answer is used and not stored."""
     state, body, caller = asked.state, asked.body, asked.caller
-    if reply.label is None:
-        state.usage.add(
-            project_id=caller.project_id, key_id=caller.key_id or None, model=body.model, by=reply.by,
-            tokens_in=reply.tokens_in, tokens_out=reply.tokens_out, nano_usd=reply.nano_usd,
-            saved_nano_usd=_saved(asked, reply),
-        )  # fmt: skip
+    state.usage.add(
+        project_id=caller.project_id, key_id=caller.key_id or None, model=body.model, by=reply.by,
+        tokens_in=reply.tokens_in, tokens_out=reply.tokens_out, nano_usd=reply.nano_usd,
+        saved_nano_usd=_saved(asked, reply),
+    )  # fmt: skip
     wanted = body.store is True
     if not wanted and body.store is None and asked.is_cascade and reply.by == TEACHER:
         with state.database.reading() as rows:
             wanted = completions.may_train(rows, caller.project_id)
-    if wanted and stores:
+    if wanted and stores and reply.choices:
         # What a teacher says in a cascade is kept under its own name: its next student learns from that too.
-        model = asked.teacher["name"] if reply.by == TEACHER and asked.teacher is not None else body.model
+        teacher = asked.teacher if reply.by == TEACHER else None
+        model = body.model if teacher is None else teacher["name"]
         values = completions.prepared(
             caller, model=model, request=body.as_sent(), response=as_completion(asked, reply), metadata=body.metadata,
-            by=reply.by, redact=state.settings.redact,
+            by=reply.by, redact=state.settings.redact, teacher=teacher,
         )  # fmt: skip
         with state.database.writing() as rows:
             completions.store(rows, values)
@@ -150,10 +154,6 @@ def settle(asked: Asked, reply: Reply, stores: bool = True) -> None:
 def audit(asked: Asked, reply: Reply) -> None:
     """Ask the teacher what the student has answered, and write down whether they agree; for nobody waits for it."""
     state, body, caller, teacher = asked.state, asked.body, asked.caller, asked.teacher
-    row = {
-        "project_id": caller.project_id, "key_id": caller.key_id or None, "model": body.model, "by": STUDENT,
-        "tokens_in": reply.tokens_in, "tokens_out": reply.tokens_out, "nano_usd": 0,
-    }  # fmt: skip
     if teacher is None or reply.label is None:
         return
     sent = {name: value for name, value in body.as_sent().items() if name not in ("n", "logprobs", "top_logprobs")}
@@ -161,11 +161,13 @@ def audit(asked: Asked, reply: Reply) -> None:
         found = proxy.ask(state, teacher, sent)
     except ApiError as error:
         log("audit failed", "warning", status=error.status, code=error.code)
-        state.usage.add(**row, saved_nano_usd=_saved(asked, reply))
         return
     text = found["choices"][0]["message"].get("content") or ""
-    *_, paid = proxy.cost(teacher, found.get("usage"), body.letters(), len(text))
-    state.usage.add(**{**row, "nano_usd": paid}, agreed=_plain(text) == _plain(reply.label))
+    tokens_in, tokens_out, paid = proxy.cost(teacher, found.get("usage"), body.letters(), len(text))
+    state.usage.add(
+        project_id=caller.project_id, key_id=caller.key_id or None, model=body.model, by=usage.AUDIT, nano_usd=paid,
+        tokens_in=tokens_in, tokens_out=tokens_out, agreed=_plain(text) == _plain(reply.label),
+    )  # fmt: skip
 
 
 def as_completion(asked: Asked, reply: Reply) -> dict[str, Any]:
@@ -252,26 +254,24 @@ def _by_teacher(asked: Asked) -> Reply:
     for index, one in enumerate(found["choices"]):
         plain = {"index": index, "logprobs": None, "finish_reason": "stop", **one}
         plain["message"] = {"role": "assistant", "content": None, "refusal": None, **one["message"]}
-        if not teacher["distillable"]:
-            plain["logprobs"] = None
         reply.choices.append(plain)
     _count(asked, reply, found.get("usage"))
     return reply
 
 
-def _relayed(asked: Asked, reply: Reply, coming: Iterator[dict[str, Any]]) -> Generator[list[dict[str, Any]]]:
+def _relayed(asked: Asked, reply: Reply, coming: Generator[dict[str, Any]]) -> Generator[list[dict[str, Any]]]:
     """A teacher's pieces, passed on; put together for the one that stores them."""
     said: dict[int, dict[str, Any]] = {}
     told: Any = None
-    hides = not (asked.teacher or {})["distillable"]
     try:
+        yield []
         for piece in coming:
             told = piece.get("usage") or told
             passed = []
             for one in piece["choices"]:
                 if not isinstance(one, dict) or not isinstance(one.get("delta"), dict):
                     continue
-                one = {"index": 0, "finish_reason": None, **one, **({"logprobs": None} if hides else {})}
+                one = {"index": 0, "finish_reason": None, "logprobs": None, **one}
                 whole = said.setdefault(one["index"], choice(one["index"], "", "stop", None))
                 _gather(whole["message"], one["delta"])
                 whole["finish_reason"] = one["finish_reason"] or whole["finish_reason"]
@@ -279,6 +279,7 @@ def _relayed(asked: Asked, reply: Reply, coming: Iterator[dict[str, Any]]) -> Ge
             if passed:
                 yield passed
     finally:
+        coming.close()
         reply.choices = [said[index] for index in sorted(said)]
         _count(asked, reply, told)
 
@@ -321,10 +322,14 @@ def _in_one_piece(reply: Reply) -> Generator[list[dict[str, Any]]]:
 
 
 def _refuse_secrets(asked: Asked) -> None:
-    """Raise ApiError 403 where log-probabilities are asked of a teacher that shall not be distilled."""
-    if asked.teacher is not None and not asked.teacher["distillable"] and asked.body.logprobs:
+    """Raise ApiError 403 where log-probabilities are asked of a teacher that shall not be distilled, by whatever name."""
+    if asked.teacher is None or asked.teacher["distillable"]:
+        return
+    sent = {name: value for name, value in asked.body.as_sent().items() if name not in SAID}
+    name = proxy.scores_asked(sent)
+    if name is not None:
         told = f"The teacher '{asked.teacher['name']}' is not distillable: it gives no log-probabilities."
-        raise ApiError(403, told, param="logprobs", code="not_distillable")
+        raise ApiError(403, told, param=name, code="not_distillable")
 
 
 def _saved(asked: Asked, reply: Reply) -> int:

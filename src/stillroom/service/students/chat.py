@@ -15,10 +15,11 @@ from stillroom.errors import StillroomError
 from stillroom.service.door import faults
 from stillroom.service.door.access import Caller, Writes
 from stillroom.service.door.faults import ApiError
-from stillroom.service.door.routes import Route
+from stillroom.service.door.routes import Receive, Route, Scope, Send
 from stillroom.service.door.schemas import Error
 from stillroom.service.students import answering
 from stillroom.service.students.answering import Asked, Reply
+from stillroom.service.students.begun import begun
 from stillroom.service.students.chat_body import ChatCall, Completion, counted
 from stillroom.service.watch.logs import log
 
@@ -61,20 +62,30 @@ def _answered(state: Any, caller: Caller, body: ChatCall) -> Response:
         found = answering.as_completion(asked, reply)
         return JSONResponse(found, headers={ANSWERED_BY: reply.by}, background=_audit(state, asked, reply))
     reply, coming = answering.pieces(asked)
-    return StreamingResponse(
-        _flow(state, _events(asked, reply, coming)), media_type="text/event-stream",
+    return Flow(
+        state, begun(_events(asked, reply, coming)), media_type="text/event-stream",
         headers={**STREAMED, ANSWERED_BY: reply.by}, background=_audit(state, asked, reply),
     )  # fmt: skip
 
 
-async def _flow(state: Any, events: Generator[bytes]) -> AsyncIterator[bytes]:
-    """Events as they come, made in the calls' own threads; closed where the client hangs up."""
-    try:
-        while (event := await in_thread(state, lambda: next(events, None))) is not None:
+class Flow(StreamingResponse):
+    """Events as they come, made in the calls' own threads; closed also where the client hangs up before the first."""
+
+    def __init__(self, state: Any, events: Generator[bytes], **more: Any) -> None:
+        self._state, self._events = state, events
+        super().__init__(self._coming(), **more)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """See ASGI."""
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            with anyio.CancelScope(shield=True):
+                await in_thread(self._state, self._events.close)
+
+    async def _coming(self) -> AsyncIterator[bytes]:
+        while (event := await in_thread(self._state, lambda: next(self._events, None))) is not None:
             yield event
-    finally:
-        with anyio.CancelScope(shield=True):
-            await in_thread(state, events.close)
 
 
 def _audit(state: Any, asked: Asked, reply: Reply) -> BackgroundTask | None:
@@ -91,6 +102,7 @@ def _events(asked: Asked, reply: Reply, coming: Generator[list[dict[str, Any]]])
     more: dict[str, Any] = {"usage": None} if options is not None and options.include_usage else {}
     came = False
     try:
+        yield b""
         for choices in coming:
             yield _event(asked.shape("chat.completion.chunk", choices=choices, **more))
         came = True

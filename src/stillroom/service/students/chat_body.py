@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 MOST_ANSWERS, MOST_TOP, MOST_STOPS = 16, 20, 4
 NOT_BY_STUDENTS = ("tools", "functions", "audio", "prediction", "web_search_options")
+SHAPES = (("role", str, "a text"), ("content", str | list | None, "a text, a list of parts, or null"))
 PENALTIES = ("frequency_penalty", "presence_penalty", "logit_bias")
 
 
@@ -48,14 +49,12 @@ class ChatCall(Body):
     metadata: Metadata = None
 
     def check(self) -> None:
-        """Raise ApiError 400 for what nobody could answer."""
-        try:
-            answered = conversations.check({"messages": self.messages})
-        except conversations.Wrong as error:
-            place, _, told = str(error).partition(": ")
-            raise ApiError(400, f"{place}: {told}", param=place, code="invalid_value") from error
-        if answered:
-            raise ApiError(400, "messages: the last one is an answer already.", param="messages", code="invalid_value")
+        """Raise ApiError 400 for what has no shape of a call. Which roles and contents there may be a teacher says itself."""
+        for place, message in enumerate(self.messages):
+            for name, kinds, words in SHAPES:
+                if not isinstance(message.get(name), kinds):
+                    at = f"messages.{place}.{name}"
+                    raise ApiError(400, f"{at}: should be {words}.", param=at, code="invalid_value")
         if self.top_logprobs is not None and not self.logprobs:
             raise ApiError(400, "top_logprobs needs logprobs.", param="top_logprobs", code="invalid_value")
         if self.stream_options is not None and not self.stream:
@@ -64,7 +63,14 @@ class ChatCall(Body):
             raise ApiError(400, f"stop: at most {MOST_STOPS} texts, none empty.", param="stop", code="invalid_value")
 
     def refuse_for_student(self, kind: str) -> None:
-        """Raise ApiError 400 for what a student cannot do, rather than leave it out without a word."""
+        """Raise ApiError 400 for what a student cannot read or do, rather than leave it out without a word."""
+        try:
+            answered = conversations.check({"messages": self.messages})
+        except conversations.Wrong as error:
+            place, _, told = str(error).partition(": ")
+            raise ApiError(400, f"{place}: {told}", param=place, code="invalid_value") from error
+        if answered:
+            raise ApiError(400, "messages: the last one is an answer already.", param="messages", code="invalid_value")
         more = self.model_extra or {}
         asked = [name for name in NOT_BY_STUDENTS if more.get(name)]
         form = more.get("response_format")

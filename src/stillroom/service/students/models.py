@@ -137,12 +137,15 @@ def _preset(name: str) -> dict[str, Any]:
 
 
 @router.get("/v1/models", response_model=Models)
-async def list_models(request: Request, caller: Reads) -> dict[str, Any]:
+def list_models(request: Request, caller: Reads) -> dict[str, Any]:
     """Students to begin from, teachers, finished students and their cascades."""
+    from stillroom.service.data import lineage
+
     state = request.app.state
     with state.database.reading() as rows:
         ours = _STUDENTS.all(rows, project_id=caller.project_id)
-        students = [(row, _with_lineage(rows, row)) for row in ours]
+        deleted = lineage.all_deleted(rows, caller.project_id)
+        students = [(row, show_model(row, deleted.get(row["job_id"], 0))) for row in ours]
         taught = [_teacher(row) for row in _TAUGHT.all(rows, project_id=caller.project_id)]
     shown = [shown for row, one in students for shown in ([one, _cascade(row)] if has_cascade(row) else [one])]
     return {"object": "list", "data": [*shown, *taught, *map(_preset, presets(state.settings))]}

@@ -21,7 +21,6 @@ import numpy as np
 
 from stillroom.errors import DataError, ModelError
 from stillroom.service.door.lists import Row
-from stillroom.service.rows.database import Database
 from stillroom.service.settings import Settings
 from stillroom.service.students.batching import Batches
 from stillroom.service.students.models import folder_of
@@ -78,8 +77,8 @@ class _Held:
 class Shelf:
     """Loads a student once."""
 
-    def __init__(self, settings: Settings, database: Database, most: int = MOST_STUDENTS) -> None:
-        self._settings, self._database, self._most = settings, database, most
+    def __init__(self, settings: Settings, most: int = MOST_STUDENTS) -> None:
+        self._settings, self._most = settings, most
         self._held: OrderedDict[str, _Held] = OrderedDict()
         self._loading: dict[str, threading.Lock] = {}
         self._lock = threading.Lock()

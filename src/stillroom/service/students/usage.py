@@ -1,6 +1,7 @@
 """Who answered what, and what it cost: a row for each call, and what a project saved by asking students.
 
-A call that cost something is written before it is answered. One that a student answered for nothing is written with others
+What a teacher said about a call that a student answered (an audit) is a row of its own, and no call. A call that cost
+something is written before it is answered. One that a student answered for nothing is written with others
 a moment later, so that serving a student does not wait for the disk; a killed server loses those of that moment.
 """
 
@@ -17,6 +18,8 @@ from stillroom.service.rows.database import Database
 from stillroom.service.rows.tables import calls
 
 MOMENT_S = 0.25
+AUDIT = "audit"
+"""`by` of such a row; of a call it is who answered: the student or the teacher."""
 LETTERS_A_TOKEN = 4
 """Of a teacher's tokens that were never counted, since it was not asked: an estimate."""
 
@@ -33,7 +36,7 @@ class Usage:
     def add(self, **row: Any) -> None:
         """Count a call; see tables.calls. At once where it cost something or was compared."""
         row = {"created_at": int(time.time()), "agreed": None, "saved_nano_usd": 0, **row}
-        if row["nano_usd"] or row["by"] == "teacher":
+        if row["nano_usd"] or row["by"] != "student":
             with self._database.writing() as rows:
                 rows.execute(insert(calls).values(**row))
             return
@@ -80,14 +83,10 @@ def savings(rows: Connection, project_id: str, since: int) -> list[dict[str, Any
             "model": model, "calls": 0, "by_student": 0, "by_teacher": 0, "tokens_in": 0, "tokens_out": 0, "usd": 0.0,
             "saved_usd": 0.0, "audited": 0, "agreed": 0, "agreement": None,
         })  # fmt: skip
-        one["calls"] += count
-        one[f"by_{by}"] += count
-        for name, value in (
-            ("tokens_in", tokens_in),
-            ("tokens_out", tokens_out),
-            ("audited", compared),
-            ("agreed", same),
-        ):
+        counts = {"audited": compared, "agreed": same}
+        if by != AUDIT:
+            counts |= {"calls": count, f"by_{by}": count, "tokens_in": tokens_in, "tokens_out": tokens_out}
+        for name, value in counts.items():
             one[name] += int(value or 0)
         one["usd"] += (paid or 0) / 1e9
         one["saved_usd"] += (saved or 0) / 1e9

@@ -183,6 +183,7 @@ class Answered:
     """Names in small letters."""
     _response: http.client.HTTPResponse
     _done: Callable[[bool], None]
+    _is_over: bool = False
 
     def read(self) -> bytes:
         """The whole body. Raises OSError or HTTPException where it is cut, too large, or comes too slowly."""
@@ -214,10 +215,13 @@ class Answered:
             self._over(whole)
 
     def close(self) -> None:
-        """Hang up, where it was not read to its end."""
+        """Hang up, unless it was read to its end."""
         self._over(False)
 
     def _over(self, whole: bool) -> None:
+        if self._is_over:  # its connection may be another's by now
+            return
+        self._is_over = True
         again = whole and not self._response.will_close
         self._response.close()
         self._done(again)

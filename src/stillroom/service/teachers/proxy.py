@@ -7,14 +7,15 @@ before it is passed on: it must be JSON of a completion, in time, and no redirec
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import closing, contextmanager, suppress
 from typing import Any
 
 from stillroom.service.door.bodies import BadJson, read
 from stillroom.service.door.faults import ApiError
 from stillroom.service.door.lists import Row
 from stillroom.service.students import usage
+from stillroom.service.students.begun import begun
 from stillroom.service.teachers.outward import BROKEN, STREAM_S, Answered
 from stillroom.service.teachers.teachers import key_of
 
@@ -22,6 +23,8 @@ PATH = "chat/completions"
 OURS = ("model", "store", "metadata", "stream", "stream_options")
 """Fields of a call that are this service's to set or to keep."""
 NO_USE = {"x-should-retry": "false"}
+SCORES = "logprob"
+"""In the names of fields that ask for log-probabilities or hold them: logprobs, top_logprobs, vLLM's prompt_logprobs."""
 SHOWN = 400
 HIDDEN, SHORTEST_HIDDEN = b"[key]", 4
 LONGEST_WAIT_S = 120
@@ -40,23 +43,24 @@ def ask(state: Any, row: Row, asked: Mapping[str, Any]) -> dict[str, Any]:
     choices = found.get("choices") if isinstance(found, dict) else None
     if not isinstance(choices, list) or not choices or not all(map(_is_choice, choices)):
         raise _bad("an answer without a choice in it")
-    return dict(found)
+    return dict(_shown(row, found))
 
 
-def stream(state: Any, row: Row, asked: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """The teacher's answer piece by piece, as it comes; usage in the last. Raises NoStream before the first piece, and
-    ApiError where it breaks off.
+def stream(state: Any, row: Row, asked: Mapping[str, Any]) -> Generator[dict[str, Any]]:
+    """The teacher's answer piece by piece, as it comes; usage in the last. To be closed. Raises NoStream before the first
+    piece, and ApiError where it breaks off.
     """
     body = {**_plain(asked), "model": row["model"], "stream": True, "stream_options": {"include_usage": True}}
     answer = _sent(state, row, body, STREAM_S)
     if "event-stream" not in answer.headers.get("content-type", ""):
         answer.close()
         raise NoStream(502, "The teacher does not stream.", code="teacher_does_not_stream")
-    return _pieces(row, answer, key_of(state, row))
+    return begun(_pieces(row, answer, key_of(state, row)))
 
 
-def _pieces(row: Row, answer: Answered, key: str | None) -> Iterator[dict[str, Any]]:
-    with _told(row):
+def _pieces(row: Row, answer: Answered, key: str | None) -> Generator[dict[str, Any]]:
+    with _told(row), closing(answer):
+        yield {}
         for line in answer.lines():
             if not line.startswith(b"data:"):
                 continue
@@ -66,7 +70,7 @@ def _pieces(row: Row, answer: Answered, key: str | None) -> Iterator[dict[str, A
             found = _value(_hidden(data, key), "a piece that is no JSON")
             if not isinstance(found, dict) or not isinstance(found.get("choices"), list):
                 raise _bad("a piece that is none of an answer")
-            yield found
+            yield _shown(row, found)
     raise _bad("an answer without an end")
 
 
@@ -132,6 +136,27 @@ def _refused(row: Row, answer: Answered, said: bytes, key: str | None, streams: 
         told = f"The teacher '{row['name']}' leads elsewhere, which is not followed: give the address it should be asked at."
         return ApiError(502, told, code="teacher_redirects", headers=NO_USE)
     return ApiError(502, told, code="teacher_refused", headers=NO_USE)
+
+
+def scores_asked(value: Any) -> str | None:
+    """The first name of a field that asks for log-probabilities, at any depth; None where none does."""
+    if isinstance(value, Mapping):
+        for name, part in value.items():
+            if SCORES in name.casefold() and part is not None and part is not False:  # 0 asks for the likeliest
+                return str(name)
+    inside = value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else ()
+    return next((found for found in map(scores_asked, inside) if found is not None), None)
+
+
+def _shown(row: Row, value: Any) -> Any:
+    """What of an answer may be seen: of a teacher that is not distillable no log-probabilities, whatever they are called."""
+    if row["distillable"]:
+        return value
+    if isinstance(value, list):
+        return [_shown(row, part) for part in value]
+    if not isinstance(value, dict):
+        return value
+    return {name: _shown(row, part) for name, part in value.items() if SCORES not in name.casefold()}
 
 
 def _plain(asked: Mapping[str, Any]) -> dict[str, Any]:

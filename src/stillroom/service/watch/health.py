@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
+import threading
 import time
 from pathlib import Path
 
@@ -20,6 +21,8 @@ from stillroom.service.watch import heartbeat
 
 LEAST_FREE_MIB = 256
 """Of the disk that holds the root: less, and no job ends well."""
+FRESH_S = 1.0
+"""How long what was found of the database is told again."""
 WRITES_S = 2.0
 """So long may the database be busy with others before it counts as stuck."""
 router = APIRouter(route_class=Route, tags=["health"])
@@ -51,7 +54,7 @@ async def healthz() -> Healthy:
 def readyz(request: Request) -> Ready:
     """It can work: a row can be written, the disk has room, and the worker lives. 503 says which of these fails."""
     settings: Settings = request.app.state.settings
-    database_ms, wrong = _write(request.app.state.database.path)
+    database_ms, wrong = request.app.state.probe.looked()
     free_mib = shutil.disk_usage(settings.root).free >> 20
     worker_s = heartbeat.age_s(settings.root) if settings.workers else None
     if free_mib < LEAST_FREE_MIB:
@@ -71,12 +74,29 @@ def metrics(request: Request, caller: Administers) -> Response:
     return Response(request.app.state.meter.page(), media_type=CONTENT_TYPE_LATEST)
 
 
+class Probe:
+    """Whether rows can be written, looked at once a second at most: everybody may ask, and each look costs a flush."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._lock = path, threading.Lock()
+        self._last: tuple[float, float, list[str]] | None = None
+
+    def looked(self) -> tuple[float, list[str]]:
+        """Milliseconds that one durable write took, and what went wrong."""
+        with self._lock:
+            if self._last is None or time.monotonic() - self._last[0] > FRESH_S:
+                found = _write(self._path)
+                self._last = (time.monotonic(), *found)
+            return self._last[1], [*self._last[2]]
+
+
 def _write(path: Path) -> tuple[float, list[str]]:
     """Milliseconds that one durable write took, and what went wrong. It changes a number that nothing else uses."""
     started = time.perf_counter()
     try:
         rows = sqlite3.connect(path, timeout=WRITES_S, isolation_level=None)
         try:
+            rows.execute("PRAGMA wal_autocheckpoint=0")  # its time would be measured too
             rows.execute(f"PRAGMA user_version = {int(time.time()) % (1 << 31)}")
         finally:
             rows.close()

@@ -1,7 +1,7 @@
 """One attempt at a job: its trainer is started, followed, paused where that is wished, and what came of it is written down.
 
 A trainer that ends without a word is tried again; after three attempts in which nothing was added to the run, the job fails
-with the end of its log.
+with the end of its log. So does one with which the worker itself ended, five times in a row.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from stillroom.service.recipes.sources import handed_to
 from stillroom.service.teachers.outward import NotResolved
 from stillroom.service.watch.logs import log, log_error
 from stillroom.service.work import finishing
-from stillroom.service.work.executor import RUN, Ended, Order, Seen
+from stillroom.service.work.executor import RUN, Ended, Order, Seen, Unkillable
 from stillroom.service.work.leases import Lease
 from stillroom.service.work.progress_told import advanced, is_known, new_point
 
@@ -33,7 +33,8 @@ if TYPE_CHECKING:
     from stillroom.service.work.worker import Worker
 
 POLL_S, WRITE_S = 0.2, 1.0
-ATTEMPTS = 3
+ATTEMPTS, LOST = 3, 5
+"""Without progress in between: of a trainer; and workers that ended while they had the job, which may be its fault or not."""
 AGAIN_S, HARD_S, END_S = 10.0, 30.0, 5.0
 """After a first signal: a second one, then an end; and how long a service that ends waits."""
 TAIL = 12
@@ -55,8 +56,7 @@ class Attempt:
         """From its start to what came of it. Raises LeaseLost, with the trainer ended."""
         with Lease(self.database, self.job) as lease:
             try:
-                with self.database.reading() as rows:
-                    handed = handed_to(rows, self.worker.state, self.job)
+                handed = handed_to(self.worker.state, self.job)
             except NotResolved as error:
                 self.put_off(error)
                 return
@@ -65,7 +65,11 @@ class Attempt:
                 return
             order = Order(self.job["id"], self.folder, self.worker.env, handed)
             self._begin()
-            task = self.executor.adopt(order) or self.executor.submit(order)
+            try:
+                task = self.executor.adopt(order) or self.executor.submit(order)
+            except Unkillable as error:
+                self.crashed(Ended("crashed", "unkillable", str(error)))
+                return
             try:
                 ended = self._follow(task, lease)
             except BaseException:
@@ -184,6 +188,20 @@ class Attempt:
         with written(self.database) as rows:
             fenced(rows, self.job, status=back, attempts=attempts, progress=mark, lease_until=None, worker=None)
             tell(rows, self.job, f"The trainer broke off: {ended.message}. It is tried again", "warn")
+
+    def given_up(self) -> bool:
+        """Count that a worker ended while it had this job; True where that came so often that it fails. Raises LeaseLost."""
+        mark, figures = progress_of(self.folder / RUN), self.job["figures"]
+        before = figures.get("lost", {})
+        times: int = 1 + (before.get("times", 0) if before.get("at") == mark else 0)
+        self.job["figures"] = {**figures, "lost": {"times": times, "at": mark}}
+        if times >= LOST:
+            told = f"The service ended {times} times while it was at this job, which did not get on in between."
+            self.fail("worker_lost", told, None)
+            return True
+        with written(self.database) as rows:
+            fenced(rows, self.job, figures=self.job["figures"])
+        return False
 
     def broke(self) -> None:
         """The worker itself failed on it."""

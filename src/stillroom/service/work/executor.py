@@ -26,6 +26,8 @@ TOLD, LOG, BEAT, PLACE, RUN, DATA = "told.jsonl", "log.txt", "beat", "trainer.js
 HANDED_FD = "STILLROOM_HANDED_FD"
 SILENT_S = 60.0
 """A trainer that shows no sign of life for so long is ended."""
+GONE_S = 30.0
+"""So long is waited for the end of a process that was killed: it may hang in a disk that does not answer."""
 LOG_LINES = 40
 Outcome = Literal["succeeded", "failed", "interrupted", "crashed"]
 
@@ -48,6 +50,10 @@ class Ended:
     code: str = ""
     message: str = ""
     where: str = ""
+
+
+class Unkillable(Exception):
+    """A process that does not end, and may still write into its folder: no other can begin there."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +84,7 @@ class Executor(Protocol):
         """End it, and all that it started, now."""
 
     def adopt(self, order: Order) -> Any | None:
-        """The task of an earlier worker that still does this work; None where there is none any more."""
+        """The task of an earlier worker that still does this work; None where there is none any more. Raises Unkillable."""
 
 
 @dataclass
@@ -139,11 +145,14 @@ class Local:
         processes.reap(task.process)
 
     def adopt(self, order: Order) -> Task | None:
-        """None: a process here ends with the worker that began it. One that did not is ended now."""
+        """None: a process here ends with the worker that began it. One that did not is ended now. Raises Unkillable."""
         known = order.folder / PLACE
         if known.is_file():
             left = read_json(known)
+            until = time.monotonic() + GONE_S
             while left["started"] is not None and processes.started_at(left["pid"]) == left["started"]:
+                if time.monotonic() > until:
+                    raise Unkillable(f"process {left['pid']}, which an earlier worker began, does not end")
                 processes.end_group(left["pid"])
                 time.sleep(0.02)
         return None

@@ -10,10 +10,10 @@ import threading
 from contextlib import suppress
 
 from stillroom.service.settings import Settings
-from stillroom.service.watch.logs import log
+from stillroom.service.watch.logs import log, log_error
 from stillroom.service.work import processes
 
-AGAIN_S = 0.2
+AGAIN_S, HELD_UP_S = 0.2, 2.0
 END_S = 8.0
 
 
@@ -40,7 +40,12 @@ class Tended:
     def _tend(self) -> None:
         while not self._ending.is_set():
             order = dataclasses.asdict(self._settings) | {"root": str(self._settings.root.absolute())}
-            process = processes.start("worker", order, output=sys.stderr.fileno(), errors=None, env=os.environ)
+            try:
+                process = processes.start("worker", order, output=sys.stderr.fileno(), errors=None, env=os.environ)
+            except OSError as error:  # no memory or no process to be had: perhaps in a while
+                log_error("worker not started", error)
+                self._ending.wait(HELD_UP_S)
+                continue
             while process.poll() is None and not self._ending.wait(AGAIN_S):
                 pass
             if self._ending.is_set():

@@ -29,7 +29,8 @@ from stillroom.service.work.executor import Local
 if TYPE_CHECKING:
     from stillroom.service.door.lists import Row
 
-LOOK_S = 0.25
+LOOK_S, HELD_UP_S = 0.25, 2.0
+"""Until it is looked again for a job; and where even that failed."""
 LOCK, LOCK_S = ".worker.lock", 30.0
 OURS_ALONE = ("STILLROOM_SECRET", "STILLROOM_DATA", "OPENAI_API_KEY")
 """What a job's process is not told: it has no business with our secret, other people's data, or somebody's own key."""
@@ -46,17 +47,26 @@ class Line(threading.Thread):
     def run(self) -> None:
         """See threading."""
         while not self.worker.ending.is_set():
-            job = claim(self.worker.state.database, self.worker.name, self.states, self.to)
-            if job is None:
-                self.worker.ending.wait(LOOK_S)
-                continue
             try:
-                self.worker.see_to(job)
-            except LeaseLost:
-                log("job left", job_id=job["id"])
-            except Exception as error:  # noqa: BLE001 - one job must not end the others; it is tried again, three times
-                log_error("job broke", error, job_id=job["id"])
-                self.worker.broke(job)
+                if not self._next():
+                    self.worker.ending.wait(LOOK_S)
+            except Exception as error:  # noqa: BLE001 - a disk that is full or held up must not end the worker
+                log_error("line held up", error)
+                self.worker.ending.wait(HELD_UP_S)
+
+    def _next(self) -> bool:
+        """See to one job; False where there is none."""
+        job = claim(self.worker.state.database, self.worker.name, self.states, self.to)
+        if job is None:
+            return False
+        try:
+            self.worker.see_to(job)
+        except LeaseLost:
+            log("job left", job_id=job["id"])
+        except Exception as error:  # noqa: BLE001 - one job must not end the others; it is tried again, three times
+            log_error("job broke", error, job_id=job["id"])
+            self.worker.broke(job)
+        return True
 
 
 class Worker:
@@ -86,10 +96,13 @@ class Worker:
         from stillroom.service.recipes.validation import Validation
         from stillroom.service.work.attempt import Attempt
 
+        attempt = Attempt(self, job)
+        if job["left_by"] is not None and attempt.given_up():
+            return
         if job["status"] == VALIDATING:
-            Validation(self, job).carry_out()
+            Validation(self, attempt.job).carry_out()
         else:
-            Attempt(self, job).carry_out()
+            attempt.carry_out()
 
     def broke(self, job: Row) -> None:
         """Try a job again that the worker itself failed on; three times, and it fails."""
@@ -108,7 +121,10 @@ class Worker:
             for line in lines:
                 line.start()
             while all(line.is_alive() for line in lines) and not self.ending.is_set():
-                heartbeat.beat(self.settings.root)
+                try:
+                    heartbeat.beat(self.settings.root)
+                except OSError as error:
+                    log_error("no sign of life", error)
                 self.ending.wait(heartbeat.BEAT_S)
             broken = not self.ending.is_set()  # a line ended by itself, and the worker with it: it is started anew
             self.ending.set()

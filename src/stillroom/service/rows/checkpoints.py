@@ -1,0 +1,62 @@
+"""What was committed is copied from the write-ahead log into the database beside the writers, in a thread of its own.
+
+SQLite would do it within a commit, for which all other writers then wait. Where the log grows all the same, since somebody
+always writes, our own writers are held up for the little that was not copied yet: then the log begins anew.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from contextlib import closing
+from pathlib import Path
+
+from stillroom.service.watch.logs import log_error
+
+EVERY_S = 1.0
+"""From a first write to the copying of it and of those that came meanwhile."""
+MOST_PAGES = 4_000
+"""Of the log, about 16 MiB: from here on it should begin anew."""
+
+
+class Checkpoints:
+    """Of one database file; `turn` is what its writers in this process hold."""
+
+    def __init__(self, path: Path, turn: threading.RLock) -> None:
+        self._path, self._turn = path, turn
+        self._news, self._ending = threading.Event(), threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def wrote(self) -> None:
+        """Somebody committed something. To be called with the turn."""
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="checkpoints", daemon=True)
+            self._thread.start()
+        self._news.set()
+
+    def close(self) -> None:
+        """End the thread."""
+        self._ending.set()
+        self._news.set()
+        if self._thread is not None:
+            self._thread.join()
+
+    def _run(self) -> None:
+        while True:
+            self._news.wait()
+            if self._ending.wait(EVERY_S):
+                return
+            self._news.clear()
+            try:
+                with closing(sqlite3.connect(self._path, isolation_level=None)) as rows:
+                    if copied(rows) > MOST_PAGES:
+                        with self._turn:
+                            copied(rows)
+            except sqlite3.Error as error:
+                log_error("checkpoint failed", error)
+
+
+def copied(rows: sqlite3.Connection) -> int:
+    """Copy what can be without waiting for anybody; how many pages the log has. Raises sqlite3.Error."""
+    _, pages, _ = rows.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+    return int(pages)
