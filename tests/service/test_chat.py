@@ -168,7 +168,9 @@ def test_a_language_students_tokens_and_their_end(strict: openai.OpenAI, letters
     )
     told = greedy.choices[0].logprobs
     assert told is not None
-    assert all(token.logprob == token.top_logprobs[0].logprob for token in told.content or [])
+    assert told.content is not None
+    assert len(told.content) == 6
+    assert all(token.logprob == token.top_logprobs[0].logprob for token in told.content)
 
 
 def test_a_language_student_stops_at_a_word(strict: openai.OpenAI, letters: str) -> None:

@@ -135,6 +135,7 @@ time.sleep(60)
     with subprocess.Popen([sys.executable, "-c", starter], stdout=subprocess.PIPE, text=True) as parent:
         assert parent.stdout is not None
         pids = [int(word) for word in parent.stdout.readline().split()]
+        assert len(pids) == 2
         assert all(lives(pid) for pid in pids)
         parent.kill()
     assert gone_within(pids) == []

@@ -70,9 +70,9 @@ def test_each_of_many_callers_gets_its_own_text(shelf: Shelf, letters: dict[str,
     with ThreadPoolExecutor(16) as pool:
         together = list(pool.map(say, wishes))
     assert together == alone
-    assert [one.tokens_out for one in alone if one.finish == "length"] == [
-        wish.most for (_, wish), one in zip(wishes, alone, strict=True) if one.finish == "length"
-    ]
+    for (_, wish), one in zip(wishes, alone, strict=True):
+        assert one.tokens_out == wish.most if one.finish == "length" else one.tokens_out < wish.most + 1
+    assert {one.finish for one in alone} >= {"length"}
     speaker = shelf._held[letters["id"]].student
     assert speaker._together.asked > speaker._together.batches  # type: ignore[union-attr]
 
