@@ -47,7 +47,7 @@ def distill(
     loaded, base = load(recipe, teacher)
     path = Path(run) if run is not None else Path("runs") / loaded.name
     if until not in STAGES:
-        raise InputError(f"there is no stage {until!r}", where="until", cure=did_you_mean(until, STAGES))
+        raise InputError(f"there is no stage {until!r}", where="until", cure=did_you_mean(str(until), STAGES))
     last = STAGES.index(until)
     # Everything that can be checked is checked, then the run folder is held.
     with opened(loaded, path, folder or base, show) as at_work:

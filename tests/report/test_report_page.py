@@ -113,7 +113,7 @@ def test_an_arm_of_another_network_is_not_called_the_same(few_labels: Run) -> No
     scorecard["differences"]["wide-student"] = scorecard["differences"]["student-control"]
     text = check_page(render(scorecard, {})).text
     assert "are the same network" not in text
-    assert "wide is another network than the student" in text
+    assert "that of wide is not the student's" in text
 
 
 def test_where_nothing_has_an_interval_the_table_speaks_of_none(few_labels: Run) -> None:

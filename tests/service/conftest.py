@@ -13,6 +13,8 @@ import openai
 import pytest
 from benchmarks.service_process import Served
 
+from stillroom.service.rows.database import Database
+
 Serving = Callable[..., Served]
 AsClient = Callable[..., openai.OpenAI]
 
@@ -64,3 +66,12 @@ def client(as_client: AsClient) -> openai.OpenAI:
 def stranger(service: Served, as_client: AsClient) -> openai.OpenAI:
     """The official client with every right in another project."""
     return as_client(service.key("stranger", project=service.project("strangers")))
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Iterator[Database]:
+    """A new one, upgraded, without a server."""
+    found = Database(tmp_path)
+    found.upgrade()
+    yield found
+    found.close()

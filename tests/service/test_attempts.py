@@ -50,6 +50,16 @@ def taken(worker: Worker, status: str, **more: Any) -> Row:
     return job
 
 
+def add_teacher(database: Database) -> None:
+    """TEACHER as a row, with an address that must be looked up."""
+    project = first_project(database)
+    with database.writing() as rows:
+        rows.execute(insert(teachers).values(
+            id=f"teacher-{'a' * 24}", project_id=project, name="away", model="m", created_at=1,
+            base_url="https://teacher.example/v1", distillable=True,
+        ))  # fmt: skip
+
+
 def nobody_answers(*asked: object, **more: object) -> NoReturn:
     raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
 
@@ -59,12 +69,7 @@ def test_a_job_waits_while_its_teachers_name_cannot_be_looked_up(
     worker: Worker, status: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     database = worker.state.database
-    project = first_project(database)
-    with database.writing() as rows:
-        rows.execute(insert(teachers).values(
-            id=f"teacher-{'a' * 24}", project_id=project, name="away", model="m", created_at=1,
-            base_url="https://teacher.example/v1", distillable=True,
-        ))  # fmt: skip
+    add_teacher(database)
     monkeypatch.setattr(socket, "getaddrinfo", nobody_answers)
     job: Row | None = taken(worker, status, asked=body(digits(teacher=TEACHER)))
     waits = []
@@ -89,12 +94,7 @@ def test_a_name_is_looked_up_while_no_state_of_the_rows_is_held(
     worker: Worker, status: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     database, trimmed = worker.state.database, []
-    project = first_project(database)
-    with database.writing() as rows:
-        rows.execute(insert(teachers).values(
-            id=f"teacher-{'a' * 24}", project_id=project, name="away", model="m", created_at=1,
-            base_url="https://teacher.example/v1", distillable=True,
-        ))  # fmt: skip
+    add_teacher(database)
 
     def look_up(*asked: object, **more: object) -> NoReturn:
         make_project(database, "another")

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -29,14 +27,6 @@ from stillroom.service.rows.database import Database
 from stillroom.service.rows.ids import new_id
 from stillroom.service.rows.tables import jobs
 from stillroom.service.work.leases import Lease
-
-
-@pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
-    found = Database(tmp_path)
-    found.upgrade()
-    yield found
-    found.close()
 
 
 def new_job(database: Database, **more: Any) -> str:

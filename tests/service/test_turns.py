@@ -6,7 +6,6 @@ import json
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -22,14 +21,6 @@ from stillroom.service.rows.tables import projects
 from stillroom.service.settings import Settings
 
 WORDS = "what somebody wrote and took back"
-
-
-@pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
-    found = Database(tmp_path)
-    found.upgrade()
-    yield found
-    found.close()
 
 
 def log_of(database: Database) -> Path:

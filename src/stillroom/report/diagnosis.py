@@ -51,6 +51,11 @@ def told(scorecard: Tree, found: Stat) -> str:
     return f"{mean} {unit}, 95% interval {low} to {high}"
 
 
+def distance(scorecard: Tree, found: Stat) -> str:
+    """The same where the words beside it say which way: without signs."""
+    return told(scorecard, found).replace("+", "")
+
+
 def mean_of(scorecard: Tree, model: str, metric: Metric) -> str:
     """A model's figure as text."""
     found = n.measured(scorecard, model, metric.key)
@@ -183,7 +188,7 @@ def undertrained(scorecard: Tree, details: Tree) -> Finding | None:
         "problem",
         "The student was still learning when training stopped.",
         f"The last fifth of the steps brought {n.percent(late[0], 0)} of the whole fall of its training loss; the student "
-        f"is behind the teacher by {told(scorecard, behind).replace('+', '')}.",
+        f"is behind the teacher by {distance(scorecard, behind)}.",
         "Train for more epochs, or raise the learning rate.",
     )
 
@@ -205,7 +210,7 @@ def too_small(scorecard: Tree, details: Tree) -> Finding | None:
         "problem",
         "The student is too small for what the teacher knows, or is trained too timidly.",
         f"It agrees with the teacher on {n.percent(agreement)} of the {where} rows, and is behind by "
-        f"{told(scorecard, behind).replace('+', '')}, though its training has levelled off.",
+        f"{distance(scorecard, behind)}, though its training has levelled off.",
         "Widen or deepen the student, or train it longer with more questions.",
     )
 

@@ -13,6 +13,7 @@ from stillroom.report.diagnosis import (
     Finding,
     Rule,
     behind_teacher,
+    distance,
     gain_over_control,
     late_fall,
     leaks,
@@ -152,7 +153,7 @@ def undertrained(scorecard: Tree, details: Tree) -> Finding | None:
         "problem",
         "The student was still learning when training stopped.",
         f"The last fifth of the steps lowered its {name} by {n.significant(late[1], 2)} nats, {n.percent(late[0], 0)} of "
-        f"the whole fall; it is behind the teacher by {told(scorecard, behind).replace('+', '')}.",
+        f"the whole fall; it is behind the teacher by {distance(scorecard, behind)}.",
         "Train for more epochs, on more text, or with a higher learning rate. The stored answers are paid for and can be "
         "read again.",
     )

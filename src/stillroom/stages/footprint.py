@@ -58,9 +58,9 @@ class Planned(NamedTuple):
     def asked_live(self) -> int:
         """Rows that a live teacher is asked about while all of them train, at most: patience may end one sooner."""
         role = self.role
-        if role is None or role.labels_alone or self.untrained or not role.run.recipe.transfer_set.live:
+        if role is None or role.labels_alone or self.untrained or role.run.has_own_teacher:
             return 0
-        if not any(objective.required() for objective in role.objectives):
+        if not role.run.recipe.transfer_set.live or not any(one.required() for one in role.objectives):
             return 0
         return self.times * sum(knobs.epochs * rows for knobs, rows in ((self.knobs, self.rows), *self.rounds))
 

@@ -239,7 +239,8 @@ def carry_out(one: Prepared, words: str) -> None:
         with working(run, one.name, one.made_from, words, one.lesson.steps) as (work, hooks):
             history = fit(one.lesson, folder, work, hooks)
         source = one.lesson.source
-        live = source.live is not None and history.curve
+        # An arm's own teacher is not the one whose calls the scorecard counts.
+        live = source.live is not None and history.curve and not run.has_own_teacher
         rows = round(history.curve[-1]["epoch"] * len(source.questions)) if live else 0
         run.dir.event("trained", name=one.name, seconds=round(history.seconds, 3), asked=rows)
 
