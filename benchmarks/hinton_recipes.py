@@ -171,7 +171,8 @@ def three_percent(sizes: Sizes) -> Tree:
     mixed: Tree = {"training": {"mixup": 1.0}, "transfer_set": {"live": True}}
     mixed_early = {**mixed, **early, "training": {**mixed["training"], **early["training"]}}
     arms = {"early_stopped": early, "plain_soft": plain, "plain_early_stopped": {**plain, **early}, "mixed": mixed,
-            "mixed_early_stopped": mixed_early}  # fmt: skip
+            "mixed_early_stopped": mixed_early,
+            "mixed_labels": {**mixed, "objectives": early["objectives"]}}  # fmt: skip
     return recipe | {"arms": arms}
 
 
