@@ -135,17 +135,22 @@ def read_student(base: Path, sizes: Sizes) -> Row:
     return Row({"hinton-student": bar(models["mixed"]["errors"], n)}, {"mnist": table})
 
 
+UNSEEN = (
+    "student", "student_uncorrected", "student_oracle", "permuted", "hard_teacher", "hard_teacher_uncorrected", "control",
+)  # fmt: skip
+
+
 def _unseen_rows(models: Mapping[str, Any], class_name: str) -> list[list[str]]:
-    order = ["student", "student_uncorrected", "student_oracle", "hard_teacher", "hard_teacher_uncorrected", "control"]
     named = NAMES | {
         "student": "student, label-free bias",
+        "permuted": "wrong classes' probabilities shuffled, label-free bias",
         "hard_teacher": "hard-teacher student, label-free bias",
         "hard_teacher_uncorrected": "hard-teacher student, biases as trained",
         "control": "control (labels alone), label-free bias",
     }
     return [
         [named[name], figure(models, name, "errors"), _recall(models, name, class_name)]
-        for name in order
+        for name in UNSEEN
         if name in models
     ]
 
@@ -194,9 +199,8 @@ def read_only_78(base: Path, sizes: Sizes) -> Row:
 
 
 def _error_rate(models: Mapping[str, Any], words: str) -> str:
-    order = ["student", "student_uncorrected", "student_oracle", "hard_teacher", "hard_teacher_uncorrected", "control"]
     place = [line[0] for line in _unseen_rows(models, "3")].index(words)
-    name = [name for name in order if name in models][place]
+    name = [name for name in UNSEEN if name in models][place]
     return shown(1 - models[name]["accuracy"]["mean"])
 
 

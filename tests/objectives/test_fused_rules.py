@@ -289,7 +289,9 @@ def test_a_large_weight_of_another_dtype_is_converted_tile_by_tile() -> None:
     gradient = whole.softmax(1) - torch.nn.functional.one_hot(target, vocabulary)
     loss = fused_cross_entropy(hidden, Head(weight), target, chunk=2)
     made = torch.autograd.grad(loss, [hidden, weight])
-    assert torch.allclose(loss, torch.nn.functional.cross_entropy(whole, target, reduction="sum"), rtol=1e-5)
+    exact = torch.nn.functional.cross_entropy(whole, target, reduction="sum")
+    # An accelerator multiplies in the dtype of the hidden state, half precision here.
+    assert torch.allclose(loss, exact, rtol=1e-5 if loss.device.type == "cpu" else 1e-3)
     for one, other in zip(
         made, (gradient @ weight.detach().float(), gradient.T @ hidden.detach().float()), strict=True
     ):

@@ -39,14 +39,14 @@ def setting(classes: int = CLASSES) -> Setting:
 
 
 def random_batch(rng: np.random.Generator, rows: int = ROWS, classes: int = CLASSES) -> tuple[Output, Batch]:
-    logits = torch.from_numpy(rng.normal(0, 2, (rows, classes))).float()
-    hidden = torch.from_numpy(rng.normal(0, 1, (rows, WIDTH))).float()
-    teacher = torch.from_numpy(rng.normal(0, 2, (rows, classes))).float().log_softmax(1)
+    logits = torch.tensor(rng.normal(0, 2, (rows, classes))).float()
+    hidden = torch.tensor(rng.normal(0, 1, (rows, WIDTH))).float()
+    teacher = torch.tensor(rng.normal(0, 2, (rows, classes))).float().log_softmax(1)
     batch = Batch(
         torch.zeros(rows, 1),
-        torch.from_numpy(rng.integers(0, classes, rows)),
+        torch.tensor(rng.integers(0, classes, rows)),
         log_probabilities_BC=teacher,
-        hidden_BH=torch.from_numpy(rng.normal(0, 1, (rows, WIDTH))).float(),
+        hidden_BH=torch.tensor(rng.normal(0, 1, (rows, WIDTH))).float(),
     )
     return Output(logits.requires_grad_(), hidden.requires_grad_()), batch
 
@@ -203,7 +203,7 @@ def test_the_gradient_keeps_its_scale_as_the_temperature_grows(rng: np.random.Ge
     """T^2 makes up for the softening: at high T the gradient tends to (student - teacher logits) / C, whatever T."""
     _, batch = random_batch(rng)
     assert batch.log_probabilities_BC is not None
-    base = torch.from_numpy(rng.normal(0, 2, (ROWS, CLASSES))).float()
+    base = torch.tensor(rng.normal(0, 2, (ROWS, CLASSES))).float()
     norms = []
     for heat in (50.0, 100.0, 400.0):
         logits = base.clone().requires_grad_()

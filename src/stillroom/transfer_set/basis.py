@@ -90,11 +90,17 @@ class FittedBasis:
         return self.matrix_VM.float()
 
     def on(self, device: torch.device) -> FittedBasis:
-        """The same basis there."""
+        """The same basis there; it is as large as an embedding, and moves once."""
         if self.matrix_VM.device == device:
             return self
-        moved: dict[str, Any] = {name: tensor.to(device) for name, tensor in self._tensors().items()}
-        return replace(self, **moved)
+        if device not in self._elsewhere:
+            moved: dict[str, Any] = {name: tensor.to(device) for name, tensor in self._tensors().items()}
+            self._elsewhere[device] = replace(self, **moved)
+        return self._elsewhere[device]
+
+    @cached_property
+    def _elsewhere(self) -> dict[torch.device, FittedBasis]:
+        return {}
 
     def _tensors(self) -> dict[str, torch.Tensor]:
         named = {field.name: getattr(self, field.name) for field in fields(self)}
@@ -169,7 +175,7 @@ def fit_basis(
     most = most_components(tail_bytes) if components is None else components
     bits = water_filling(variance_G[:most].tolist(), 8 * tail_bytes)
     kept = len(bits)
-    step_M = torch.tensor([STEP[bit] for bit in bits]) * variance_G[:kept].sqrt().float()
+    step_M = variance_G.new_tensor([STEP[bit] for bit in bits]).float() * variance_G[:kept].sqrt().float()
     matrix_VM = (weight_VG @ (back_GG @ turn_GG[:, :kept]).float()).bfloat16()
     made_V = weight_VG @ mean_G.float()
     fitted = FittedBasis(
