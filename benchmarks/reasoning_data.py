@@ -20,7 +20,8 @@ from typing import Literal
 from stillroom.questions.arithmetic import LONGER, Problem, Task, problems, running
 
 Style = Literal["short", "long"]
-SEED = 0
+SEED = 2
+"""Of all questions but the teacher's own. What the sizes were chosen by was seen with other seeds, so on other questions."""
 TASKS = {
     "sums": Task("sums", (2, 2), (3, 3), (2, 2), longer_digits=(4, 4)),
     "products": Task("products", (3, 3), (1, 1), (4, 4)),

@@ -12,7 +12,7 @@ import numpy as np
 
 import stillroom
 from benchmarks import reasoning_teacher as teachers
-from benchmarks.reasoning_data import files
+from benchmarks.reasoning_data import SEED, files
 from benchmarks.reasoning_sizes import AT_ONCE, PORT, PRICE, TEMPERATURE, Shape, Sizes
 from benchmarks.results import Found, Row, Table
 from stillroom.evaluation.intervals import interval, row_means
@@ -60,6 +60,11 @@ TOLD = {
     "rationale": "answer and trace as two tasks; it writes the answer alone",
 }
 LONG_SHARE = 0.5
+PATIENCE = (
+    "How much traces gain depends on how much is seen: with 8,000 questions and so a quarter more steps (other questions, three "
+    "seeds) the gold answers alone reached 92.9 %, and traces gained 7.0 points (0.15 to 19.9); after the 976 steps of that "
+    "run's traces the answers alone had reached 8 %."
+)
 LEAST_ANSWERS, LEAST_WRONG = 0.40, 0.20
 """The bars hold for a task where answers alone reach so much, and for traces of which so many are wrong."""
 
@@ -105,7 +110,7 @@ def primary(sizes: Sizes, base: Path) -> Row:
         bars_from(marks, wrong, teachers.parameters(folder), int(card["models"]["student"]["parameters"])),
         {
             "primary": table_of(
-                "Sums of two numbers of three digits" if sizes.seeds > 2 else "Sums", run.path, marks, far
+                "Sums of two numbers of three digits" if sizes.seeds > 2 else "Sums", run.path, marks, far, PATIENCE
             )
         },
     )
@@ -114,8 +119,8 @@ def primary(sizes: Sizes, base: Path) -> Row:
 
 def marks_of(run: Path, sizes: Sizes, task: Task, teacher: Path) -> tuple[dict[str, Marks], dict[str, Marks]]:
     """What each model got right of the questions of the trained length, and of the longer ones; the teacher's added."""
-    test = problems(task, sizes.test, 0, held_out=True)
-    longer = problems(task, sizes.longer, 0, held_out=True, longer=True)
+    test = problems(task, sizes.test, SEED, held_out=True)
+    longer = problems(task, sizes.longer, SEED, held_out=True, longer=True)
     found = {name: read(run, name, folders) for name, folders in models(run).items()}
     near, far = np.arange(len(test)), len(test) + np.arange(len(longer))
     right_N = teachers.greedy(teacher, [*test, *longer])
