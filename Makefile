@@ -20,7 +20,7 @@ extras := $(subst $(space),$(comma),$(strip $(EXTRAS)))
 CHOSEN := $(if $(extras),.venv/.installed-with-$(subst $(comma),-,$(extras)),$(CORE))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo install test check docs bench bench-speed bench-hinton bench-language bench-asking bench-reasoning bench-socratic bench-service serve clean
+.PHONY: help demo install test test-gpu check docs bench bench-speed bench-hinton bench-language bench-asking bench-reasoning bench-socratic bench-service serve clean
 .DELETE_ON_ERROR:
 
 help:
@@ -28,6 +28,7 @@ help:
 	@echo "make serve           the HTTP service and its pages on this machine; ARGS='--port 9000' passes options"
 	@echo "make install         the program into .venv; EXTRAS=language,onnx adds extras, and the weights that the recipes use"
 	@echo "make test            all tests; ARGS='-k store' passes options to pytest"
+	@echo "make test-gpu        losses, language models and classifiers on a CUDA device, with the Python that has one: PYTHON=python3"
 	@echo "make check           ruff, mypy, lint-imports, the tests of the documents"
 	@echo "make docs            write the generated parts of docs/reference anew"
 	@echo "make bench-speed     time an epoch and a step beside other tools"
@@ -101,6 +102,17 @@ install: $(CHOSEN)
 test: export OMP_NUM_THREADS := 1
 test: $(DEV) $(CLIENTS)/openai-2/.installed $(CLIENTS)/node/.installed
 	@$(BIN)/python -m pytest -rfEs -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(ARGS)
+
+# The constraints name PyTorch without CUDA, so this takes the Python it is given as it is. What is killed is a fork of the
+# test's process, which CUDA does not allow.
+test-gpu: export OMP_NUM_THREADS := 1
+test-gpu: export STILLROOM_TEST_DEVICE := cuda
+test-gpu: export PYTHONPATH := src:.:tests
+test-gpu:
+	@$(PYTHON) -m pytest -rfEs -o filterwarnings=default -m "not kill and not browser" tests/objectives tests/models/test_language.py \
+	  tests/models/test_lora.py tests/training tests/test_language.py tests/test_language_ensemble.py tests/test_on_policy.py \
+	  tests/test_recorded_words.py tests/test_hidden_layers.py tests/test_text_classifier.py tests/test_arms_and_answers.py \
+	  tests/test_kept_views.py tests/test_python_api.py tests/evaluation/test_language_exam.py $(ARGS)
 
 check: export OMP_NUM_THREADS := 1
 check: $(DEV)

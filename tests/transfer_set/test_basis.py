@@ -14,7 +14,7 @@ from tests.transfer_set.sparse_teacher import VOCABULARY, WIDTH, exact, teacher
 from stillroom.errors import CorruptFile, NotFinite, WrongAnswer
 from stillroom.transfer_set.basis import DISTORTION, FLATTENED, STEP, FittedBasis, fit_basis, water_filling
 from stillroom.transfer_set.fidelity import dense, fidelity
-from stillroom.transfer_set.sparse_logits import Layout, decode, encode
+from stillroom.transfer_set.sparse_logits import Layout, Tail, decode, encode
 
 
 def kept_kl(tail_bytes: int, soft_cap: float | None = None, bias: bool = False, components: int | None = None) -> float:
@@ -48,6 +48,20 @@ def test_bits_go_where_no_other_choice_is_better(total: int) -> None:
 
     best = min(choices, key=left)
     assert water_filling(variances, total) == tuple(bit for bit in best if bit)
+
+
+@pytest.mark.parametrize("tail", ["hidden", "sample", "bucket"])
+def test_all_that_is_made_stands_where_the_teacher_does(tail: Tail) -> None:
+    """Wherever that is: a tensor made without saying where would be of another device here, as it would on a GPU."""
+    hidden_PG, head, forced_P = teacher(600, soft_cap=4.0, bias=True)
+    layout = Layout.of(VOCABULARY, 4, tail, 16)
+    with torch.device("meta"):
+        fitted = fit_basis(hidden_PG, *head, tail_bytes=16) if tail == "hidden" else None
+        records_PR = encode(layout, fitted, hidden_PG, head, forced_P, np.arange(600, dtype=np.uint64))
+        kept = decode(layout, fitted, records_PR)
+        log_q_PV = dense(kept, VOCABULARY)
+    assert log_q_PV.device == hidden_PG.device
+    assert not log_q_PV.isnan().any()
 
 
 def test_bits_have_a_ceiling_and_none_are_given_to_nothing() -> None:
