@@ -43,6 +43,7 @@ BLOCKS = {
     "attacks": Block("attacks with paths and addresses", "service_safety.attacks", ("attacks",)),
     "overhead": Block("a student served, beside the bare model", "service_serving.overhead", ("serving_rounds",), True),
     "batching": Block("many clients at once", "service_serving.batching", ("batching_rounds",), True),
+    "pages": Block("starts, idle memory, first bytes of pages", "service_pages.pages", ("starts", "page_reads"), True),
     "axe": Block("the pages, looked at by axe-core", "service_axe.axe", ("pages",)),
 }  # fmt: skip
 BENCH = Bench("service", "Distillation as a service", WORDS, PRESET_WORDS, BLOCKS, PRESETS, libraries=LIBRARIES)

@@ -201,6 +201,14 @@ def memory_mib(pid: int, which: str = "VmRSS") -> float:
     raise RuntimeError(f"process {pid} has no {which}")
 
 
+def share_mib(pid: int) -> float:
+    """A process's proportional share of what it holds: pages it has in common with others are divided among them."""
+    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+        if line.startswith("Pss:"):
+            return int(line.split()[1]) / 1024
+    raise RuntimeError(f"process {pid} has no Pss")
+
+
 def children_of(pid: int) -> list[int]:
     """Process ids whose parent is this one; zombies left out."""
     found = []

@@ -31,13 +31,16 @@ class Sizes:
     attacks: int | None = None
     serving_rounds: int = 9
     batching_rounds: int = 5
+    starts: int = 9
+    page_reads: int = 20
     pages: int | None = None
 
 
 PRESETS = {
     "smoke": Sizes(
         load_s=4, load_rate=50, load_runs=1, jobs=50, events=2_000, upload_mib=16, upload_runs=1, streams=5, reconnects=5,
-        stream_events=100, commit_kills=1, random_kills=2, calls=20, serving_rounds=2, batching_rounds=1,
+        stream_events=100, commit_kills=1, random_kills=2, calls=20, serving_rounds=2, batching_rounds=1, starts=1,
+        page_reads=2,
     ),
     "time": Sizes(commit_kills=12, random_kills=40, load_runs=1, upload_runs=2),
     "full": Sizes(),

@@ -1,0 +1,85 @@
+"""How soon the service is there, what it holds while nobody asks for a model, and when the first byte of each page comes."""
+
+from __future__ import annotations
+
+import http.client
+import shutil
+import sys
+import time
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from benchmarks.results import Row, Table
+from benchmarks.service_axe import TESTS
+from benchmarks.service_process import Served, memory_mib, share_mib
+from benchmarks.service_sizes import Sizes
+from benchmarks.timing import middle
+
+PROMISED_S, PROMISED_MIB, PROMISED_MS, PROMISED_BYTES = 2.0, 150, 100, 200_000
+"""Until it answers; held while idle, server and worker together; to a page's first byte; of a job's page with 10,000 steps."""
+SETTLED_S = 3.0
+"""After the first answer, for what a server does once it is up."""
+
+
+def pages(sizes: Sizes, base: Path) -> Row:
+    """Two tables beside the bars: starts, and pages with something on each."""
+    shutil.rmtree(base / "pages", ignore_errors=True)
+    sys.path.insert(0, str(TESTS))
+    from service.pages.site import filled
+
+    starts = [_start(base / "pages" / f"start-{run}") for run in range(sizes.starts)]
+    with Served(base / "pages" / "filled") as service:
+        site = filled(service)
+        rows = [[name, *_asked(service.url, path, sizes.page_reads)] for name, path in site.paths.items()]
+    named = (
+        "seconds until it answers",
+        "MiB resident in the server, idle",
+        "MiB of it and its worker, what they share once",
+    )
+    told = [
+        [name, *middle(values)[1], middle(values)[0]]
+        for name, values in zip(named, zip(*starts, strict=True), strict=True)
+    ]
+    note = (
+        f"{len(starts)} starts of a new folder, Python and its imports included. Promised: {PROMISED_S:g} s, and "
+        f"{PROMISED_MIB} MiB until a model is loaded."
+    )
+    columns = ["page", "bytes", "first byte, ms: median", "slowest"]
+    of_pages = (
+        f"{sizes.page_reads} reads of each page by one client, after one that is not counted. Promised: {PROMISED_MS} ms, and "
+        f"{PROMISED_BYTES:,} bytes for the page of a job with 10,000 steps."
+    )
+    return Row(
+        {},
+        {
+            "start": Table("From its start to its first answer", ["", "low", "high", "median"], told, note),
+            "pages": Table("Pages", columns, rows, of_pages),
+        },
+    )
+
+
+def _start(folder: Path) -> tuple[float, float, float]:
+    """Seconds from the command to the first answer; MiB that the server and its worker hold when they have settled."""
+    began = time.monotonic()
+    with Served(folder) as service:
+        service.http().get("/healthz").raise_for_status()
+        took_s = time.monotonic() - began
+        time.sleep(SETTLED_S)
+        return took_s, memory_mib(service.pid), sum(map(share_mib, (service.pid, *service.children())))
+
+
+def _asked(url: str, path: str, reads: int) -> tuple[int, float, float]:
+    """Bytes of a page, and milliseconds from the request to its first byte: median and slowest."""
+    place = urlsplit(url)
+    client = http.client.HTTPConnection(place.hostname or "", place.port, timeout=30)
+    took_ms, size = [], 0
+    for _ in range(reads + 1):
+        began = time.perf_counter()
+        client.request("GET", path, headers={"accept": "text/html"})
+        answer = client.getresponse()
+        took_ms.append(1000 * (time.perf_counter() - began))
+        size = len(answer.read())
+        if answer.status not in (http.client.OK, http.client.NOT_FOUND):  # what is not there has a page as well
+            raise RuntimeError(f"{path} was answered with {answer.status}")
+    client.close()
+    return size, middle(took_ms[1:])[0], max(took_ms[1:])
