@@ -40,6 +40,7 @@ from stillroom.service.pages.routes import pages
 from stillroom.service.rows.database import Database
 from stillroom.service.settings import Settings
 from stillroom.service.students import chat, models
+from stillroom.service.students.exports import Exports
 from stillroom.service.students.shelf import Shelf
 from stillroom.service.students.usage import Usage
 from stillroom.service.teachers import teachers
@@ -68,7 +69,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.settings, app.state.database, app.state.meter = settings, database, meter
     app.state.vault = Vault(settings.root)
     app.state.access = Access(database, settings.is_open)
-    app.state.shelf = Shelf(settings)
+    app.state.shelf, app.state.exports = Shelf(settings), Exports(settings)
     app.state.outward, app.state.usage = Outward(settings), Usage(database)
     app.state.ending = threading.Event()
     app.state.probe = health.Probe(database.path)

@@ -152,12 +152,12 @@ def test_models_answer_side_by_side(site: Site, http: httpx2.Client) -> None:
 def test_another_project_sees_nothing_of_it(site: Site) -> None:
     stranger = site.served.http(site.served.key("stranger", project=site.served.project("others")))
     for name in ("file", "finished job", "running job", "held job", "model", "drawing model"):
-        for more in ("", "/live", "/report", "/student.zip", "/files/config.json"):
+        for more in ("", "/live", "/report", "/student.zip", "/files/config.json", "/onnx"):
             assert stranger.get(site.paths[name] + more).status_code in (404, 405), (name, more)
         assert stranger.get(site.paths[name]).status_code == 404
     assert HOSTILE[:20] not in stranger.get("/teachers").text
     assert stranger.get("/data/completions").text.count("Delete") == 0
-    for name, wish in (("running job", "cancel"), ("held job", "start"), ("model", "delete")):
+    for name, wish in (("running job", "cancel"), ("held job", "start"), ("model", "delete"), ("model", "onnx")):
         assert send(stranger, f"{site.paths[name]}/{wish}").status_code == 404
     assert "Running" in site.served.http().get(site.paths["running job"]).text
 
@@ -192,6 +192,8 @@ def test_an_export_is_taken_away_too(site: Site, http: httpx2.Client) -> None:
     exported = site.served.root / "jobs" / job_id / "run" / "onnx"
     exported.mkdir()
     (exported / "student.onnx").write_bytes(b"a graph")
+    assert http.get(f"/models/{model_id}/files/onnx/student.onnx").status_code == 404, "it is not known to be whole"
+    (exported / "student.json").write_text("{}")
     assert http.get(f"/models/{model_id}/files/onnx/student.onnx").content == b"a graph"
     assert "Exported for ONNX Runtime" in http.get(f"/models/{model_id}").text
 

@@ -79,6 +79,24 @@ def delete(request: Request, caller: Sends, model_id: str) -> Response:
     return go_to("/models")
 
 
+@router.post("/models/{model_id}/onnx")
+def export(request: Request, caller: Sends, model_id: str) -> Response:
+    """Make a file of it that ONNX Runtime takes."""
+    request.app.state.exports.begin(_row(request, caller, model_id))
+    return go_to(f"/models/{model_id}#files")
+
+
+@router.get("/models/{model_id}/onnx")
+def show_export(request: Request, caller: Reads, model_id: str) -> Response:
+    """The part of the page that waits for that file; once it is there, or is not to be had, the page is brought anew."""
+    row = _row(request, caller, model_id)
+    exported = request.app.state.exports.of(row)
+    answer = render(request, caller, "model_onnx.html", model=row, exported=exported)
+    if exported.state != "going":
+        answer.headers["HX-Refresh"] = "true"
+    return answer
+
+
 @router.get("/models/{model_id}/student.zip")
 def download(request: Request, caller: Reads, model_id: str) -> Response:
     """All of its files."""
@@ -193,6 +211,7 @@ def _page(
     return render(
         request, caller, "model.html", 400 if wrong else 200, model=row, job=job, contains_deleted=gone, files=files,
         title=job_views.title(job) if job else row["id"], results=results, takes=trying.takes(row, folder),
+        exported=state.exports.of(row),
         weights=config.get("parameters") if isinstance(config, dict) else None, given=given or {}, wrong=wrong, said=said,
         example=json.dumps({"model": row["id"], "messages": [{"role": "user", "content": "..."}]}),
     )  # fmt: skip

@@ -9,8 +9,8 @@ from typing import IO, cast
 
 from stillroom.service.door.lists import Row
 from stillroom.service.settings import Settings
+from stillroom.service.students.exports import FOLDER, SEAL
 
-ONNX = "onnx"
 PIECE_BYTES = 1 << 18
 WORDS = {
     "model.safetensors": "The weights",
@@ -29,9 +29,9 @@ def files(settings: Settings, row: Row) -> dict[str, Path]:
     """What can be downloaded, by name: the student's folder, and its ONNX export where it was exported."""
     folder = settings.root / row["folder"]
     found = {path.name: path for path in sorted(folder.iterdir()) if path.is_file() and not path.name.startswith(".")}
-    exported = folder.parent / ONNX
-    if exported.is_dir():
-        found |= {f"{ONNX}/{path.name}": path for path in sorted(exported.iterdir()) if path.is_file()}
+    exported = folder.parent / FOLDER
+    if (exported / SEAL).is_file():
+        found |= {f"{FOLDER}/{path.name}": path for path in sorted(exported.iterdir()) if path.is_file()}
     return found
 
 

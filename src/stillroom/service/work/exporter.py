@@ -1,0 +1,27 @@
+"""The process that exports one student for ONNX Runtime. It is started by students/exports.py and ends with the service."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+from stillroom.errors import StillroomError
+from stillroom.service.work import processes
+
+NICE = 19
+
+
+def main() -> None:
+    """Carry out the order on standard input, the run's folder; why it failed on standard output, as a line of JSON."""
+    order = processes.begin(NICE)
+    from stillroom.exporting import export_student
+
+    try:
+        export_student(Path(order["run"]), None, int8=False)
+    except StillroomError as error:
+        sys.stdout.write(json.dumps({"why": str(error)}) + "\n")
+
+
+if __name__ == "__main__":
+    main()
