@@ -53,11 +53,11 @@ $(CORE): $(WANTED) | $(BIN)/pip
 	@$(PIP) -e .
 	@touch $@
 
-SERVE := .venv/.installed-with-serve
+SERVE := .venv/.installed-with-serve-onnx
 ifneq ($(SERVE),$(CHOSEN))
 $(SERVE): $(WANTED) | $(BIN)/pip
 	@echo "Installing Stillroom and its service into .venv (minutes the first time) ..."
-	@$(PIP) -e ".[serve]"
+	@$(PIP) -e ".[serve,onnx]"
 	@touch $(CORE) $@
 endif
 
