@@ -23,6 +23,14 @@ WORDS = {
     "stillroom.json": "What it was made for",
 }
 SAID = "Exported for ONNX Runtime"
+BESIDE = {
+    "README.md": "How to run the exported file",
+    "check.json": "The exported file beside the student: answers, size, speed",
+    "export.json": "What the exported file takes and gives",
+    "inputs.json": "How inputs are turned into numbers",
+    "student.json": "Which student it was made of",
+}
+"""Beside the exported file."""
 
 
 def files(settings: Settings, row: Row) -> dict[str, Path]:
@@ -37,7 +45,8 @@ def files(settings: Settings, row: Row) -> dict[str, Path]:
 
 def words(name: str) -> str:
     """What a file is."""
-    return SAID if name.endswith(".onnx") else WORDS.get(name, "")
+    folder, _, last = name.rpartition("/")
+    return SAID if last.endswith(".onnx") else (BESIDE if folder else WORDS).get(last, "")
 
 
 def short(row: Row) -> str:
