@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from stillroom.report.diagnosis import RULES, Finding, diagnose
+from stillroom.report.diagnosis import RULES, diagnose
+from stillroom.report.findings import Finding
 
 Run = tuple[dict[str, Any], dict[str, Any]]
 
@@ -169,18 +170,85 @@ def test_student_undertrained(epochs: int, fires: bool, trained: Any) -> None:
     assert "student undertrained" not in found(scorecard, details), "it is as good as its teacher"
 
 
-def test_student_too_small() -> None:
+def test_student_falls_short() -> None:
     scorecard, details = healthy()
     differ(scorecard, "student-teacher", -0.08)
-    assert "student too small" not in found(scorecard, details), "it agrees with the teacher on the training rows"
+    assert "student falls short" not in found(scorecard, details), "it agrees with the teacher on the training rows"
     details["train_agreement"] = 0.8
-    finding = found(scorecard, details)["student too small"]
-    assert "80.0% of the training rows" in finding.evidence
+    finding = found(scorecard, details)["student falls short"]
+    assert "80.0% of the training rows after 390 steps" in finding.evidence
     del details["train_agreement"]
     scorecard["models"]["student"]["agreement"] = about(0.85)
-    assert "85.0% of the test rows" in found(scorecard, details)["student too small"].evidence
+    assert "85.0% of the test rows" in found(scorecard, details)["student falls short"].evidence
     scorecard["omitted_classes"] = [3]
-    assert "student too small" not in found(scorecard, details), "it is behind because it never saw a 3"
+    assert "student falls short" not in found(scorecard, details), "it is behind because it never saw a 3"
+
+
+@pytest.mark.parametrize(("width", "epochs"), [(32, 4), (2, 200)])
+def test_undertrained_and_too_small_are_not_told_apart_by_a_level_curve(
+    width: int, epochs: int, net_class: Any
+) -> None:
+    """Planted: one that stopped early, one too small when it had learned all it can. A schedule's end flattens both."""
+    x, y = digits()
+    known = np.eye(10, dtype=np.float32)[y[:1200]]
+    net = net_class([64, width, 10], 0).train(x[:1200], known, (x[1200:], y[1200:]), epochs=epochs)
+    scorecard, details = healthy()
+    level = [{"step": net.curve[-1]["step"], "loss": net.curve[-1]["loss"]}] * 10
+    details["curves"]["student"] = [[*net.curve, *level]]
+    details["train_agreement"] = float((net.logits(x[:1200]).argmax(axis=1) == y[:1200]).mean())
+    differ(scorecard, "student-teacher", -0.08)
+    finding = found(scorecard, details)["student falls short"]
+    assert "One run cannot tell which" in finding.evidence
+    assert finding.cure.index("epochs") < finding.cure.index("widen")
+    assert "questions" not in finding.cure
+
+
+def test_training_diverged_silences_what_it_makes_moot() -> None:
+    scorecard, details = broken()
+    scorecard["models"]["student"]["nll"] = {"mean": 15_732_136.0}
+    findings = found(scorecard, details)
+    assert set(findings) == {"training diverged", "validation leaks"}
+    assert "15.7 million nats" in findings["training diverged"].evidence
+    assert "learning_rate" in findings["training diverged"].cure
+    scorecard["models"]["student"]["nll"] = {"mean": 8.0}
+    assert "training diverged" not in found(scorecard, details), "it is overconfident, and that is no divergence"
+
+
+def test_training_diverged_by_its_loss(net_class: Any) -> None:
+    scorecard, details = healthy()
+    details["curves"]["control"] = [losses([2.3, 1.0, 40.0, 38.0, 35.0, 30.0])]
+    assert "training loss of the control ended 13 times" in found(scorecard, details)["training diverged"].evidence
+    details["curves"]["control"] = [losses([2.3, 1.0, 0.9, 1.2, 1.0, 1.1])]
+    assert "training diverged" not in found(scorecard, details)
+
+
+@pytest.mark.parametrize(
+    ("nats", "says"),
+    [
+        (0.2, "The teacher is sure of itself"),
+        (1.887, "hesitate between 6.6 of 10 classes"),
+        (math.log(10) * 0.999, "See to the temperature first."),
+    ],
+)
+def test_what_soft_targets_could_say_follows_from_their_entropy(nats: float, says: str) -> None:
+    scorecard, details = healthy()
+    differ(scorecard, "student-hard_teacher", 0.001)
+    details["entropy"]["mean_nats"] = nats
+    cure = found(scorecard, details)["hard teacher does as well"].cure
+    assert says in cure
+    assert ("higher temperature" in cure) is (nats == 0.2)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "what"), [(-0.1, -0.02, "more honest"), (0.02, 0.1, "less honest"), (-0.1, 0.02, "teacher helped")]
+)
+def test_a_gain_in_log_loss_is_told_where_accuracy_is_open(low: float, high: float, what: str) -> None:
+    scorecard, details = healthy()
+    differ(scorecard, "student-control", 0.005)
+    scorecard["differences"]["student-control"]["nll"] = {"mean": (low + high) / 2, "ci95": [low, high]}
+    finding = found(scorecard, details)["gain not shown"]
+    assert what in finding.what
+    assert f"95% interval {low:+.3f} to {high:+.3f}".replace("-", "−") in finding.evidence
 
 
 def test_answers_shuffled_by_the_stored_answers() -> None:

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from report.language_run import about, language_run
-from stillroom.report.diagnosis import Finding, diagnose
+from stillroom.report.diagnosis import diagnose
+from stillroom.report.findings import Finding
 from stillroom.report.language_diagnosis import LANGUAGE_RULES, POOR_FIDELITY
 from stillroom.report.language_sections import plain
 from stillroom.report.page import render

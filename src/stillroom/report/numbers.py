@@ -195,6 +195,16 @@ def primary(scorecard: Tree) -> Metric:
     return known["exact_match" if of_reasoning(scorecard) else "accuracy"]
 
 
+def paired(scorecard: Tree, model: str, other: str, metric: Metric) -> Stat | None:
+    """How much better `model` is than `other` on the same rows (positive is better), where the scorecard says so."""
+    differences = scorecard.get("differences", {})
+    for name, turned in ((f"{model}-{other}", False), (f"{other}-{model}", True)):
+        found = stat(differences.get(name, {}).get(metric.key))
+        if found:
+            return found.negated() if turned != metric.lower_is_better else found
+    return None
+
+
 def gain(scorecard: Tree, model: str, other: str) -> Stat | None:
     """How much better `model` is than `other` in the primary metric (positive is better).
 
@@ -202,11 +212,8 @@ def gain(scorecard: Tree, model: str, other: str) -> Stat | None:
     were measured on different rows, which is wider than the truth.
     """
     metric = primary(scorecard)
-    differences = scorecard.get("differences", {})
-    for name, turned in ((f"{model}-{other}", False), (f"{other}-{model}", True)):
-        found = stat(differences.get(name, {}).get(metric.key))
-        if found:
-            return found.negated() if turned != metric.lower_is_better else found
+    if found := paired(scorecard, model, other, metric):
+        return found
     ours, theirs = measured(scorecard, model, metric.key), measured(scorecard, other, metric.key)
     if not ours or not theirs:
         return None

@@ -6,7 +6,7 @@ from typing import Any
 
 from stillroom.report import asking, evidence, further_tables, plots, sections, svg
 from stillroom.report import numbers as n
-from stillroom.report.diagnosis import Finding, Rule, mean_of, told
+from stillroom.report.findings import Finding, Rule, mean_of, told
 from stillroom.report.language_sections import plain
 from stillroom.report.numbers import Stat, Tree
 from stillroom.report.reasoning_words import learned, reasoning_roles

@@ -11,7 +11,8 @@ from typing import Any
 
 from stillroom.report import numbers as n
 from stillroom.report import plots, svg
-from stillroom.report.diagnosis import Rule, diagnose
+from stillroom.report.diagnosis import diagnose
+from stillroom.report.findings import Rule
 from stillroom.report.language_words import masked
 from stillroom.report.numbers import Metric, Stat, Tree
 from stillroom.report.verdict import answers, bills, pays
