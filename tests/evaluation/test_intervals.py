@@ -140,6 +140,7 @@ def test_the_gap_is_absent_with_its_reason() -> None:
     assert "+0.0100" in found(0.01, 0.01)
     assert "only 3.0 standard errors" in found(0.03, 0.01)
     assert found(0.05, 0.01) == ""
+    assert all("only 4.0" not in found(0.04, 0.01) for _ in range(20))
     one = {"teacher": 1, "student": 5, "control": 1}
     flat = {name: np.full(10, 0.5) for name in one}
     means = dict.fromkeys(one, 0.5)

@@ -126,6 +126,53 @@ def test_where_nothing_has_an_interval_the_table_speaks_of_none(few_labels: Run)
     assert "Small figures" not in check_page(render(scorecard, {})).text
 
 
+def test_few_test_rows_are_said_at_the_top() -> None:
+    scorecard = minimal(student={"accuracy": {"mean": 1.0}}, control={"accuracy": {"mean": 1.0}}) | {
+        "rows": {"test": 1}
+    }
+    page = check_page(render(scorecard, {}))
+    assert "Few test rows: 1 test row, so no figure here means much." in page.text
+    assert "On 1 test row." in page.text
+    assert "level with the same network trained on the labels alone" in page.text
+    assert "95% intervals" not in page.text
+    assert "Few test rows" not in check_page(render(scorecard | {"rows": {"test": 30}}, {})).text
+
+
+def test_log_loss_is_compared_beside_accuracy(few_labels: Run) -> None:
+    scorecard, details = copy.deepcopy(few_labels)
+    assert "nats of log loss saved" not in check_page(render(scorecard, details)).text
+    scorecard["differences"]["student-control"]["nll"] = {"mean": -0.07, "ci95": [-0.12, -0.02]}
+    page = check_page(render(scorecard, details))
+    assert "Who is better, in nats of log loss saved; the bar is the 95% interval" in page.text
+    assert "+0.070 (+0.020 to +0.120)" in page.text
+
+
+@pytest.mark.parametrize(
+    ("rank", "says"), [(1.0, "the labels taught that too"), (0.4, "labels do not teach all of that")]
+)
+def test_what_labels_teach_of_likeness_is_what_the_control_shows(few_labels: Run, rank: float, says: str) -> None:
+    scorecard, details = copy.deepcopy(few_labels)
+    details["similarity"]["rank_correlation"]["control"] = rank
+    page = check_page(render(scorecard, details))
+    assert says in page.text
+    assert "The teacher finds these most alike" in page.text
+    details["similarity"] = {
+        "classes": ["a", "b", "c"],
+        "matrices": {"teacher": [[0, 0.2, 0.1], [0.2, 0, 0.3], [0.1, 0.3, 0]]},
+    }
+    page = check_page(render(scorecard, details))
+    assert "From most alike to least, to the teacher: c and b; b and a; c and a." in page.text
+
+
+def test_rows_are_counted_from_one(few_labels: Run) -> None:
+    scorecard, details = copy.deepcopy(few_labels)
+    details["examples"][0]["row"] = 1872
+    page = check_page(render(scorecard, details))
+    assert "Row 1873" in page.text
+    assert "Row 1872" not in page.text
+    assert page.text.count("Rows are counted from 1") == 1
+
+
 def test_several_panels_share_one_page(few_labels: Run, unseen_three: Run) -> None:
     text = render_panels(
         "Two runs", "What they show.", [("Few & far", "Labels.", *few_labels), ("Unseen", "A 3.", *unseen_three)]

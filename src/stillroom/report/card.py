@@ -127,7 +127,8 @@ def _figures(scorecard: Tree) -> str:
     seeds = scorecard.get("seeds") or []
     over = f", {len(seeds)} seeds" if len(seeds) > 1 else ""
     oracle = "" if len(shown) == len(models) else " Variants chosen with test labels are left out."
-    return f"## Figures\n\nOn {tested_on(scorecard)}{over}; 95% intervals in brackets.{oracle}\n\n{table}"
+    spans = "; 95% intervals in brackets" if "[" in table else ""
+    return f"## Figures\n\nOn {tested_on(scorecard)}{over}{spans}.{oracle}\n\n{table}"
 
 
 def _cell(scorecard: Tree, model: str, found: Stat | None, metric: Metric) -> str:

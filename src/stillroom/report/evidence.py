@@ -1,4 +1,4 @@
-"""A scorecard and its details -> the pictures of the page: differences, soft targets, curves, calibration, sizes.
+"""A scorecard and its details -> the pictures of the page: soft targets, curves, calibration, sizes.
 
 Each function gives plain data for the template, or None where there is nothing to show. A picture whose numbers are
 missing or not finite is left out. This file knows no HTML.
@@ -29,57 +29,6 @@ LONG_CELL = 40
 def legend(found: Iterable[Role]) -> list[dict[str, Any]]:
     """Marks and names of the models in a picture."""
     return [{"role": role, "swatch": svg.swatch(role)} for role in found]
-
-
-def differences(scorecard: Tree, ident: str) -> dict[str, Any] | None:
-    """The student against each other model in the deciding metric, better to the right."""
-    metric = n.primary(scorecard)
-    models = roles(scorecard.get("models", {}))
-    share = metric.unit == "share"
-    rows = []
-    for pair in scorecard.get("differences") or {}:
-        first, second = _pair(str(pair), models)
-        found = n.gain(scorecard, first, second)
-        if not found or any(models[model].variant_of for model in (first, second)):
-            continue
-        factor = 100.0 if share else 1.0
-        low, high = (None if bound is None else factor * bound for bound in (found.low, found.high))
-        scaled = n.Stat(factor * found.mean, low, high)
-        words = n.difference(scorecard, found.mean)
-        if found.low is not None and found.high is not None:
-            bounds = [n.difference(scorecard, bound) for bound in (found.low, found.high)]
-            # The third decimal takes the room of a sign.
-            words += f" ({' to '.join(bounds if share else [bound.lstrip('+') for bound in bounds])})"
-        rows.append(
-            plots.Bar(f"{models[first].title} over {models[second].title.lower()}", words, scaled, models[first])
-        )
-    if not rows:
-        return None
-    unit = f"points of {metric.name.lower()}" if share else metric.name.lower()
-    title = f"Who is better, in {unit}; the bar is the 95% interval"
-    chart = plots.intervals(
-        f"{ident}-diff",
-        title,
-        rows,
-        f"{unit}, better to the right",
-        n.tick,
-        True,
-    )
-    return {"title": title, "chart": chart, "unit": unit, "others": _other_networks(scorecard, models)}
-
-
-def _other_networks(scorecard: Tree, models: dict[str, Role]) -> str:
-    """The arms whose network is not the student's, so that more than their teaching sets them apart."""
-    own = n.measured(scorecard, "student", "parameters")
-    sizes = {name: n.measured(scorecard, name, "parameters") for name in models if name != "teacher"}
-    return join([models[name].title for name, size in sizes.items() if own and size and size.mean != own.mean])
-
-
-def _pair(name: str, models: dict[str, Role]) -> tuple[str, str]:
-    """The two models of a difference; an arm's name may hold a dash itself."""
-    parts = name.split("-")
-    splits = [("-".join(parts[:place]), "-".join(parts[place:])) for place in range(1, len(parts))]
-    return next((split for split in splits if split[0] in models and split[1] in models), ("", ""))
 
 
 def idea(scorecard: Tree, details: Tree, ident: str) -> dict[str, Any] | None:
@@ -139,7 +88,11 @@ def _picture(example: Tree, label: str | None) -> dict[str, str] | None:
 
 def _name(example: Tree) -> str:
     row = example.get("row")
-    return f"Row {row}" if isinstance(row, str) or n.number(row) is not None else "A row"
+    if isinstance(row, str):
+        return f"Row {row}"
+    # Written from 0, shown from 1, as error messages count.
+    place = n.number(row)
+    return "A row" if place is None else f"Row {int(place) + 1}"
 
 
 def beyond(scorecard: Tree, details: Tree, ident: str) -> dict[str, Any] | None:
@@ -181,8 +134,24 @@ def _similarity(scorecard: Tree, details: Tree, ident: str) -> dict[str, Any] | 
             }
         )
     untested = [name for name in class_names(scorecard, details) if name not in names]
-    return {"maps": maps, "alike": pictures.alike(first, names), "cut": len(names) if len(classes) < len(names) else 0,
+    return {"maps": maps, "alike": pictures.alike(first, names), "labels": _from_labels(correlation),
+            "every": len(names) * (len(names) - 1) // 2 <= pictures.MOST_PAIRS,
+            "cut": len(names) if len(classes) < len(names) else 0,
             "shown": len(classes), "ranked": bool(correlation), "untested": join(untested)}  # fmt: skip
+
+
+SAME_ORDER = 0.9
+"""A rank correlation from here on: the control finds the classes alike that the teacher finds alike."""
+
+
+def _from_labels(correlation: dict[str, float]) -> str:
+    """Whether labels alone teach which classes are alike, by the control that learned from nothing else."""
+    if "control" not in correlation:
+        return ""
+    same = correlation["control"] >= SAME_ORDER
+    what = "ranks the pairs as the teacher does" if same else "ranks the pairs otherwise"
+    told = f"The control, which learned from labels alone, {what} (rank correlation {n.decimal(correlation['control'], 2)})"
+    return f"{told}: here the labels taught that too." if same else f"{told}: labels do not teach all of that."
 
 
 def _matrix(value: object, count: int) -> list[list[float]] | None:

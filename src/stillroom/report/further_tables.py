@@ -59,7 +59,7 @@ def slices(scorecard: Tree) -> dict[str, Any] | None:
         return None
     ours = {name: value.mean for name in shown if (value := found[name].get("student"))}
     worst = (max if metric.lower_is_better else min)(ours, key=lambda name: ours[name]) if len(ours) > 1 else None
-    rows = []
+    rows: list[dict[str, Any]] = []
     for name in shown:
         counts = [n.number(given[key].get(name, {}).get("rows")) for key in models]
         count = next((count for count in counts if count is not None), None)
@@ -67,10 +67,13 @@ def slices(scorecard: Tree) -> dict[str, Any] | None:
         notes += ["the student's weakest"] if name == worst else []
         cells = [_cell(role, found[name][key], metric, digits) for key, role in models.items()]
         rows.append({"name": name, "gloss": ", ".join(notes), "cells": cells})
+    small = (
+        " Small figures are 95% intervals." if any(cell["interval"] for row in rows for cell in row["cells"]) else ""
+    )
     return {
         "columns": [_column(role) for role in models.values()],
         "groups": [{"name": metric.name, "rows": rows}],
-        "caption": f"{metric.name} on each slice of the test rows. Small figures are 95% intervals.",
+        "caption": f"{metric.name} on each slice of the test rows.{small}",
         "first": "Slice",
         "worst": worst,
     }

@@ -10,7 +10,7 @@ from stillroom.report import numbers as n
 from stillroom.report.diagnosis import gain_over_control, leaks, no_control
 from stillroom.report.findings import Finding, Rule, distance, mean_of, told
 from stillroom.report.numbers import Tree
-from stillroom.report.training_diagnosis import INERT, STILL_FALLING, behind_teacher, diverged, late_fall, median_norm
+from stillroom.report.training_diagnosis import INERT, STILL_FALLING, behind_teacher, late_fall, median_norm
 
 
 # A gap whose interval reaches 0 may be no gap at all, so nothing can be said about how much of it was closed.
@@ -187,6 +187,6 @@ def no_other_words(scorecard: Tree, details: Tree) -> Finding | None:
 
 
 LANGUAGE_RULES: tuple[Rule, ...] = (
-    diverged, no_gap, weak_teacher, inert_soft_term, poor_fidelity, unknown_fidelity, undertrained, leaks, top_answer_enough,
+    no_gap, weak_teacher, inert_soft_term, poor_fidelity, unknown_fidelity, undertrained, leaks, top_answer_enough,
     gain_over_control, no_other_words,
 )  # fmt: skip

@@ -6,6 +6,7 @@ from typing import Any
 
 from stillroom.report import evidence, further_tables, sections, svg
 from stillroom.report import language_sections as parts
+from stillroom.report.differences import differences
 from stillroom.report.language_diagnosis import LANGUAGE_RULES
 from stillroom.report.language_verdict import figures, verdict
 from stillroom.report.language_words import language_roles, masked
@@ -27,7 +28,7 @@ def contents(scorecard: Tree, given: Tree, ident: str) -> dict[str, Any]:
             {"role": role, "swatch": svg.swatch(role), "meaning": role.meaning, "made_of": words_of(about.get(key))}
             for key, role in language_roles(scorecard.get("models", {})).items()
         ],
-        "differences": evidence.differences(scorecard, ident),
+        "differences": differences(scorecard, ident),
         "gap": sections.gap(scorecard, ident),
         "kept": parts.kept(scorecard, details, ident),
         "training": evidence.training(scorecard, details, ident),

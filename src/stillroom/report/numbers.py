@@ -300,6 +300,11 @@ def big(value: float, digits: int = 3) -> str:
     return decimal(value, 0)
 
 
+def roughly(value: float) -> str:
+    """A count that one measurement cannot tell exactly: its first digit."""
+    return f"about {big(float(f'{value:.0e}'), 1)}"
+
+
 def size_of(value: float, digits: int = 3) -> str:
     """Bytes in the unit that suits them."""
     for size, unit in ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB")):

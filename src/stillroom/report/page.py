@@ -16,6 +16,7 @@ from typing import Any
 
 from stillroom.report import asking, evidence, further_tables, language_page, reasoning_page, sections
 from stillroom.report import numbers as n
+from stillroom.report.differences import differences
 from stillroom.report.language_words import glossary_of
 from stillroom.report.numbers import Tree
 from stillroom.report.verdict import figures, verdict
@@ -57,10 +58,11 @@ def _contents(scorecard: Tree, details: Tree, ident: str) -> dict[str, Any]:
     """The parts of a classifier's report."""
     return {
         "verdict": verdict(scorecard),
+        "few": sections.few_rows(scorecard),
         "figures": figures(scorecard),
         "table": sections.table(scorecard, details),
         "cast": sections.cast(scorecard, details),
-        "differences": evidence.differences(scorecard, ident),
+        "differences": differences(scorecard, ident),
         "idea": evidence.idea(scorecard, details, ident),
         "unseen": sections.unseen(scorecard, ident),
         "slices": further_tables.slices(scorecard),

@@ -6,6 +6,7 @@ from typing import Any
 
 from stillroom.report import asking, evidence, further_tables, plots, sections, svg
 from stillroom.report import numbers as n
+from stillroom.report.differences import differences
 from stillroom.report.findings import Finding, Rule, mean_of, told
 from stillroom.report.language_sections import plain
 from stillroom.report.numbers import Stat, Tree
@@ -33,7 +34,7 @@ def contents(scorecard: Tree, given: Tree, ident: str) -> dict[str, Any]:
             {"role": role, "swatch": svg.swatch(role), "meaning": role.meaning, "made_of": words_of(about.get(key))}
             for key, role in reasoning_roles(scorecard.get("models", {}), details).items()
         ],
-        "differences": evidence.differences(scorecard, ident),
+        "differences": differences(scorecard, ident),
         "gap": sections.gap(scorecard, ident),
         "slices": further_tables.slices(scorecard),
         "traces": traces(scorecard, details, ident),
@@ -80,8 +81,9 @@ def _against_control(scorecard: Tree) -> str:
         return "no control was trained, so nobody can say what the reasoning gave"
     amount, both = _points(scorecard, found.mean), _both(scorecard, "student", "control")
     if found.low is None or found.high is None:
-        side = "ahead of" if found.mean > 0 else "behind"
-        return f"it is {amount} {side} {TWIN} ({both}), measured without an interval, so that may be chance"
+        level = amount == _points(scorecard, 0.0)
+        side = "level with" if level else f"{amount} ahead of" if found.mean > 0 else f"{amount} behind"
+        return f"it is {side} {TWIN} ({both}), measured without an interval, so that may be chance"
     bounds = f"95% interval {n.difference(scorecard, found.low)} to {n.difference(scorecard, found.high)}"
     if found.low > 0:
         return f"it is {amount} better than {TWIN} ({both}; {bounds})"

@@ -106,13 +106,25 @@ def _absent(scorecard: Tree) -> list[str]:
     ]
 
 
+FEW_ROWS = 30
+"""Of fewer rows, one more or less right moves accuracy by over three points."""
+
+
+def few_rows(scorecard: Tree) -> str:
+    """That the test rows are too few for the figures to mean much; empty where they are enough."""
+    tested = n.number((scorecard.get("rows") or {}).get("test"))
+    if not tested or tested >= FEW_ROWS:
+        return ""
+    return f"{tested_on(scorecard)}, so no figure here means much. Give more with questions.split, or a test file."
+
+
 def tested_on(scorecard: Tree) -> str:
     """What the models were tested on, counted where the scorecard counts it."""
     rows = scorecard.get("rows") or {}
     tested, tokens = n.number(rows.get("test")), n.number(rows.get("test_scored", rows.get("test_tokens")))
     if not n.of_language(scorecard):
         noun = "questions" if n.of_reasoning(scorecard) else "rows"
-        return f"{n.big(tested)} test {noun}" if tested else f"the test {noun}"
+        return f"{n.big(tested)} test {noun if tested != 1 else noun[:-1]}" if tested else f"the test {noun}"
     if tokens:
         # Of a masked run only the hidden tokens are scored.
         kind = "hidden" if "test_scored" in rows and masked(scorecard) else "test"
@@ -350,9 +362,9 @@ def cost_facts(cost: Tree) -> Facts:
         ("training_s", "training took", n.duration),
         ("training_usd", "training cost", n.usd),
         ("saved_usd_per_million_rows", "saved by each million rows", n.usd),
-        ("break_even_rows", "paid for itself after (rows)", n.big),
+        ("break_even_rows", "paid for itself after (rows)", n.roughly),
         ("saved_usd_per_million_tokens", "saved by each million tokens", n.usd),
-        ("break_even_tokens", "paid for itself after (tokens)", n.big),
+        ("break_even_tokens", "paid for itself after (tokens)", n.roughly),
     )
     return facts_of(cost, parts)
 

@@ -8,50 +8,51 @@ from statistics import fmean, median
 from stillroom.report import numbers as n
 from stillroom.report.findings import Finding, class_count, distance
 from stillroom.report.numbers import Stat, Tree
-from stillroom.report.words import join, roles
+from stillroom.report.words import Role, join, roles
 
 DIVERGED = "training diverged"
 HOPELESS = 20.0
 """Nats of log loss above that of knowing nothing, log C. Overconfident networks that did learn stay below: a mean of 20
 nats is a chance of one in half a billion given to the truth, row by row."""
-RISEN = 2.0
-"""Times the training loss of the first record that its last fifth is: training ended far above where it began."""
+NOTHING, PEAK = 0.9, 2.0
+"""A model whose log loss is over 0.9 log C knows next to nothing; if its training loss also rose to twice its first record,
+it was the steps that were too large. Weights kept from before such a rise may be good, so the rise alone says nothing."""
 
 
 def diverged(scorecard: Tree, details: Tree) -> Finding | None:
-    """Training blew up: the log loss is absurd, or the training loss ended far above where it began."""
+    """Training blew up: the log loss is absurd, or there is no knowledge in a model whose training loss rose."""
     curves, classes = details.get("curves") or {}, class_count(scorecard, details)
-    told = {}
+    if classes < 2:
+        return None
+    nothing, found = math.log(classes), list[tuple[Role, str]]()
     for name, role in roles(scorecard.get("models", {})).items():
-        loss, risen = n.measured(scorecard, name, "nll"), _risen(curves.get(name) or [])
-        if loss and classes > 1 and loss.mean > math.log(classes) + HOPELESS:
-            told[role.title] = (
-                f"the log loss of the {role.title.lower()} is {n.big(loss.mean)} nats, and knowing nothing is "
-                f"{n.significant(math.log(classes))}"
+        loss, peak = n.measured(scorecard, name, "nll"), _peak(curves.get(name) or [])
+        if not loss or role.variant_of:
+            continue
+        hopeless = loss.mean > nothing + HOPELESS
+        if hopeless or (loss.mean > NOTHING * nothing and peak > PEAK):
+            size = n.significant(loss.mean) if loss.mean < 1000 else n.big(loss.mean)
+            after = (
+                f", after its training loss rose to {n.significant(peak, 2)} times its first record"
+                if not hopeless
+                else ""
             )
-        elif risen is not None and risen > RISEN:
-            told[role.title] = (
-                f"the training loss of the {role.title.lower()} ended {n.big(risen)} times as high as it began"
-            )
-    if not told:
+            found.append((role, f"{role.title.lower()} {size} nats{after}"))
+    if not found:
         return None
     return Finding(
         DIVERGED,
         "problem",
-        f"Training diverged: {join(list(told))} learned nothing, and no other figure here means anything.",
-        "; ".join(told.values()).capitalize() + ".",
+        f"Training diverged, so the figures say nothing of teacher or temperature: {join([role.title for role, _ in found])}.",
+        f"Log loss, where knowing nothing gives {n.significant(nothing)}: {'; '.join(words for _, words in found)}.",
         "Lower the learning rate (training.learning_rate, or that of the teacher), or set training.clip: 1.0.",
     )
 
 
-def _risen(runs: list[list[Tree]]) -> float | None:
-    """How many times the first record of the training loss the mean of its last fifth is, in the worst run."""
-    found = []
-    for run in runs:
-        losses = [value for point in run if (value := n.number(point.get("loss"))) is not None]
-        if len(losses) >= 5 and losses[0] > 0:
-            found.append(fmean(losses[-(len(losses) // 5) :]) / losses[0])
-    return max(found, default=None)
+def _peak(runs: list[list[Tree]]) -> float:
+    """The highest training loss as a multiple of the first record, in the worst run; 0 where there is no curve."""
+    losses = [[value for point in run if (value := n.number(point.get("loss"))) is not None] for run in runs]
+    return max((max(run) / run[0] for run in losses if run and run[0] > 0), default=0.0)
 
 
 INERT = 0.05

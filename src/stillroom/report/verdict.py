@@ -121,8 +121,9 @@ def _against_control(scorecard: Tree) -> str:
     amount, bounds = _amount(scorecard, found.mean), _range(scorecard, found)
     sign = "+" if found.mean > 0 else n.MINUS if found.mean < 0 else ""
     if found.low is None or found.high is None:
-        side = "ahead of" if found.mean > 0 else "behind"
-        return f"it is {amount} {side} {twin}, measured without an interval, so that may be chance"
+        level = amount == _amount(scorecard, 0.0)
+        side = "level with" if level else f"{amount} ahead of" if found.mean > 0 else f"{amount} behind"
+        return f"it is {side} {twin}, measured without an interval, so that may be chance"
     if found.low > 0:
         return f"it is {amount} better than {twin} ({bounds}){_stronger_twin(scorecard)}"
     if found.high < 0:
@@ -217,6 +218,9 @@ def answers(scorecard: Tree) -> str:
     return "tokens" if n.of_language(scorecard) else "answers"
 
 
+ONE_TIMING = "That rests on one timing of this run; another may say several times as many, or as few."
+
+
 def _small(words: str) -> str:
     return words[0].lower() + words[1:]
 
@@ -239,8 +243,8 @@ def pays(scorecard: Tree) -> str:
     each = f"Each million {unit} answered by the student instead of the teacher saves {n.usd(saved)}"
     if after is None:
         return f"{made}{each}."
-    rows, needed = f"{n.big(float(f'{after:.3g}'))} {unit}", after * saved / 1e6
+    rows, needed = f"{n.roughly(after)} {unit}", after * saved / 1e6
     if needed >= 0.95 * spent:
-        return f"{made}{each}, so the student has paid for itself after {rows}."
+        return f"{made}{each}, so the student has paid for itself after {rows}. {ONE_TIMING}"
     # Controls and further seeds were trained to measure; whoever wants the student alone need not pay for them.
-    return f"{made}What one student takes of that, {n.usd(needed)}, it has paid for after {rows}: {_small(each)}."
+    return f"{made}What one student takes of that, {n.usd(needed)}, it has paid for after {rows}: {_small(each)}. {ONE_TIMING}"

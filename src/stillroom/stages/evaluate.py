@@ -112,7 +112,7 @@ def _rounds(run: Run) -> dict[str, Any]:
 def _in_words(raw: Raw, at: int, place: int) -> str:
     """A question as a person reads it: its columns, or where it stands."""
     if not isinstance(raw, dict):
-        return f"training row {place}"
+        return f"training row {place + 1}"
     return "; ".join(str(column[at]) for column in raw.values())
 
 
