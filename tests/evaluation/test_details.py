@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from stillroom.evaluation.details import HESITATING, _hesitating
+from stillroom.evaluation.details import HESITATING, _hesitating, _least_sure_wrong
 
 
 def test_one_right_row_of_each_of_the_least_sure_classes() -> None:
@@ -24,3 +24,9 @@ def test_one_right_row_of_each_of_the_least_sure_classes() -> None:
         for one in range(classes)
     ]
     assert label_N[chosen].tolist() == np.argsort(sure_C)[:HESITATING].tolist()
+
+
+def test_the_least_sure_wrong_row_is_shown_where_there_is_one() -> None:
+    said_NC = np.log(np.array([[0.9, 0.1], [0.6, 0.4], [0.2, 0.8], [0.55, 0.45]]))
+    assert _least_sure_wrong(said_NC, np.array([0, 1, 0, -1])) == 1
+    assert _least_sure_wrong(said_NC, np.array([0, 0, 1, -1])) is None

@@ -127,9 +127,8 @@ def test_where_nothing_has_an_interval_the_table_speaks_of_none(few_labels: Run)
 
 
 def test_few_test_rows_are_said_at_the_top() -> None:
-    scorecard = minimal(student={"accuracy": {"mean": 1.0}}, control={"accuracy": {"mean": 1.0}}) | {
-        "rows": {"test": 1}
-    }
+    scorecard = minimal(student={"accuracy": {"mean": 1.0}}, control={"accuracy": {"mean": 1.0}})
+    scorecard |= {"rows": {"test": 1}, "differences": {"student-control": {"accuracy": {"mean": 0.0}}}}
     page = check_page(render(scorecard, {}))
     assert "Few test rows: 1 test row, so no figure here means much." in page.text
     assert "On 1 test row." in page.text
@@ -330,3 +329,14 @@ def test_letters_and_marks_have_contrast_in_both_themes(few_labels: Run) -> None
                 assert contrast(colour[letters], colour[paper]) >= 4.5, (letters, paper, place)
             for mark in ("teacher", "student", "control", "hard", "arm1", "arm2", "arm3"):
                 assert contrast(colour[mark], colour[paper]) >= 3, (mark, paper, place)
+
+
+def test_an_arm_says_what_differs_and_its_long_name_stands_whole_above_its_value(few_labels: Run) -> None:
+    scorecard, details = copy.deepcopy(few_labels)
+    arm = "twice-the-epochs-warm-restarts"
+    scorecard["models"][arm] = copy.deepcopy(scorecard["models"]["student"])
+    scorecard["differences"][f"student-{arm}"] = scorecard["differences"]["student-control"]
+    details["about"]["arms"] = {arm: "training.epochs=60"}
+    text = render(scorecard, details)
+    assert "a further student, made as the student is but for training.epochs=60." in check_page(text).text
+    assert f">Student over {arm}<" in text

@@ -4,7 +4,7 @@ All of it plain data, read from predictions, histories and the raw test rows. Kn
 
 `details` holds what the scorecard has no room for; every key may be absent:
 
-    about                   teacher, student, licences, recipe_yaml, temperature, notes: what was written, not measured
+    about                   teacher, student, arms, licences, recipe_yaml, temperature, notes: what was written, not measured
     classes                 the names of all classes, those that no test row has among them
     curves                  model -> a list of {step, epoch, loss, validation_loss, validation_accuracy} for each seed
     gradient_norms          term of the objective -> norms at a few steps, weight included
@@ -105,7 +105,7 @@ def _leaks(splits: Splits) -> int:
 
 
 def _examples(dark: dict[str, Any], first: dict[str, Array], splits: Splits) -> list[dict[str, Any]]:
-    """Rows on which teacher and control differ most, and rows on which the teacher hesitates and is right."""
+    """Rows on which teacher and control differ most, rows on which the teacher hesitates and is right, and one where not."""
     rows = [(int(one["row"]), "teacher and control differ most") for one in dark.get("most_different", [])[:EXAMPLES]]
     leader = "teacher" if "teacher" in first else "student"
     taken = {row for row, _ in rows}
@@ -114,6 +114,9 @@ def _examples(dark: dict[str, Any], first: dict[str, Array], splits: Splits) -> 
         for row in _hesitating(first[leader], splits.test.label_N)
         if row not in taken
     ]
+    wrong = _least_sure_wrong(first[leader], splits.test.label_N)
+    if wrong is not None and wrong not in taken:
+        rows.append((wrong, f"the {leader} hesitates, and is wrong"))
     shown = [name for name in ("teacher", "student", "control", "hard_teacher") if name in first]
     return [
         {
@@ -140,6 +143,12 @@ def _hesitating(said_NC: Array, label_N: Array) -> list[int]:
             ordered = rows[np.argsort(sure_N[rows], kind="stable")]
             found.append((float(sure_N[rows].mean()), int(ordered[len(ordered) // 10])))
     return [row for _, row in sorted(found)[:HESITATING]]
+
+
+def _least_sure_wrong(said_NC: Array, label_N: Array) -> int | None:
+    """Of the labelled rows answered wrongly the one with the least confidence; None where there is none."""
+    wrong_N = np.flatnonzero((said_NC.argmax(1) != label_N) & (label_N >= 0))
+    return int(wrong_N[said_NC.max(1)[wrong_N].argmin()]) if len(wrong_N) else None
 
 
 def _picture(raw: Raw) -> dict[str, Any]:

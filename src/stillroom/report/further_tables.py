@@ -1,6 +1,6 @@
-"""A scorecard -> two tables that not every run has: accuracy slice by slice, and the exported files.
+"""A scorecard -> what not every run has: accuracy slice by slice, the exported files, and unseen classes.
 
-Both are in the form of the models' table. This file knows no HTML.
+The tables are in the form of the models' table. This file knows no HTML.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from stillroom.report import numbers as n
-from stillroom.report import svg
+from stillroom.report import plots, svg
 from stillroom.report.numbers import Metric, Stat, Tree
 from stillroom.report.words import Role, roles
 
@@ -110,3 +110,51 @@ def exported(scorecard: Tree) -> dict[str, Any] | None:
         "groups": [{"name": "Exported files", "rows": rows}],
         "caption": caption,
     }
+
+
+def unseen(scorecard: Tree, ident: str) -> dict[str, Any] | None:
+    """How each model does on classes that were left out of the transfer set."""
+    omitted = [str(name) for name in scorecard.get("omitted_classes") or []]
+    models = roles(scorecard.get("models", {}))
+    charts = []
+    for place, name in enumerate(omitted):
+        rows = []
+        for key, role in models.items():
+            found = n.recall(scorecard, key, name)
+            if found:
+                bounds = n.interval(found, "share", 0)
+                words = n.percent(found.mean, 1) + (f" ({bounds})" if bounds else "")
+                rows.append(plots.Bar(f"{role.title} (test labels)" if role.tag else role.title, words, found, role))
+        if rows:
+            title = f"Share of the test rows of class {name} that each model finds"
+            chart = plots.intervals(
+                f"{ident}-unseen{place}", title, rows, "recall", lambda v: n.percent(v, 0), False, (0.0, 1.0)
+            )
+            charts.append({"title": title, "chart": chart})
+    return {"classes": omitted, "charts": charts, "recall": recall_table(scorecard)} if omitted else None
+
+
+def recall_table(scorecard: Tree) -> dict[str, Any] | None:
+    """Recall of every class from every model that has it."""
+    models = {
+        key: role
+        for key, role in roles(scorecard.get("models", {})).items()
+        if scorecard["models"][key].get("recall_by_class")
+    }
+    names = list(dict.fromkeys(str(name) for key in models for name in scorecard["models"][key]["recall_by_class"]))
+    if not names:
+        return None
+    omitted = {str(name) for name in scorecard.get("omitted_classes") or []}
+    rows = []
+    for name in names:
+        found = {key: n.recall(scorecard, key, name) for key in models}
+        cells = [
+            {
+                "role": role,
+                "value": n.percent(value.mean) if (value := found[key]) else n.NOT_MEASURED,
+                "absent": not value,
+            }
+            for key, role in models.items()
+        ]
+        rows.append({"name": name, "omitted": name in omitted, "cells": cells})
+    return {"columns": [{"role": role, "swatch": svg.swatch(role)} for role in models.values()], "rows": rows}

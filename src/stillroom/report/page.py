@@ -64,7 +64,7 @@ def _contents(scorecard: Tree, details: Tree, ident: str) -> dict[str, Any]:
         "cast": sections.cast(scorecard, details),
         "differences": differences(scorecard, ident),
         "idea": evidence.idea(scorecard, details, ident),
-        "unseen": sections.unseen(scorecard, ident),
+        "unseen": further_tables.unseen(scorecard, ident),
         "slices": further_tables.slices(scorecard),
         "exported": further_tables.exported(scorecard),
         "rounds": asking.rounds(details, ident),

@@ -98,9 +98,21 @@ LETTER, BOLD = 6.4, 7.2
 
 def _head(row: Bar, top: float) -> list[Markup]:
     """The name of a row and its value at the other end; a long name is cut, and stands whole in the description."""
-    room = int((WIDTH - BOLD * len(row.words) - 8) / LETTER)
+    room = _room(row)
     name = row.name if len(row.name) <= room else f"{row.name[: max(1, room - 1)]}…"
     return [text(0, top + 13, name, class_="label"), text(WIDTH, top + 13, row.words, "end", "value")]
+
+
+def _room(row: Bar) -> int:
+    """How many letters of a name stand beside the value."""
+    return int((WIDTH - BOLD * len(row.words) - 8) / LETTER)
+
+
+def _two_lines(row: Bar, top: float) -> list[Markup]:
+    """A long name on a line of its own, above the value."""
+    whole = int(WIDTH / LETTER)
+    name = row.name if len(row.name) <= whole else f"{row.name[: whole - 1]}…"
+    return [text(0, top + 13, name, class_="label"), text(WIDTH, top + 28, row.words, "end", "value")]
 
 
 def bars(ident: str, title: str, rows: Sequence[Bar], whole: float = 0.0) -> Markup:
@@ -140,14 +152,15 @@ def intervals(
     ]
     low, high = ends or svg.around([*spread, 0.0] if zero else spread)
     x = Scale(low, high, 6, WIDTH - 6)
-    foot = 42.0 * len(rows)
-    drawn = []
-    for place, row in enumerate(rows):
-        top, colour = 42.0 * place, css(row.role) if row.role else "c-ink"
+    foot, drawn = 0.0, list[Markup]()
+    for row in rows:
+        long, colour = len(row.name) > _room(row), css(row.role) if row.role else "c-ink"
+        drawn += _two_lines(row, foot) if long else _head(row, foot)
+        top = foot + 15 * long
+        foot = top + 42
         drawn += [el("line", x1=x.at(v), x2=x.at(v), y1=top + 20, y2=top + 36, class_="grid") for v in x.ticks(4)]
         if zero:
             drawn.append(el("line", x1=x.at(0), x2=x.at(0), y1=top + 19, y2=top + 37, class_="zero"))
-        drawn += _head(row, top)
         drawn += [
             el("circle", cx=x.at(v), cy=top + 28, r=2.2, class_=f"dot {colour}")
             for v in row.value.seeds

@@ -27,16 +27,21 @@ TWINS = ("student", "control", "hard_teacher")
 def cast(scorecard: Tree, details: Tree) -> list[dict[str, Any]]:
     """Who is who: each model with its mark, what it is, and what the recipe made it of."""
     about = details.get("about") or {}
-    hard = about.get("soft") is False
+    hard, arms = about.get("soft") is False, about.get("arms") or {}
     return [
         {
             "role": role,
             "swatch": svg.swatch(role),
-            "meaning": LEARNS_ANSWERS if hard and key == "student" else role.meaning,
+            "meaning": LEARNS_ANSWERS if hard and key == "student" else _arm(arms, key) or role.meaning,
             "made_of": words_of(about.get(key)),
         }
         for key, role in roles(scorecard.get("models", {})).items()
     ]
+
+
+def _arm(arms: Tree, name: str) -> str:
+    differs = words_of(arms.get(name))
+    return f"An arm of the experiment: a further student, made as the student is but for {differs}." if differs else ""
 
 
 LEARNS_ANSWERS = "Small. It learns what the teacher answers, and not how likely the teacher finds the other classes."
@@ -244,54 +249,6 @@ def findings(scorecard: Tree, details: Tree, rules: Sequence[Rule] | None = None
         {**vars(found), "word": words[found.level][0], "sign": words[found.level][1]}
         for found in diagnose(scorecard, details, rules)
     ]
-
-
-def unseen(scorecard: Tree, ident: str) -> dict[str, Any] | None:
-    """How each model does on classes that were left out of the transfer set."""
-    omitted = [str(name) for name in scorecard.get("omitted_classes") or []]
-    models = roles(scorecard.get("models", {}))
-    charts = []
-    for place, name in enumerate(omitted):
-        rows = []
-        for key, role in models.items():
-            found = n.recall(scorecard, key, name)
-            if found:
-                bounds = n.interval(found, "share", 0)
-                words = n.percent(found.mean, 1) + (f" ({bounds})" if bounds else "")
-                rows.append(plots.Bar(f"{role.title} (test labels)" if role.tag else role.title, words, found, role))
-        if rows:
-            title = f"Share of the test rows of class {name} that each model finds"
-            chart = plots.intervals(
-                f"{ident}-unseen{place}", title, rows, "recall", lambda v: n.percent(v, 0), False, (0.0, 1.0)
-            )
-            charts.append({"title": title, "chart": chart})
-    return {"classes": omitted, "charts": charts, "recall": recall_table(scorecard)} if omitted else None
-
-
-def recall_table(scorecard: Tree) -> dict[str, Any] | None:
-    """Recall of every class from every model that has it."""
-    models = {
-        key: role
-        for key, role in roles(scorecard.get("models", {})).items()
-        if scorecard["models"][key].get("recall_by_class")
-    }
-    names = list(dict.fromkeys(str(name) for key in models for name in scorecard["models"][key]["recall_by_class"]))
-    if not names:
-        return None
-    omitted = {str(name) for name in scorecard.get("omitted_classes") or []}
-    rows = []
-    for name in names:
-        found = {key: n.recall(scorecard, key, name) for key in models}
-        cells = [
-            {
-                "role": role,
-                "value": n.percent(value.mean) if (value := found[key]) else n.NOT_MEASURED,
-                "absent": not value,
-            }
-            for key, role in models.items()
-        ]
-        rows.append({"name": name, "omitted": name in omitted, "cells": cells})
-    return {"columns": [{"role": role, "swatch": svg.swatch(role)} for role in models.values()], "rows": rows}
 
 
 Facts = list[tuple[str, str]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from stillroom.transfer_set.sampling import Traces
     from stillroom.transfer_set.store import Kept
 
-FORMAT = 3
+FORMAT = 4
 """Of what the evaluation writes; a newer one evaluates again."""
 SCORECARD = "scorecard.json"
 SHOWN_QUESTIONS = 8
@@ -197,6 +198,15 @@ def settled_temperature(run: Run) -> float:
     return 1.0
 
 
+def flat(sections: Mapping[str, Any], above: str = "") -> list[str]:
+    """What an arm lays over the recipe, as on a command line: training.epochs=30."""
+    found: list[str] = []
+    for key, value in sections.items():
+        name = f"{above}{key}"
+        found += flat(value, f"{name}.") if isinstance(value, dict) else [f"{name}={json.dumps(value)}"]
+    return found
+
+
 def _about(run: Run, heat: float) -> dict[str, Any]:
     """What the report and the card say of how it was made."""
     recipe, members = run.recipe, run.recipe.teacher.each()
@@ -211,6 +221,7 @@ def _about(run: Run, heat: float) -> dict[str, Any]:
         "licences": licences,
         "recipe_yaml": (run.dir.path / "recipe.yaml").read_text(),
         "temperature": heat,
+        "arms": {name: ", ".join(flat(sections)) for name, sections in recipe.arms.items()},
         "own_teacher": [name for name, arm in run.arms.items() if arm.has_own_teacher],
         "soft": any("probabilities" in one.required() for one in recipe.objectives),
         "notes": [*run.splits.notes, *recipe.notes, *_vocabulary_notes(run)],
