@@ -87,29 +87,32 @@ def test_a_starter_is_short_and_passes_check(kind: str, here: Path, finished: Pa
     assert done("new", kind).out.replace("recipe.yaml", str(here / "my.yaml")) == (here / "my.yaml").read_text()
 
 
-def test_predictions_follow_a_link_and_never_replace_what_is_read(finished: Path, here: Path) -> None:
-    rows = [{key: row[key] for key in row if key != "label"} for row in rows_of(4)]
-    write_csv(here / "new.csv", rows)
-    before = (here / "new.csv").read_bytes()
-    done("predict", finished, here / "new.csv", "--out", here / "target.csv")
-    told = (here / "target.csv").read_bytes()
-    (here / "target.csv").write_text("")
+def test_predictions_follow_a_link(finished: Path, here: Path) -> None:
     (here / "link.csv").symlink_to(here / "target.csv")
-    done("predict", finished, here / "new.csv", "--out", here / "link.csv")
+    done("predict", finished, here / "data.csv", "--out", here / "link.csv")
     assert (here / "link.csv").is_symlink()
-    assert (here / "target.csv").read_bytes() == told
-    (here / "again.csv").symlink_to(here / "new.csv")
-    for name in ("new.csv", "again.csv"):
-        refused = stillroom("predict", finished, here / "new.csv", "--out", here / name)
-        assert (refused.status, "this file is what is read" in refused.error) == (2, True)
-    assert (here / "new.csv").read_bytes() == before
-    done("predict", finished, here / "new.csv", "--out", "/dev/null")
+    assert (here / "target.csv").read_text().startswith("label,p_ham,p_spam\n")
+    done("predict", finished, here / "data.csv", "--out", "/dev/null")
     assert not Path("/dev/null").is_file()
 
 
-def test_new_overwrites_nothing(here: Path) -> None:
-    told = stillroom("new", "ensemble", "--out", "tiny.yaml")
-    assert (told.status, "this file exists" in told.error) == (2, True)
+@pytest.mark.parametrize("words", [["new", "ensemble"], ["predict", "RUN", "tiny.yaml"], ["export-answers", "RUN"]])
+def test_nothing_is_overwritten(words: list[str], finished: Path, here: Path) -> None:
+    command = [str(finished) if word == "RUN" else word for word in words]
+    (here / "link.csv").symlink_to(here / "data.csv")
+    before = (here / "data.csv").read_bytes()
+    for name in ("data.csv", "link.csv"):
+        told = stillroom(*command, "--out", name)
+        assert (told.status, f"this file exists ({name}). Choose another name" in told.error) == (2, True)
+    assert (here / "data.csv").read_bytes() == before
+    told = stillroom(*command, "--out", "new/said.csv")
+    assert (told.status, "(new/said.csv). Make it first: mkdir -p new." in told.error) == (2, True)
+    assert not (here / "new").exists()
+
+
+def test_an_export_goes_into_no_folder_of_other_things(finished: Path, here: Path) -> None:
+    told = stillroom("export", finished, "--onnx", "--out", here)
+    assert (told.status, "this folder is not empty" in told.error) == (2, True)
 
 
 def test_check_spends_nothing_and_says_what_a_run_would_do(here: Path) -> None:
@@ -370,8 +373,8 @@ def test_predict_on_csv_and_jsonl(finished: Path, tmp_path: Path) -> None:
     said = [json.loads(line) for line in done("predict", finished, table, "--json").out.splitlines()]
     assert [one["label"] for one in said] == [line.split(",")[0] for line in printed.splitlines()[1:]]
     assert sum(said[0]["probabilities"].values()) == pytest.approx(1, abs=1e-5)
-    done("predict", finished, table, "--out", tmp_path / "new" / "said.csv")
-    assert (tmp_path / "new" / "said.csv").read_text() == printed
+    done("predict", finished, table, "--out", tmp_path / "said.csv")
+    assert (tmp_path / "said.csv").read_text() == printed
 
 
 def test_predict_on_arrays(here: Path) -> None:
@@ -429,6 +432,12 @@ def test_exported_answers_are_read_back_as_a_recorded_teacher(finished: Path, he
     )
     same = first["models"]["student"]["nll"]["per_seed"][0]
     assert second["models"]["student"]["nll"]["per_seed"][0] == pytest.approx(same, abs=1e-3)
+
+
+def test_answers_have_one_form(finished: Path, here: Path) -> None:
+    told = stillroom("export-answers", finished, "--jsonl", "--parquet", "--out", "both.x")
+    assert (told.status, "one file has one form, and --parquet and --jsonl are 2" in told.error) == (2, True)
+    assert not (here / "both.x").exists()
 
 
 def test_exported_answers_keep_small_probabilities(here: Path) -> None:

@@ -100,7 +100,6 @@ def demo(folder: Path, as_json: bool) -> None:
 @click.option("--out", type=click.Path(path_type=Path), help="Write the recipe here instead of printing it.")
 def new(kind: str, out: Path | None) -> None:
     """A starter recipe of at most 15 lines."""
-    from stillroom.errors import RecipeError
     from stillroom.rundir import write_named
     from stillroom.starters import starter
 
@@ -108,8 +107,6 @@ def new(kind: str, out: Path | None) -> None:
     if out is None:
         click.echo(text, nl=False)
         return
-    if out.exists():
-        raise RecipeError("this file exists", where=str(out), cure="Choose another name, or remove it first")
     write_named(out, text.encode())
     click.echo(f"wrote {out}; look at it, then: stillroom check {out}", err=True)
 
@@ -198,13 +195,15 @@ _stage("report", "Up to report.html.")
 def predict(run: Path, file: Path, out: Path | None, as_json: bool) -> None:
     """The student at work on a file of rows: label and probabilities as CSV, or JSON lines with --json."""
     from stillroom.finished import predict_file
-    from stillroom.rundir import write_named
+    from stillroom.rundir import refuse_taken, write_named
 
+    if out is not None:
+        refuse_taken(out)  # before the work, not after
     text = predict_file(run, file, as_json)
     if out is None:
         click.echo(text, nl=False)
     else:
-        write_named(out, text.encode(), read=[file])
+        write_named(out, text.encode())
 
 
 @stillroom.command("try")
@@ -265,15 +264,20 @@ def export(run: Path, onnx: bool, int8: bool, out: Path | None, as_json: bool) -
 
 @stillroom.command("export-answers")
 @RUN
-@click.option("--parquet", "form", flag_value="parquet", help="One row an answer: key, split, label, probabilities.")
-@click.option("--jsonl", "form", flag_value="jsonl", default="jsonl", help="The same as JSON lines (the default).")
-@click.option("--openai", "form", flag_value="openai", help="Chat messages, for fine-tuning services.")
+@click.option("--parquet", is_flag=True, help="One row an answer: key, split, label, probabilities.")
+@click.option("--jsonl", is_flag=True, help="The same as JSON lines (the default).")
+@click.option("--openai", is_flag=True, help="Chat messages, for fine-tuning services.")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="The file to write.")
-def export_answers(run: Path, form: str, out: Path) -> None:
+def export_answers(run: Path, parquet: bool, jsonl: bool, openai: bool, out: Path) -> None:
     """The teacher's answers, for other tools."""
     from stillroom.finished import answers_for
+    from stillroom.rundir import refuse_taken
 
-    count = answers_for(run, form, out)
+    forms = [name for name, wanted in (("parquet", parquet), ("jsonl", jsonl), ("openai", openai)) if wanted]
+    if len(forms) > 1:
+        raise click.UsageError(f"one file has one form, and --{' and --'.join(forms)} are {len(forms)}")
+    refuse_taken(out)
+    count = answers_for(run, forms[0] if forms else "jsonl", out)
     click.echo(f"wrote {count:,} answers to {out}", err=True)
 
 

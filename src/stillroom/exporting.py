@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from stillroom.errors import ModelError
+from stillroom.errors import InputError, ModelError
 from stillroom.finished import recipe_file
 from stillroom.progress import Silent
 from stillroom.rundir import RunDir, sha256_file, write_json
@@ -24,6 +24,8 @@ def export_student(run: Path, out: Path | None, int8: bool) -> dict[str, Any]:
     student = recipe_file(run).parent / "student"
     if not (student / "manifest.json").is_file():
         raise ModelError("this run has no finished student", where=str(run), cure=f"Go on with: stillroom train {run}")
+    if out is not None and out.is_dir() and any(out.iterdir()):
+        raise InputError("this folder is not empty", where=str(out), cure="Choose another name, or remove it first")
     recipe, folder = load(recipe_file(run))
     work = Run(recipe, RunDir(run), look_in(folder), Silent(), clock_of(recipe, run))
     with work.dir.hold(recipe.name):  # so that no run makes the student anew meanwhile

@@ -105,16 +105,29 @@ def write_pieces(path: Path, pieces: Iterable[bytes | memoryview]) -> None:
         sync_folder(path.parent)
 
 
-def write_named(path: Path, data: bytes, read: Iterable[Path] = ()) -> None:
-    """Write a file that a person named: a link is followed, and what is no file, such as /dev/stdout, is written to.
+def refuse_taken(path: Path) -> None:
+    """Raise InputError where a file that a person named to write stands already, or its folder does not.
 
-    `read`: files that the same command reads, which it may not replace. Raises InputError, DiskFull.
+    What is no file, such as /dev/stdout, may be there, and so may a link to a file that is not.
     """
     with path_errors(path):
         target = path.resolve()
-        if any(one.exists() and target == one.resolve() for one in read):
-            raise InputError("this file is what is read", where=str(path), cure="Name another one to write")
-        if target.exists() and not target.is_file() and not target.is_dir():
+        if target.is_file():
+            raise InputError("this file exists", where=str(path), cure="Choose another name, or remove it first")
+        if not target.parent.exists():
+            cure = f"Make it first: mkdir -p {path.parent}"
+            raise InputError("there is no such folder to write into", where=str(path), cure=cure)
+
+
+def write_named(path: Path, data: bytes) -> None:
+    """Write a file that a person named: a link is followed, and what is no file, such as /dev/stdout, is written to.
+
+    Nothing is overwritten. Raises InputError, DiskFull.
+    """
+    refuse_taken(path)
+    with path_errors(path):
+        target = path.resolve()
+        if target.exists() and not target.is_dir():
             with disk_errors(path), open(target, "wb") as file:
                 file.write(data)
             return
