@@ -176,12 +176,14 @@ def test_a_torch_teacher(here: Path) -> None:
 @pytest.mark.parametrize(
     ("answer", "told"),
     [
-        (lambda rows: np.full((len(rows), 3), 1 / 3), r"answered with shape \[2, 3\], not \[2, 2\]"),
-        (lambda rows: np.full(len(rows), 0.5), r"answered with shape \[2\], not \[2, 2\]"),
+        (lambda rows: np.full((len(rows), 3), 1 / 3), r"answered with shape \[3, 3\], not \[3, 2\]"),
+        (lambda rows: np.full(len(rows), 0.5), r"answered with shape \[3\], not \[3, 2\]"),
+        (lambda rows: np.full((len(rows), 2), 0.5).T, r"answered with shape \[2, 3\], not \[3, 2\]"),
         (lambda rows: np.full((len(rows), 2), 2.0), "is no probability distribution"),
         (lambda rows: np.tile([-0.5, 1.5], (len(rows), 1)), "is no probability distribution"),
         (lambda rows: np.full((len(rows), 2), np.nan), "is not finite"),
         (lambda rows: "spam", "the teacher cannot answer these rows"),
+        (lambda rows: 1 / 0, "the teacher cannot answer these rows: ZeroDivisionError: division by zero"),
     ],
 )
 def test_a_callable_that_gives_no_probabilities(answer: Any, told: str, here: Path) -> None:

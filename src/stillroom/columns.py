@@ -22,6 +22,8 @@ MISSING = frozenset({"", "na", "n/a", "nan", "<na>", "null", "none"})
 """Texts that stand for no value in a column of numbers."""
 TRUTH = {"true": 1.0, "false": 0.0}
 """Booleans are numbers, in a file as in an array."""
+TOO_LARGE = np.float64(1e145)
+"""The square of such a number, summed over rows, would leave what a float64 holds."""
 MOSTLY_NUMBERS = 0.9
 """A column with this share of numbers is meant to hold numbers."""
 CHUNK = 8192
@@ -113,7 +115,7 @@ def refuse_not_finite(array_ND: Array, names: Sequence[str] | None, where: str =
     if array_ND.dtype.kind != "f":
         return
     for rows in chunks(len(array_ND)):
-        finite = np.isfinite(array_ND[rows])
+        finite = np.abs(array_ND[rows]) < TOO_LARGE  # of NaN too this is false
         if not finite.all():
             row, column = np.argwhere(~finite)[0]
             value = array_ND[rows][row, column]
@@ -122,7 +124,7 @@ def refuse_not_finite(array_ND: Array, names: Sequence[str] | None, where: str =
                 if np.isnan(value)
                 else "this number is infinite, or too large",
                 where=place_of(where, rows.start + row, names[column] if names else str(column + 1)),
-                cure="Fill it in, or take out the row or the column",
+                cure=f"{'Fill it in' if np.isnan(value) else 'Correct it'}, or take out the row or the column",
             )
 
 
@@ -259,7 +261,9 @@ def all_of(rows: Any, kind: type) -> bool:
 def missing_column(name: str, given: Any, where: str = "") -> DataError:
     """The error for a column that is not among those given."""
     return DataError(
-        f"the column {name!r} is missing", where=f"{where}columns given", cure=did_you_mean(name, map(str, given))
+        f"the column {name!r} is missing",
+        where=f"{where}columns given",
+        cure=f"Add it, or rename the column that holds it. {did_you_mean(name, map(str, given), 'Given')}",
     )
 
 
@@ -272,15 +276,13 @@ def misfit(expected: str, given: Any, cure: str = "Give the rows in the form the
     return DataError(f"the model takes {expected}, not {shown}", where="rows given", cure=cure)
 
 
-def mean_and_std(array_ND: Array, names: Sequence[str] | None) -> tuple[Array, Array]:
+def mean_and_std(array_ND: Array) -> tuple[Array, Array]:
     """Mean and standard deviation of each column; 1 for a constant column, which then encodes to just 0."""
     constant_D = array_ND.min(0) == array_ND.max(0)
-    with np.errstate(over="ignore", invalid="ignore"):
-        mean_D = np.where(constant_D, array_ND[0], array_ND.mean(0, dtype=np.float64))
-        square_D = np.zeros(len(mean_D))
-        for rows in chunks(len(array_ND)):
-            square_D += ((array_ND[rows] - mean_D) ** 2).sum(0)
-    refuse_not_finite(square_D[None], names, "the spread of training rows")
+    mean_D = np.where(constant_D, array_ND[0], array_ND.mean(0, dtype=np.float64))
+    square_D = np.zeros(len(mean_D))
+    for rows in chunks(len(array_ND)):
+        square_D += ((array_ND[rows] - mean_D) ** 2).sum(0)
     std_D = np.sqrt(square_D / len(array_ND))
     return mean_D, np.where(constant_D | (std_D == 0), 1.0, std_D)
 

@@ -101,12 +101,12 @@ class Interrupted(StillroomError):
     exit_status = 130
 
 
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """The cure for an unknown word: the nearest known one, then the whole list."""
+def did_you_mean(word: str, known: Iterable[str], listed: str = "Known") -> str:
+    """The cure for an unknown word: the nearest known one, then the whole list, under the word `listed`."""
     names = sorted(known)
     near = max(names, key=lambda name: _likeness(word, name), default="")
     guess = f"Did you mean {near!r}? " if near and _likeness(word, near) >= 0.5 else ""
-    return f"{guess}Known: {', '.join(names)}"
+    return f"{guess}{listed}: {', '.join(names)}"
 
 
 def _likeness(word: str, name: str) -> float:

@@ -361,7 +361,7 @@ def learn(
         return Table(columns=tuple(_learn_column(name, column, name in texts) for name, column in raw.items()))
     if raw.ndim == 2:
         refuse_not_finite(raw, columns)
-        mean_D, std_D = mean_and_std(raw, columns)
+        mean_D, std_D = mean_and_std(raw)
         names = None if columns is None else tuple(columns)
         return Numbers(mean_D=tuple(mean_D.tolist()), std_D=tuple(std_D.tolist()), columns=names)
     images = tidy_images(raw)
@@ -377,7 +377,7 @@ def _learn_column(name: str, column: Array, is_text: bool) -> NumberColumn | Cat
         column = tidy_column(column, name)
     if column.dtype.kind == "f":
         refuse_not_finite(column[:, None], (name,))
-        mean_D, std_D = mean_and_std(column[:, None], (name,))
+        mean_D, std_D = mean_and_std(column[:, None])
         return NumberColumn(name=name, mean=float(mean_D[0]), std=float(std_D[0]))
     distinct = set(column.tolist())
     if is_text or (sum(map(len, column)) >= TEXT_LENGTH * len(column) and len(distinct) * 2 > len(column)):

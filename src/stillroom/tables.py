@@ -47,6 +47,7 @@ def _read_csv(path: Path, choose: Choose) -> dict[str, Array]:
     delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
     with open(path, newline="", encoding="utf-8-sig") as file:
         header = next(csv.reader(file, delimiter=delimiter), [])
+    _refuse_other_separator(path, header)
     doubled = next((name for place, name in enumerate(header) if name in header[:place]), None)
     if doubled is not None:
         raise DataError(f"two columns are called {doubled!r}", where=path.name, cure="Rename one of them")
@@ -61,6 +62,20 @@ def _read_csv(path: Path, choose: Choose) -> dict[str, Array]:
             ),
         )
     return {name: _values(table.column(name)) for name in chosen}
+
+
+def _refuse_other_separator(path: Path, header: list[str]) -> None:
+    """Raise DataError for a header that is a single cell, and one of several names separated by something else."""
+    named = {";": "semicolons", "\t": "tabs", ",": "commas"}
+    other = next((mark for mark in named if mark in header[0]), None) if len(header) == 1 else None
+    if other is None:
+        return
+    expected = "tabs, as a .tsv has" if path.suffix.lower() == ".tsv" else "commas"
+    raise DataError(
+        f"the cells of this file are separated by {named[other]}, and {expected} are expected",
+        where=f"{path.name}, line 1",
+        cure=f"Write it anew: pandas.read_csv({path.name!r}, sep={other!r}).to_csv('with_commas.csv', index=False)",
+    )
 
 
 @contextmanager

@@ -5,7 +5,8 @@ This file knows the knobs under `split:` and the roles; how rows are drawn is sp
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Annotated, Any
 
 import numpy as np
@@ -84,7 +85,8 @@ class Split(Knobs):
             train, amount, keep = rows["train"], getattr(self, role) or given[role], len(missing) - left
             if key_N is None:
                 wanted = wanted_rows(amount, int(total))
-                drawn = draw(train.label_N, train.key_N, wanted, keep, seed, f"split.{role}")
+                with _after(missing[:left], rows):
+                    drawn = draw(train.label_N, train.key_N, wanted, keep, seed, f"split.{role}")
                 how = "stratified"
             else:
                 counted = np.ones(len(train)) if source.running and amount >= 1 else size_N
@@ -145,6 +147,22 @@ class Split(Knobs):
                 notes.append(
                     f"{inside_N.sum():,} training rows are words of a {role} row too; each stands in a training row as long"
                 )
+
+
+@contextmanager
+def _after(earlier: Sequence[str], rows: Mapping[str, Questions]) -> Iterator[None]:
+    """Where too few rows are left for a split, name the one that took them before as well."""
+    try:
+        yield
+    except DataError as error:
+        if not earlier:
+            raise
+        (role,) = earlier
+        raise DataError(
+            f"split.{role} took {len(rows[role]):,} labelled rows, and of the others {error.what}",
+            where=f"questions.split.{role}, {error.where}",
+            cure=f"Ask for fewer in split.{role}, or give more labelled rows",
+        ) from error
 
 
 def beside(source: Part, column: str, where: str) -> Array:

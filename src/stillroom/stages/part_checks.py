@@ -138,7 +138,7 @@ def check_teacher(run: Run, teacher: Teacher, where: str, ready: Ready) -> None:
         # An independent teacher is asked about the rows that students are judged on, any other about those they learn from.
         own = teacher is run.recipe.teacher
         for questions in [run.splits.train] if own else [run.splits.validation, run.splits.test]:
-            _check_answers(built, questions, at)
+            _check_answers(built, questions, at, len(run.splits.classes))
     if teacher is run.recipe.teacher:
         run.recipe.check(gives)
 
@@ -167,9 +167,10 @@ def _check_views(recipe: Recipe, where: str) -> None:
         )
 
 
-def _check_answers(teacher: AskedTeacher, questions: Questions, where: str) -> None:
+def _check_answers(teacher: AskedTeacher, questions: Questions, where: str, classes: int) -> None:
     """Recorded answers must cover the questions; any other teacher is tried on a few rows. Both cost nothing."""
-    count = len(questions) if teacher.by_key else min(TRIED_ROWS, len(questions))
+    tried = TRIED_ROWS + (classes == TRIED_ROWS)  # as many rows as classes would not show that an answer is transposed
+    count = len(questions) if teacher.by_key else min(tried, len(questions))
     try:
         said_NC = teacher.answer(questions.take(np.arange(count))).log_probabilities_NC
     except WrongAnswer as error:

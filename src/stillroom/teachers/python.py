@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from pydantic import Field
 
-from stillroom.errors import ModelError
+from stillroom.errors import ModelError, StillroomError
 from stillroom.kinds import AskedTeacher, Teacher
 from stillroom.rows import Answers, Array, Questions, Raw
 from stillroom.rundir import fingerprint
@@ -89,9 +89,11 @@ class CallableTeacher:
         """Log-probabilities of these rows. Raises ModelError for answers that are no probabilities."""
         try:
             said = np.asarray(self._call(self._rows_for(questions.raw)), dtype=np.float64)
-        except (TypeError, ValueError) as error:
+        except StillroomError:
+            raise
+        except Exception as error:
             raise ModelError(
-                f"the teacher cannot answer these rows: {error}",
+                f"the teacher cannot answer these rows: {type(error).__name__}: {error}",
                 where="teacher",
                 cure="It is given a 2-D array of number columns, a DataFrame where some are texts, a list of texts, or "
                 "the images as they are; wrap it in a function that takes that",
