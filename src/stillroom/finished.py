@@ -198,7 +198,7 @@ def side_by_side(runs: Sequence[Path]) -> dict[str, Any]:
             raise InputError("this run has no scorecard", where=str(run), cure=cure)
         cards.append(_scorecard(run))
     figures: dict[str, list[Any]] = {}
-    for model in ("teacher", "student", "control"):
+    for model in ("teacher", "student", "control", "hard_teacher"):
         for key in (
             "bits_per_byte", "perplexity", "exact_match", "answer_tokens", "accuracy", "errors", "nll", "latency_ms_p50",
             "parameters",

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from rich import box
 from rich.console import Console
@@ -13,20 +15,37 @@ from rich.text import Text
 from stillroom.errors import DataError
 
 ROLES = ("teacher", "student", "control", "hard_teacher")
-SHOWN = (
-    ("exact_match", "exact match", "{:.3f}"),
-    ("answer_tokens", "tokens an answer", "{:,.1f}"),
-    ("errors", "errors", "{:,.1f}"),
-    ("bits_per_byte", "bits a byte", "{:.3f}"),
-    ("perplexity", "perplexity", "{:,.1f}"),
-    ("accuracy", "accuracy", "{:.3f}"),
-    ("nll", "nll", "{:.3f}"),
-    ("ece", "ece", "{:.3f}"),
-    ("agreement", "like the teacher", "{:.3f}"),
-    ("latency_ms_p50", "ms a row", "{:.2f}"),
-    ("latency_ms_per_token", "ms a token", "{:.2f}"),
-    ("usd_per_million_rows", "USD a million", "{:.2g}"),
+Form: TypeAlias = Callable[[float], str]
+"""How a figure is written."""
+
+
+def _small(value: float) -> str:
+    """Two decimals, or as many as two significant digits take; never in powers of ten."""
+    digits = 1 - math.floor(math.log10(abs(value))) if value else 2
+    return f"{value:,.{max(2, digits)}f}"
+
+
+def _usd(value: float) -> str:
+    return f"${_small(value)}"
+
+
+SHOWN: tuple[tuple[str, str, Form], ...] = (
+    ("exact_match", "exact match", "{:.3f}".format),
+    ("answer_tokens", "tokens an answer", "{:,.1f}".format),
+    ("errors", "errors", "{:,.1f}".format),
+    ("bits_per_byte", "bits a byte", "{:.3f}".format),
+    ("perplexity", "perplexity", "{:,.1f}".format),
+    ("accuracy", "accuracy", "{:.3f}".format),
+    ("nll", "nll", "{:.3f}".format),
+    ("ece", "ece", "{:.3f}".format),
+    ("agreement", "like the teacher", "{:.3f}".format),
+    ("latency_ms_p50", "ms a row", _small),
+    ("latency_ms_per_token", "ms a token", _small),
+    ("usd_per_million_rows", "USD a million", _usd),
 )
+
+
+GAP = "share of the teacher's gain over the control that the student keeps"
 
 
 def _console() -> Console:
@@ -43,13 +62,13 @@ def _table(*columns: str) -> Table:
     return table
 
 
-def _figure(value: Any, form: str, between: str = " ") -> str:
+def _figure(value: Any, form: Form, between: str = " ") -> str:
     """A figure with its interval; a dash where it was not measured, or is not given."""
     if not isinstance(value, dict) or "mean" not in value:
         return "-"
-    text = form.format(value["mean"])
+    text = form(value["mean"])
     if "ci95" in value:
-        low, high = (form.format(end) for end in value["ci95"])
+        low, high = (form(end) for end in value["ci95"])
         text += f"{between}{low}–{high}" if between == "\n" else f"{between}[{low}, {high}]"
     return text
 
@@ -76,11 +95,11 @@ def print_scorecard(scorecard: dict[str, Any], heading: str) -> None:
     console.print(table)
     for name in scorecard.get("omitted_classes", []):
         recalls = {model: one.get("recall_by_class", {}).get(str(name)) for model, one in models.items()}
-        told = ", ".join(f"{model} {_figure(value, '{:.3f}')}" for model, value in recalls.items() if value)
+        told = ", ".join(f"{model} {_figure(value, '{:.3f}'.format)}" for model, value in recalls.items() if value)
         console.print(Text(f"recall of {name}, never in the transfer set: {told}"))
     gap = scorecard["gap_recovered"]
-    told = f"not given: {gap['absent']}" if "absent" in gap else _figure(gap, "{:.2f}")
-    console.print(Text(f"share of the teacher's gain over the control that the student keeps: {told}"))
+    told = f"not given: {gap['absent']}" if "absent" in gap else _figure(gap, "{:.2f}".format)
+    console.print(Text(f"{GAP}: {told}"))
 
 
 def print_plan(plan: dict[str, Any]) -> None:
@@ -99,17 +118,17 @@ def print_export(found: dict[str, Any]) -> None:
     """An exported student beside itself in PyTorch."""
     table = _table("", *found["models"])
     for key, title, form in (
-        ("bytes", "bytes", "{:,.0f}"),
-        ("latency_ms_p50", "ms a row", "{:.2f}"),
-        ("latency_ms_per_token", "ms a token", "{:.2f}"),
-        ("accuracy", "accuracy", "{:.4f}"),
-        ("agreement", "like PyTorch", "{:.4f}"),
-        ("largest_difference", "largest difference", "{:.2g}"),
+        ("bytes", "bytes", "{:,.0f}".format),
+        ("latency_ms_p50", "ms a row", _small),
+        ("latency_ms_per_token", "ms a token", _small),
+        ("accuracy", "accuracy", "{:.4f}".format),
+        ("agreement", "like PyTorch", "{:.4f}".format),
+        ("largest_difference", "largest difference", "{:.2g}".format),
     ):
         values = [one.get(key) for one in found["models"].values()]
         told = [value["mean"] if isinstance(value, dict) else value for value in values]
         if any(value is not None for value in told):
-            table.add_row(title, *("-" if value is None else form.format(value) for value in told))
+            table.add_row(title, *("-" if value is None else form(value) for value in told))
     _console().print(table)
     for note in found["notes"]:
         _console().print(Text(f"note: {note}"))
@@ -123,7 +142,7 @@ def print_runs(found: list[dict[str, Any]], root: Path) -> None:
         return
     table = _table("run", "state", "teacher", "student", "control", "seeds")
     for one in found:
-        figures = [_figure({"mean": one[role]}, "{:.4f}") if role in one else "-" for role in ROLES[:3]]
+        figures = [_figure({"mean": one[role]}, "{:.4f}".format) if role in one else "-" for role in ROLES[:3]]
         table.add_row(one["run"], one["state"], *figures, str(one.get("seeds", "-")))
     _console().print(table)
 
@@ -131,12 +150,22 @@ def print_runs(found: list[dict[str, Any]], root: Path) -> None:
 def print_comparison(found: dict[str, Any]) -> None:
     """Runs side by side, one column each."""
     table = _table("", *found["runs"])
+    shown = {key: (title, form) for key, title, form in SHOWN} | {"parameters": ("weights", "{:,}".format)}
+    absent = []
     for name, values in found["figures"].items():
-        form = next((form for key, _, form in SHOWN if name.endswith(key)), "{:.2f}")
-        table.add_row(name, *(f"{value:,}" if isinstance(value, int) else _figure(value, form) for value in values))
+        model, _, key = name.rpartition(": ")
+        title, form = shown.get(key, (GAP, "{:.2f}".format))
+        told = [form(value) if isinstance(value, int) else _figure(value, form) for value in values]
+        table.add_row(f"{model}: {title}" if model else title, *told)
+        lacking = [(run, one["absent"]) for run, one in zip(found["runs"], values, strict=True) if _is_absent(one)]
+        absent += [f"{run}: {title}: not given: {why}" for run, why in lacking]
     _console().print(table)
-    for note in found["notes"]:
+    for note in [*absent, *found["notes"]]:
         _console().print(Text(f"note: {note}"))
+
+
+def _is_absent(value: Any) -> bool:
+    return isinstance(value, dict) and "absent" in value
 
 
 def print_catalogue(found: dict[str, Any], brief: bool) -> None:
