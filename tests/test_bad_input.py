@@ -269,6 +269,10 @@ def with_value(place: int, **values: Any) -> list[dict[str, Any]]:
         (with_value(5, length="nan"), "there is no number here (missing, or NaN) (data.csv, row 6, column length)"),
         (with_value(5, length=""), "there is no number here (missing, or NaN) (data.csv, row 6, column length)"),
         (with_value(5, weight="inf"), "this number is infinite, or too large (data.csv, row 6, column weight)"),
+        (
+            with_value(5, weight="1e300"),
+            "this number is infinite, or too large (data.csv, row 6, column weight). Correct it",
+        ),
         (with_value(5, weight="1,5"), "'1,5' is none (data.csv, row 6, column weight)"),
         (rows_of(classes=("ham",)), "there is only one class, 'ham' (data.csv)"),
         (rows_of(1), "there is only one class"),
@@ -295,6 +299,12 @@ def test_wrong_rows(rows: list[dict[str, Any]], told: str, here: Path) -> None:
         (b"length,label\n", "there are no rows (data.csv)"),
         (b"\xff\xfe\x00", "this file is not UTF-8 text (data.csv)"),
         (b"a,label\n1,x\n1,2,y\n", "this line has 3 cells, and the header has 2 (data.csv, line 3)"),
+        (
+            b"a;b;label\n1;2;x\n",
+            "separated by semicolons, and commas are expected (data.csv, line 1). Write it anew: "
+            "pandas.read_csv('data.csv', sep=';')",
+        ),
+        (b"a\tlabel\n1\tx\n", "separated by tabs, and commas are expected (data.csv, line 1)"),
         (b"a,a,label\n1,2,x\n", "two columns are called 'a' (data.csv)"),
     ],
 )
@@ -319,7 +329,8 @@ def test_a_broken_table(content: bytes, told: str, here: Path) -> None:
         ({"labelled": 1000}, "train has 63 (questions.labelled)"),
         ({"split": {"test": -1}}, "(questions.split.test, line 8)"),
         ({"split": {"test": 1000}}, "split.test asks for 1,000 labelled rows"),
-        ({"split": {"test": 0.9, "validation": 0.5}}, "(questions.split.validation)"),
+        ({"split": {"test": 0.9, "validation": 0.5}}, "(questions.split.test, questions.split.validation)"),
+        ({"split": {"test": 0.93}}, "split.test took 84 labelled rows, and of the others split.validation asks for 9"),
         ({"augment": [{"kind": "shift", "pixels": 1}]}, "the view 'shift' is for images"),
         ({"class_weights": "heavy"}, "should be none, balanced, or {CLASS: WEIGHT}, not 'heavy'"),
         ({"class_weights": {"nope": 2}}, "there is no class 'nope' (questions.class_weights)"),
@@ -394,8 +405,9 @@ def test_files_of_another_kind(name: str, told: str, here: Path) -> None:
     ],
 )
 def test_a_table_without_a_recipe(words: list[str], told: str, here: Path) -> None:
-    found = stillroom("distill", *words)
-    assert (found.status, told in found.error) == (2, True), found.err
+    for command in ("check", "distill"):
+        found = stillroom(command, *words)
+        assert (found.status, told in found.error) == (2, True), found.err
     assert not (here / "runs").exists()
 
 
@@ -661,6 +673,11 @@ def test_a_place_that_cannot_be_written(words: list[str], here: Path) -> None:
         ),
         ("a.jsonl", "nonsense", "this line is no JSON (a.jsonl, line 1)"),
         ("a.csv", "length,weight\n1,2\n", "the column 'colour' is missing (a.csv"),
+        (
+            "a.csv",
+            "length,weight,color\n1,2,red\n",
+            "Add it, or rename the column that holds it. Did you mean 'color'? Given: color, length, weight.",
+        ),
         ("a.csv", "", "this file is empty (a.csv)"),
         ("a.npz", "nonsense", "(a.npz)"),
         ("a.xls", "nonsense", "a file with the ending '.xls' cannot be read"),

@@ -18,7 +18,7 @@ import yaml
 from click.testing import CliRunner
 
 from command_line import METRICS, done, events, recipe, rows_of, stillroom, write_csv, write_recipe
-from stillroom import cli, starters
+from stillroom import cli, starters, terminal
 from stillroom.recipe import Recipe
 from stillroom.rundir import read_json
 
@@ -209,6 +209,7 @@ def test_distill_a_table_without_a_recipe(here: Path) -> None:
     out = done("distill", "data.csv", "--label", "label", *SMALL).out
     assert "report:" in out
     run = here / "runs" / "data"
+    assert yaml.safe_load((run / "recipe.yaml").read_text())["evaluation"].get("price") is None, "nobody gave one"
     again = done("distill", run / "recipe.yaml", "--run", here / "again")
     assert "Traceback" not in again.err
     first, second = (json.loads((one / "scorecard.json").read_text()) for one in (run, here / "again"))
@@ -224,6 +225,29 @@ def test_a_table_of_some_thousand_rows_takes_less_than_a_minute(here: Path) -> N
     write_recipe(here / "table.yaml", tree)
     plan = json.loads(done("check", "table.yaml", "--json").out)
     assert plan["figures"]["minutes"] < 1
+
+
+def test_what_check_says_of_a_table_a_run_says_once_before_it_begins(here: Path) -> None:
+    rows = rows_of()
+    rows[7]["label"] = ""
+    write_csv(here / "data.csv", rows)
+    said = done("check", "data.csv", "--label", "label", *SMALL).out
+    notes = [
+        "test: 18 rows split off train, stratified, seed 0",
+        "train: 1 of 63 rows have no label",
+        "inputs: length number, weight number, colour category (3 inputs)",
+    ]
+    assert all(f"note: {note}\n" in said for note in notes)
+    assert ("no price is given" in said, "licence of the teacher" in said) == (True, False)
+    assert not (here / "runs").exists()
+    told = done("distill", "data.csv", "--label", "label", *SMALL).err.splitlines()
+    first = next(place for place, line in enumerate(told) if not line.startswith("note: "))
+    assert {f"note: {note}" for note in notes} <= set(told[:first])
+    again = done("distill", "data.csv", "--label", "label", *SMALL).err
+    assert "note: " not in again
+    trained = [line.split(":")[0] for line in told if " steps in " in line]
+    assert {"student, seed 0", "teacher 1 of 2"} <= set(trained)
+    assert all(f"{name}: done before\n" in again for name in trained)
 
 
 def test_distill_arrays_without_a_recipe(here: Path) -> None:
@@ -411,12 +435,22 @@ def test_runs_lists_them(finished: Path, tmp_path: Path) -> None:
 
 
 def test_compare(finished: Path) -> None:
-    assert "student: accuracy" in done("compare", finished, finished).out
+    out = done("compare", finished, finished).out
+    assert all(f"{model}: accuracy" in out for model in ("teacher", "student", "control", "hard_teacher"))
+    assert ("student: weights" in out, "gap_recovered" in out) == (True, False)
+    assert f"note: {finished}: {terminal.GAP}: not given: " in out
     found = json.loads(done("compare", finished, finished, "--json").out)
     assert found["mcnemar"] == {"only_first": 0, "only_second": 0, "p_value": 1.0}
     card = json.loads((finished / "scorecard.json").read_text())
     assert found["runs"] == [str(finished)] * 2
     assert found["figures"]["student: accuracy"] == [card["models"]["student"]["accuracy"]] * 2
+
+
+def test_small_figures_are_written_out(capsys: pytest.CaptureFixture[str]) -> None:
+    small = {"usd_per_million_rows": {"mean": 1e-5, "ci95": [9.6e-6, 2e-5]}, "latency_ms_p50": {"mean": 0.0912}}
+    terminal.print_scorecard({"models": {"student": small}, "gap_recovered": {"absent": "of the test"}}, "small")
+    out = capsys.readouterr().out
+    assert all(told in out for told in ("$0.000010", "$0.0000096–$0.000020", "0.091")), out
 
 
 @pytest.mark.parametrize("form", ["parquet", "jsonl"])

@@ -12,7 +12,8 @@ import click
 from stillroom.errors import InputError, Interrupted, RunError, StillroomError, did_you_mean
 
 RUN = click.argument("run", type=click.Path(path_type=Path))
-RECIPE = click.argument("recipe", type=click.Path(path_type=Path))
+RECIPE_OR_DATA = click.argument("recipe", type=click.Path(path_type=Path), metavar="RECIPE|DATA")
+LABEL = click.option("--label", help="With a data file in place of a recipe: the column to learn.")
 OVERRIDES = click.argument("overrides", nargs=-1, metavar="[section.key=value]...")
 JSON = click.option("--json", "as_json", is_flag=True, help="Print machine-readable results on stdout.")
 
@@ -111,20 +112,33 @@ def new(kind: str, out: Path | None) -> None:
     click.echo(f"wrote {out}; look at it, then: stillroom check {out}", err=True)
 
 
+def _table_or_recipe(recipe: Path, label: str | None, overrides: tuple[str, ...]) -> Any:
+    """The recipe that a command names, or the one made for a data file and its label; arrays name their labels themselves."""
+    from stillroom import flow
+    from stillroom.recipe import Recipe
+    from stillroom.tables import SUFFIXES
+
+    suffix = recipe.suffix.lower()
+    if label is None and suffix in SUFFIXES and suffix != ".json":
+        raise click.UsageError(f"{recipe} is a data file, so say which column to learn with --label")
+    is_data = label is not None or suffix == ".npz"
+    return flow.table_recipe(recipe, label, overrides) if is_data else Recipe.load(recipe, overrides)
+
+
 @stillroom.command()
-@RECIPE
+@RECIPE_OR_DATA
 @OVERRIDES
+@LABEL
 @click.option(
     "--pilot", type=click.IntRange(3), default=None, help="Make so many calls to a paid teacher, and tell from them."
 )
 @JSON
-def check(recipe: Path, overrides: tuple[str, ...], pilot: int | None, as_json: bool) -> None:
-    """Validate a recipe, look at its data and models, print the plan. Spends nothing but a --pilot."""
+def check(recipe: Path, overrides: tuple[str, ...], label: str | None, pilot: int | None, as_json: bool) -> None:
+    """Validate a recipe, or a data file with --label, and print the plan. Spends nothing but a --pilot."""
     from stillroom.flow import plan
-    from stillroom.recipe import Recipe
     from stillroom.rundir import paths_start
 
-    found = plan(Recipe.load(recipe, overrides), paths_start(recipe), pilot or 0)
+    found = plan(_table_or_recipe(recipe, label, overrides), paths_start(recipe), pilot or 0)
     if as_json:
         click.echo(json.dumps(found, indent=1, ensure_ascii=False))
     else:
@@ -134,24 +148,18 @@ def check(recipe: Path, overrides: tuple[str, ...], pilot: int | None, as_json: 
 
 
 @stillroom.command()
-@click.argument("recipe", type=click.Path(path_type=Path), metavar="RECIPE|DATA")
+@RECIPE_OR_DATA
 @OVERRIDES
-@click.option("--label", help="With a data file in place of a recipe: the column to learn.")
+@LABEL
 @click.option("--run", "folder", type=click.Path(path_type=Path), help="The run folder; runs/<name> by default.")
 @JSON
 def distill(recipe: Path, overrides: tuple[str, ...], label: str | None, folder: Path | None, as_json: bool) -> None:
     """All stages of a recipe, or of a data file with --label. Run again after any stop, it goes on."""
     from stillroom import flow
     from stillroom.progress import for_terminal
-    from stillroom.recipe import Recipe
     from stillroom.rundir import paths_start
-    from stillroom.tables import SUFFIXES
 
-    suffix = recipe.suffix.lower()
-    if label is None and suffix in SUFFIXES and suffix != ".json":
-        raise click.UsageError(f"{recipe} is a data file, so say which column to learn with --label")
-    is_data = label is not None or suffix == ".npz"  # arrays name their labels themselves
-    loaded = flow.table_recipe(recipe, label, overrides) if is_data else Recipe.load(recipe, overrides)
+    loaded = _table_or_recipe(recipe, label, overrides)
     done = flow.distill(loaded, folder, folder=paths_start(recipe), show=for_terminal())
     _show(done.path, as_json)
 
@@ -169,7 +177,7 @@ def _show(path: Path, as_json: bool) -> None:
     click.echo(f"student: {path / 'student'}\nreport:  {path / 'report.html'}")
 
 
-def _stage(name: str, words: str) -> None:
+def _stage(name: str, made: str, words: str) -> None:
     @stillroom.command(name, help=words)
     @RUN
     def command(run: Path) -> None:
@@ -178,13 +186,17 @@ def _stage(name: str, words: str) -> None:
         from stillroom.progress import for_terminal
 
         flow.distill(recipe_file(run), run, show=for_terminal(), until=name)
-        click.echo(f"{name}: finished in {run}")
+        click.echo(f"{name}: finished, see {run / made}")
 
 
-_stage("ask", "Up to the transfer set: train the teacher if the recipe says so, and ask what is not kept yet.")
-_stage("train", "Up to the students: train student, controls and arms from the answers that are kept.")
-_stage("evaluate", "Up to the scorecard: predict once and compute every figure.")
-_stage("report", "Up to report.html.")
+_stage(
+    "ask",
+    "transfer_set",
+    "Up to the transfer set: train the teacher if the recipe says so, and ask what is not kept yet.",
+)
+_stage("train", "student", "Up to the students: train student, controls and arms from the answers that are kept.")
+_stage("evaluate", "scorecard.json", "Up to the scorecard: predict once and compute every figure.")
+_stage("report", "report.html", "Up to report.html.")
 
 
 @stillroom.command()

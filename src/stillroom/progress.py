@@ -31,6 +31,15 @@ class Show(Protocol):
 
 
 @runtime_checkable
+class Telling(Show, Protocol):
+    """A Show that passes on what there is to know before the work begins."""
+
+    def note(self, words: str) -> None:
+        """One thing to know."""
+        ...
+
+
+@runtime_checkable
 class Watching(Show, Protocol):
     """A Show that follows the curves of trainings too, and may end one between two steps, where it can go on later."""
 
@@ -53,6 +62,9 @@ class Silent:
 
 class Lines:
     """A line every few seconds, and one at the end, on standard error: for pipes and logs."""
+
+    def note(self, words: str) -> None:
+        sys.stderr.write(f"note: {words}\n")
 
     @contextmanager
     def stage(self, words: str, total: int, unit: str) -> Iterator[Done]:
@@ -100,6 +112,9 @@ class Bars:
             TimeRemainingColumn(),
             console=Console(stderr=True),
         )
+
+    def note(self, words: str) -> None:
+        self._progress.console.print(f"note: {words}", markup=False, highlight=False)
 
     @contextmanager
     def stage(self, words: str, total: int, unit: str) -> Iterator[Done]:

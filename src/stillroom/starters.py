@@ -130,7 +130,6 @@ def for_table(name: str, source: str, label: str | None) -> dict[str, Any]:
             {"kind": "hard_label", "weight": 0.1},
         ],
         "training": {"epochs": 30, "batch_size": 64, "learning_rate": 2e-3, "patience": 8},
-        "evaluation": {"price": {"usd_per_hour": 0.1}},
     }
 
 

@@ -341,3 +341,21 @@ def test_a_test_label_that_train_lacks_is_named_but_may_be_omitted(tmp_path: Pat
     splits = build(tmp_path, omit=[2])
     assert splits.classes == [0, 1, 2]
     assert len(splits.omitted) == 0
+
+
+def test_rows_that_can_hardly_teach_or_test_are_noted(tmp_path: Path, rng: np.random.Generator) -> None:
+    save(tmp_path, ["a"] * 100 + ["b"] * 99 + ["odd"], rng)
+    assert [note for note in build(tmp_path).notes if "split off" not in note] == [
+        "no test row is of class odd (1 row): no figure tells of it"
+    ]
+    x = rng.normal(size=(6, 3))
+    x[:, 1] = 7
+    np.savez(tmp_path / "d.npz", x=x, y=np.arange(6) % 2)
+    notes = build(tmp_path).notes
+    assert "6 rows: 1 of them to test on, so no figure of this run means anything" in notes
+    assert "one value in every training row, which says nothing: column 2" in notes
+    lines = ["word,number,label", *(f"same,{row},{row % 2}" for row in range(200))]
+    (tmp_path / "d.csv").write_text("\n".join(lines))
+    assert build(tmp_path, source="d.csv").notes[2:] == [
+        "one value in every training row, which says nothing: column word"
+    ]

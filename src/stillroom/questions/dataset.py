@@ -21,6 +21,7 @@ from stillroom.kinds import QuestionSource
 from stillroom.questions import sources
 from stillroom.questions.arrays import ROLES
 from stillroom.questions.part import Part, class_place, classes_of, codes_of, typed
+from stillroom.questions.scarce import note_scarce
 from stillroom.questions.split_off import Split, beside
 from stillroom.questions.splitting import draw
 from stillroom.questions.tables import Columns
@@ -125,6 +126,9 @@ class Dataset(QuestionSource):
         whole = _questions(parts, classes)
         notes: list[str] = []
         rows = self._split(whole, parts["train"], notes)
+        unlabelled = int((~rows["train"].labelled_N).sum())
+        if unlabelled and not alone:
+            notes.append(f"train: {unlabelled:,} of {len(rows['train']):,} rows have no label")
         lessened(self, rows, notes)
         omitted = self._omit(rows, classes, notes)
         omitted = self._unlabel(rows, omitted, notes)
@@ -136,6 +140,7 @@ class Dataset(QuestionSource):
                     f"{role} holds no labelled row", where=f"questions.split.{role}", cure="Give it labelled rows"
                 )
         note_copies(rows, notes)
+        note_scarce(rows, classes, notes)
         weight_N = self._weigh(rows["train"].label_N, classes)
         rows["train"] = replace(rows["train"], weight_N=weight_N)
         if self.augment:

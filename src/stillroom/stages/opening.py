@@ -20,7 +20,7 @@ from stillroom.budget import Clock
 from stillroom.errors import RecipeError
 from stillroom.evaluation.dark_knowledge import group_similarity
 from stillroom.kinds import Ground, Model, NetworkTask, Student, Teacher, View
-from stillroom.progress import Show, Silent, Watching
+from stillroom.progress import Show, Silent, Telling, Watching
 from stillroom.recipe import Recipe
 from stillroom.recipe_file import locate, read_tree
 from stillroom.rows import PLAIN_VIEW, Questions, Raw, Splits
@@ -206,7 +206,18 @@ def opened(recipe: Recipe, path: Path, folder: Path, show: Show | None = None) -
             known = path / name
             if not known.is_file() or known.read_text() != text:
                 write_file(known, text.encode())
+                if name == "recipe.yaml":
+                    _tell_notes(run)
         yield run
+
+
+def _tell_notes(run: Run) -> None:
+    """Say what there is to know of the data, where somebody listens: once for a recipe, not each time it goes on."""
+    from stillroom.stages.notes import data_notes
+
+    if isinstance(run.show, Telling):
+        for note in data_notes(run):
+            run.show.note(note)
 
 
 def look_in(folder: Path) -> list[Path]:
@@ -300,6 +311,12 @@ def _check_data(run: Run) -> None:
         if checked.recipe.is_reasoning or run.recipe.is_reasoning:
             check_reasoning(checked, run, at)
     check_rounds(run)
+
+
+def tell_done_before(run: Run, words: str, steps: int) -> None:
+    """Say of a training that an earlier attempt finished it."""
+    with run.show.stage(words, steps, "steps"):
+        pass
 
 
 @contextmanager

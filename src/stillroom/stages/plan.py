@@ -18,7 +18,7 @@ from stillroom.stages.dress_rehearsal import Rehearsed, rehearsed
 from stillroom.stages.footprint import disk, memory_bytes_of, trainings
 from stillroom.stages.language_asking import scored_positions
 from stillroom.stages.language_text import is_recorded
-from stillroom.stages.layers import layer_notes
+from stillroom.stages.notes import data_notes, licence_notes
 from stillroom.stages.on_policy_plan import Writing, writing_of
 from stillroom.stages.opening import Run, check_data, clock_of, look_in, views_of
 from stillroom.stages.part_checks import memory_bytes
@@ -40,7 +40,6 @@ def plan(recipe: Recipe, folder: Path, pilot: int = 0) -> dict[str, Any]:
     if recipe.is_reasoning:
         return plan_reasoning(run)
     splits, members = run.splits, recipe.teacher.each()
-    learned = run.inputs(recipe.student, splits.train.raw, run.ground(untaught=True))
     found, asked, written = rehearsed(run), _asked(run), writing_of(run)
     live = sum(one.asked_live for one in trainings(run))
     held, files = memory_bytes_of(run, found), disk(run, found)
@@ -67,13 +66,12 @@ def plan(recipe: Recipe, folder: Path, pilot: int = 0) -> dict[str, Any]:
     }
     if price is not None:
         figures["usd"] = round((seconds / 3600) * price.usd_per_hour, 6)
-    inputs = [f"inputs: {learned.describe()}"] if learned.describe() else []
-    notes = [*splits.notes, *inputs, *layer_notes(run)]
+    notes = data_notes(run)
     control_s = next((one.seconds(found) for one in trainings(run) if one.name == "control"), None)
     notes += _price(run, figures, pilot, seconds, control_s)
     if price is None:
         notes.append("no price is given, so no USD; add evaluation: {price: {usd_per_hour: ..}}")
-    notes += [f"the licence of {what} is unknown" for what, licence in _licences(recipe).items() if licence is None]
+    notes += licence_notes(recipe)
     return {"name": recipe.name, "figures": figures, "notes": notes, **({"piloted": pilot} if pilot else {})}
 
 
@@ -131,7 +129,3 @@ def _refuse_what_will_not_fit(held: int, disk: int, place: Path) -> None:
 
 def _size(count: int) -> str:
     return f"{count / 2**30:,.1f} GiB" if count >= 2**30 else f"{count / 2**20:,.1f} MiB"
-
-
-def _licences(recipe: Recipe) -> dict[str, str | None]:
-    return {"the data": recipe.questions.licence, "the teacher": recipe.teacher.licence}

@@ -15,6 +15,7 @@ from stillroom.budget import Cost as Bill
 from stillroom.evaluation.processes import most_held_bytes
 from stillroom.rows import Questions, Splits
 from stillroom.rundir import fingerprint
+from stillroom.stages.notes import licence_notes
 from stillroom.stages.reasoning import asked_of
 from stillroom.stages.reasoning_training import most_tokens, reads
 from stillroom.stages.rehearsal import Cost, rehearse
@@ -71,9 +72,7 @@ def plan_reasoning(run: Run) -> dict[str, Any]:
         "peak_memory_mib": round(most_held_bytes() / 2**20),
         "minutes": round(seconds / 60 + 0.1, 1),
     }
-    for what, licence in (("the data", recipe.questions.licence), ("the teacher", teacher.licence)):
-        if licence is None:
-            notes.append(f"the licence of {what} is unknown")
+    notes += licence_notes(recipe)
     return {"name": recipe.name, "figures": figures, "notes": [*notes, *recipe.notes]}
 
 

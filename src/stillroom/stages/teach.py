@@ -12,7 +12,7 @@ from stillroom.recipe import Training
 from stillroom.rows import joined
 from stillroom.rundir import fingerprint
 from stillroom.stages.ask import answers_of
-from stillroom.stages.opening import ASKED, Run, working
+from stillroom.stages.opening import ASKED, Run, tell_done_before, working
 from stillroom.teachers.python import Python
 
 
@@ -84,6 +84,7 @@ def train_teacher(run: Run, member: Any, name: str, words: str) -> None:
     )  # fmt: skip
     with run.dir.stage(name, made_from) as folder:
         if folder is None:
+            tell_done_before(run, words, steps)
             return
         hard = (parse("objective", {"kind": "hard_label"}),)
         lesson = Lesson(

@@ -18,7 +18,7 @@ from stillroom.stages.ask import ask_answers
 from stillroom.stages.language_text import is_recorded
 from stillroom.stages.layers import further_width, mapped, showing_layers, shown_layers
 from stillroom.stages.on_policy_rounds import policy_of
-from stillroom.stages.opening import Run, views_of, working
+from stillroom.stages.opening import Run, tell_done_before, views_of, working
 from stillroom.stages.teach import teach
 
 if TYPE_CHECKING:
@@ -234,6 +234,7 @@ def carry_out(one: Prepared, words: str) -> None:
     run = one.role.run
     with run.dir.stage(one.name, one.made_from) as folder:
         if folder is None:
+            tell_done_before(run, words, one.lesson.steps)
             return
         give_back()
         with working(run, one.name, one.made_from, words, one.lesson.steps) as (work, hooks):
