@@ -114,7 +114,7 @@ def test_its_figures_are_shown_in_a_terminal(whole: Any) -> None:
     teacher = whole.scorecard["models"]["teacher"]["exact_match"]["mean"]
     assert f"{teacher:.4f}" in done("runs", "--root", whole.path.parent).out
     lines_of = done("compare", whole.path, whole.path).out.splitlines()
-    assert any("teacher: exact_match" in line and line.count(f"{teacher:.3f}") == 2 for line in lines_of)
+    assert any("teacher: exact match" in line and line.count(f"{teacher:.3f}") == 2 for line in lines_of)
     with redirect_stdout(io.StringIO()) as shown:
         print_scorecard(whole.scorecard, "reasoning")
     assert any(line.split()[:3] == ["exact", "match", f"{teacher:.3f}"] for line in shown.getvalue().splitlines())
