@@ -103,8 +103,8 @@ test: export OMP_NUM_THREADS := 1
 test: $(DEV) $(CLIENTS)/openai-2/.installed $(CLIENTS)/node/.installed
 	@$(BIN)/python -m pytest -rfEs -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(ARGS)
 
-# The constraints name PyTorch without CUDA, so this takes the Python it is given as it is. What is killed is a fork of the
-# test's process, which CUDA does not allow.
+# The constraints name PyTorch without CUDA, so this takes the Python it is given as it is. Kill tests fork a process that has
+# used CUDA, which CUDA forbids, so they are left out.
 test-gpu: export OMP_NUM_THREADS := 1
 test-gpu: export STILLROOM_TEST_DEVICE := cuda
 test-gpu: export PYTHONPATH := src:.:tests

@@ -99,11 +99,11 @@ class Bench:
             bars |= row.bars
             tables |= row.tables
         listed = bars_of(read_bars(self.name), bars, reasons)
-        words = self.words + self.preset_words[preset]
+        words = f"{self.words}{self.preset_words[preset]}".strip()
         words += f" Not finished at this preset: {', '.join(left)}." if left else ""
         line = f"make bench-{self.name} ARGS='--preset {preset}'"
         made_with = versions() | _versions(self.libraries)
-        write(self.name, self.title, words.strip(), line, listed, tables, machine(), made_with, folder)
+        write(self.name, self.title, words, line, listed, tables, machine(), made_with, folder)
         return listed
 
     def main(self, doc: str | None, given: Sequence[str] | None = None) -> None:

@@ -201,12 +201,10 @@ def memory_mib(pid: int, which: str = "VmRSS") -> float:
     raise RuntimeError(f"process {pid} has no {which}")
 
 
-def share_mib(pid: int) -> float:
-    """A process's proportional share of what it holds: pages it has in common with others are divided among them."""
-    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-        if line.startswith("Pss:"):
-            return int(line.split()[1]) / 1024
-    raise RuntimeError(f"process {pid} has no Pss")
+def private_mib(pid: int) -> float:
+    """What a process holds that no other one has a part in."""
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    return sum(int(line.split()[1]) for line in lines if line.startswith("Private_")) / 1024
 
 
 def children_of(pid: int) -> list[int]:

@@ -12,7 +12,7 @@ from stillroom.finished import recipe_file
 from stillroom.progress import Silent
 from stillroom.rundir import RunDir, sha256_file, write_json
 from stillroom.stages.opening import Run, clock_of, load, look_in
-from stillroom.stages.report import EXPORTED, report
+from stillroom.stages.report import EXPORTED, SEAL, report
 
 MOST_ROWS = 2000
 """Test rows that an export is checked on; of a language model so many windows would take hours."""
@@ -40,9 +40,10 @@ def _exported(work: Run, run: Path, student: Path, out: Path | None, int8: bool)
     test = test.take(np.unique(np.linspace(0, len(test) - 1, min(most, len(test))).astype(np.int64)))
     target = out or run / EXPORTED
     target.mkdir(parents=True, exist_ok=True)
+    (target / SEAL).unlink(missing_ok=True)  # of an earlier export, whose files are replaced from here on
     label_N = None if is_language else test.label_N
     _, found = export_checked(student, target, test.raw, label_N, int8=int8)
-    write_json(target / "student.json", {"manifest": sha256_file(student / "manifest.json")})
+    write_json(target / SEAL, {"manifest": sha256_file(student / "manifest.json")})
     if out is None and (run / "report.html").is_file():
         report(run)
     return {"folder": str(target), **found}

@@ -105,12 +105,19 @@ def write_pieces(path: Path, pieces: Iterable[bytes | memoryview]) -> None:
         sync_folder(path.parent)
 
 
+def _is_device(path: Path) -> bool:
+    """/dev/stdout and its like: what is written there goes on to wherever a shell has led it."""
+    return path.is_relative_to("/dev") or (path.exists() and not path.is_file() and not path.is_dir())
+
+
 def refuse_taken(path: Path) -> None:
     """Raise InputError where a file that a person named to write stands already, or its folder does not.
 
-    What is no file, such as /dev/stdout, may be there, and so may a link to a file that is not.
+    A device may be there, and so may a link to a file that is not.
     """
     with path_errors(path):
+        if _is_device(path):
+            return
         target = path.resolve()
         if target.is_file():
             raise InputError("this file exists", where=str(path), cure="Choose another name, or remove it first")
@@ -120,18 +127,17 @@ def refuse_taken(path: Path) -> None:
 
 
 def write_named(path: Path, data: bytes) -> None:
-    """Write a file that a person named: a link is followed, and what is no file, such as /dev/stdout, is written to.
+    """Write a file that a person named: a link is followed, and a device such as /dev/stdout is written to.
 
-    Nothing is overwritten. Raises InputError, DiskFull.
+    No file is overwritten. Raises InputError, DiskFull.
     """
     refuse_taken(path)
     with path_errors(path):
-        target = path.resolve()
-        if target.exists() and not target.is_dir():
-            with disk_errors(path), open(target, "wb") as file:
+        if _is_device(path):
+            with disk_errors(path), open(path, "wb") as file:
                 file.write(data)
             return
-        write_file(target, data)
+        write_file(path.resolve(), data)
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -21,7 +21,7 @@ Form: TypeAlias = Callable[[float], str]
 
 def _small(value: float) -> str:
     """Two decimals, or as many as two significant digits take; never in powers of ten."""
-    digits = 1 - math.floor(math.log10(abs(value))) if value else 2
+    digits = 1 - math.floor(math.log10(abs(value))) if value and math.isfinite(value) else 2
     return f"{value:,.{max(2, digits)}f}"
 
 

@@ -207,11 +207,29 @@ def test_training_diverged_silences_what_it_makes_moot() -> None:
     scorecard, details = broken()
     scorecard["models"]["student"]["nll"] = {"mean": 15_732_136.0}
     findings = found(scorecard, details)
-    assert set(findings) == {"training diverged", "validation leaks"}
+    assert set(findings) == {"training diverged", "answers shuffled", "validation leaks"}
     assert "student 15.7 million nats" in findings["training diverged"].evidence
     assert "learning_rate" in findings["training diverged"].cure
     scorecard["models"]["student"]["nll"] = {"mean": 8.0}
     assert "training diverged" not in found(scorecard, details), "it is overconfident, and that is no divergence"
+
+
+def test_an_arm_that_diverged_is_named_and_silences_nothing() -> None:
+    scorecard, details = healthy()
+    before = set(found(scorecard, details))
+    scorecard["models"]["hard_teacher"]["nll"] = {"mean": 4_000.0}
+    details["curves"]["hard_teacher"] = details["curves"]["student"]
+    assert set(found(scorecard, details)) == before | {"training of an arm diverged"}
+
+
+def test_a_teacher_that_is_sure_of_wrong_answers_did_not_diverge() -> None:
+    """It was asked, not trained: an answer of probability 0 is kept as ten thousand nats."""
+    scorecard, details = healthy()
+    scorecard["models"]["teacher"]["nll"] = {"mean": 25.0}
+    assert not {name for name in found(scorecard, details) if "diverged" in name}
+    scorecard["models"]["student"]["nll"] = {"mean": 25.0}
+    scorecard["omitted_classes"] = [3]
+    assert not {name for name in found(scorecard, details) if "diverged" in name}
 
 
 def test_training_diverged_by_a_rise_that_left_nothing() -> None:

@@ -147,7 +147,7 @@ def test_log_loss_is_compared_beside_accuracy(few_labels: Run) -> None:
 
 
 @pytest.mark.parametrize(
-    ("rank", "says"), [(1.0, "the labels taught that too"), (0.4, "labels do not teach all of that")]
+    ("rank", "says"), [(1.0, "the labels taught that too"), (0.4, "here labels alone did not show it all")]
 )
 def test_what_labels_teach_of_likeness_is_what_the_control_shows(few_labels: Run, rank: float, says: str) -> None:
     scorecard, details = copy.deepcopy(few_labels)
@@ -169,7 +169,7 @@ def test_rows_are_counted_from_one(few_labels: Run) -> None:
     page = check_page(render(scorecard, details))
     assert "Row 1873" in page.text
     assert "Row 1872" not in page.text
-    assert page.text.count("Rows are counted from 1") == 1
+    assert page.text.count("counted from 1 without the header") == 1
 
 
 def test_several_panels_share_one_page(few_labels: Run, unseen_three: Run) -> None:

@@ -114,14 +114,14 @@ def test_money() -> None:
     }
     assert pays(scorecard) == (
         "Asking and all training cost $0.010. Each million rows answered by the student instead of the teacher saves "
-        "$0.28, so the student has paid for itself after about 40,000 rows. That rests on one timing of this "
-        "run; another may say several times as many, or as few."
+        "$0.28, so the student has paid for itself after about 40,000 rows. The times in that were taken once; a second "
+        "timing may differ severalfold."
     )
     scorecard["cost"]["break_even_rows"] = 10_000  # one student of several: the sum, and what divides into the rows
     assert pays(scorecard) == (
         "Asking and all training cost $0.010. What one student takes of that, $0.0028, it has paid for after about 10,000 "
-        "rows: each million rows answered by the student instead of the teacher saves $0.28. That rests on one timing of "
-        "this run; another may say several times as many, or as few."
+        "rows: each million rows answered by the student instead of the teacher saves $0.28. The times in that were taken "
+        "once; a second timing may differ severalfold."
     )
     scorecard["cost"]["saved_usd_per_million_rows"] = -1.0
     assert "never pays" in pays(scorecard)

@@ -105,7 +105,7 @@ def _leaks(splits: Splits) -> int:
 
 
 def _examples(dark: dict[str, Any], first: dict[str, Array], splits: Splits) -> list[dict[str, Any]]:
-    """Rows on which teacher and control differ most, rows on which the teacher hesitates and is right, and one where not."""
+    """Where teacher and control differ most, where the teacher hesitates and is right, and once where it is wrong."""
     rows = [(int(one["row"]), "teacher and control differ most") for one in dark.get("most_different", [])[:EXAMPLES]]
     leader = "teacher" if "teacher" in first else "student"
     taken = {row for row, _ in rows}

@@ -127,7 +127,7 @@ def _figures(scorecard: Tree) -> str:
     seeds = scorecard.get("seeds") or []
     over = f", {len(seeds)} seeds" if len(seeds) > 1 else ""
     oracle = "" if len(shown) == len(models) else " Variants chosen with test labels are left out."
-    spans = "; 95% intervals in brackets" if "[" in table else ""
+    spans = "; 95% intervals in brackets" if any(cell.endswith("]") for row in rows for cell in row[1:]) else ""
     return f"## Figures\n\nOn {tested_on(scorecard)}{over}{spans}.{oracle}\n\n{table}"
 
 

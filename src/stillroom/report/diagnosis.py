@@ -11,13 +11,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from stillroom.report import numbers as n
-from stillroom.report.findings import Finding, Rule, class_count, log_loss, mean_of, told
+from stillroom.report.findings import Finding, Rule, class_count, log_loss_told, mean_of, told
 from stillroom.report.numbers import Tree
 from stillroom.report.training_diagnosis import DIVERGED, diverged, falls_short, inert_soft_term, undertrained
 from stillroom.report.words import alone
 
-STILL_SAID = frozenset({DIVERGED, "validation leaks", "no control"})
-"""Of a run whose training diverged: what else is seen in its figures comes from that."""
+STILL_SAID = frozenset({DIVERGED, "answers shuffled", "validation leaks", "no control"})
+"""Of a run whose training diverged, from which all else that is seen in its figures comes."""
 
 
 def diagnose(scorecard: Tree, details: Tree, rules: Sequence[Rule] | None = None) -> list[Finding]:
@@ -173,7 +173,7 @@ def more_questions(scorecard: Tree, details: Tree) -> Finding | None:
     )
     better = found.high is not None and found.high < 0
     often = "is right more often, and not by chance" if better else "is right as often"
-    surer, loss = log_loss(scorecard, "hard_teacher")
+    surer, loss = log_loss_told(scorecard, "hard_teacher")
     honest = " The soft part did make its confidence more honest." if surer > 0 else ""
     cure = ["Do not claim this gain for soft targets."] if proved else []
     return Finding(
@@ -209,7 +209,7 @@ def gain_over_control(scorecard: Tree, details: Tree) -> Finding | None:
     found = n.gain(scorecard, "student", "control")
     if not found or found.low is None or found.high is None:
         return None
-    surer, loss = log_loss(scorecard, "control")
+    surer, loss = log_loss_told(scorecard, "control")
     evidence = f"Student over control: {told(scorecard, found)}.{loss}"
     if found.low > 0:
         return Finding(

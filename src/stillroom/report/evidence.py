@@ -134,7 +134,7 @@ def _similarity(scorecard: Tree, details: Tree, ident: str) -> dict[str, Any] | 
             }
         )
     untested = [name for name in class_names(scorecard, details) if name not in names]
-    return {"maps": maps, "alike": pictures.alike(first, names), "labels": _from_labels(correlation),
+    return {"maps": maps, "alike": pictures.alike(first, names), "labels": _from_labels(correlation, len(classes)),
             "every": len(names) * (len(names) - 1) // 2 <= pictures.MOST_PAIRS,
             "cut": len(names) if len(classes) < len(names) else 0,
             "shown": len(classes), "ranked": bool(correlation), "untested": join(untested)}  # fmt: skip
@@ -144,14 +144,18 @@ SAME_ORDER = 0.9
 """A rank correlation from here on: the control finds the classes alike that the teacher finds alike."""
 
 
-def _from_labels(correlation: dict[str, float]) -> str:
+FEWEST_RANKED = 5
+"""Classes, and so ten pairs: of fewer a rank correlation says little."""
+
+
+def _from_labels(correlation: dict[str, float], classes: int) -> str:
     """Whether labels alone teach which classes are alike, by the control that learned from nothing else."""
-    if "control" not in correlation:
+    if "control" not in correlation or classes < FEWEST_RANKED:
         return ""
     same = correlation["control"] >= SAME_ORDER
     what = "ranks the pairs as the teacher does" if same else "ranks the pairs otherwise"
     told = f"The control, which learned from labels alone, {what} (rank correlation {n.decimal(correlation['control'], 2)})"
-    return f"{told}: here the labels taught that too." if same else f"{told}: labels do not teach all of that."
+    return f"{told}: here the labels taught that too." if same else f"{told}: here labels alone did not show it all."
 
 
 def _matrix(value: object, count: int) -> list[list[float]] | None:

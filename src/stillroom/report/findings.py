@@ -48,7 +48,7 @@ def mean_of(scorecard: Tree, model: str, metric: Metric) -> str:
     return n.printed(found.mean, metric.unit, n.share_digits(scorecard)) if found else n.NOT_MEASURED
 
 
-def log_loss(scorecard: Tree, other: str) -> tuple[int, str]:
+def log_loss_told(scorecard: Tree, other: str) -> tuple[int, str]:
     """The student's log loss against another model's, beside accuracy: 1 where lower beyond doubt, -1 where higher, else 0.
 
     With a sentence that says so.

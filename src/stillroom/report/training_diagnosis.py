@@ -10,7 +10,9 @@ from stillroom.report.findings import Finding, class_count, distance
 from stillroom.report.numbers import Stat, Tree
 from stillroom.report.words import Role, join, roles
 
-DIVERGED = "training diverged"
+DIVERGED, DIVERGED_BESIDE = "training diverged", "training of an arm diverged"
+LEADING = ("teacher", "student", "control")
+"""The models that all other findings rest on; where another one diverged, those stand."""
 HOPELESS = 20.0
 """Nats of log loss above that of knowing nothing, log C. Overconfident networks that did learn stay below: a mean of 20
 nats is a chance of one in half a billion given to the truth, row by row."""
@@ -20,14 +22,19 @@ it was the steps that were too large. Weights kept from before such a rise may b
 
 
 def diverged(scorecard: Tree, details: Tree) -> Finding | None:
-    """Training blew up: the log loss is absurd, or there is no knowledge in a model whose training loss rose."""
+    """Training blew up: the log loss is absurd, or there is no knowledge in a model whose training loss rose.
+
+    Only of models that this run trained: an answer of probability 0 in a teacher's own figures is no training's fault.
+    """
     curves, classes = details.get("curves") or {}, class_count(scorecard, details)
-    if classes < 2:
+    if classes < 2 or scorecard.get(
+        "omitted_classes"
+    ):  # who never saw a class may be absurdly sure that it is not there
         return None
-    nothing, found = math.log(classes), list[tuple[Role, str]]()
+    nothing, found = math.log(classes), dict[str, tuple[Role, str]]()
     for name, role in roles(scorecard.get("models", {})).items():
         loss, peak = n.measured(scorecard, name, "nll"), _peak(curves.get(name) or [])
-        if not loss or role.variant_of:
+        if not loss or role.variant_of or not curves.get(name):
             continue
         hopeless = loss.mean > nothing + HOPELESS
         if hopeless or (loss.mean > NOTHING * nothing and peak > PEAK):
@@ -37,14 +44,16 @@ def diverged(scorecard: Tree, details: Tree) -> Finding | None:
                 if not hopeless
                 else ""
             )
-            found.append((role, f"{role.title.lower()} {size} nats{after}"))
+            found[name] = (role, f"{role.title.lower()} {size} nats{after}")
     if not found:
         return None
+    lost = any(name in LEADING for name in found)
+    so = ", so the figures say nothing of teacher or temperature" if lost else ""
     return Finding(
-        DIVERGED,
+        DIVERGED if lost else DIVERGED_BESIDE,
         "problem",
-        f"Training diverged, so the figures say nothing of teacher or temperature: {join([role.title for role, _ in found])}.",
-        f"Log loss, where knowing nothing gives {n.significant(nothing)}: {'; '.join(words for _, words in found)}.",
+        f"Training diverged{so}: {join([role.title for role, _ in found.values()])}.",
+        f"Log loss, where knowing nothing gives {n.significant(nothing)}: {'; '.join(words for _, words in found.values())}.",
         "Lower the learning rate (training.learning_rate, or that of the teacher), or set training.clip: 1.0.",
     )
 
@@ -126,13 +135,13 @@ def falls_short(scorecard: Tree, details: Tree) -> Finding | None:
     last = [run[-1] for run in runs if run]
     steps = max((value for one in last if (value := n.number(one.get("step"))) is not None), default=None)
     after = f" after {n.big(steps)} steps" if steps else ""
+    level = ": its training loss is level, but at the end of a schedule any is, learned out or not" if late else ""
     return Finding(
         "student falls short",
         "problem",
         "The student does not come near its teacher: it is too small for what the teacher knows, or was trained too little.",
         f"It agrees with the teacher on {n.percent(agreement)} of the {where} rows{after}, and is behind by "
-        f"{distance(scorecard, behind)}. One run cannot tell which: a schedule that ends at a learning rate of 0 flattens "
-        "every loss curve, learned out or not.",
+        f"{distance(scorecard, behind)}. One run cannot tell which{level}.",
         "First train three times as many epochs. Where that brings it no nearer, widen or deepen the student.",
     )
 

@@ -218,7 +218,7 @@ def answers(scorecard: Tree) -> str:
     return "tokens" if n.of_language(scorecard) else "answers"
 
 
-ONE_TIMING = "That rests on one timing of this run; another may say several times as many, or as few."
+TIMED_ONCE = "The times in that were taken once; a second timing may differ severalfold."
 
 
 def _small(words: str) -> str:
@@ -245,6 +245,6 @@ def pays(scorecard: Tree) -> str:
         return f"{made}{each}."
     rows, needed = f"{n.roughly(after)} {unit}", after * saved / 1e6
     if needed >= 0.95 * spent:
-        return f"{made}{each}, so the student has paid for itself after {rows}. {ONE_TIMING}"
+        return f"{made}{each}, so the student has paid for itself after {rows}. {TIMED_ONCE}"
     # Controls and further seeds were trained to measure; whoever wants the student alone need not pay for them.
-    return f"{made}What one student takes of that, {n.usd(needed)}, it has paid for after {rows}: {_small(each)}. {ONE_TIMING}"
+    return f"{made}What one student takes of that, {n.usd(needed)}, it has paid for after {rows}: {_small(each)}. {TIMED_ONCE}"

@@ -205,9 +205,9 @@ def opened(recipe: Recipe, path: Path, folder: Path, show: Show | None = None) -
         for name, text in (("recipe.yaml", head + body), (FOLDER, str(folder.resolve()))):
             known = path / name
             if not known.is_file() or known.read_text() != text:
-                write_file(known, text.encode())
                 if name == "recipe.yaml":
                     _tell_notes(run)
+                write_file(known, text.encode())
         yield run
 
 

@@ -7,7 +7,8 @@ from typing import Any
 
 from stillroom.rundir import read_json, sha256_file, verify, write_file
 
-EXPORTED = "onnx"
+EXPORTED, SEAL = "onnx", "student.json"
+"""The folder of an export in a run; which student it is of, written last."""
 """In a run folder: the student for other programs, with what was found when it was checked."""
 
 
@@ -27,7 +28,7 @@ def report(run: Path) -> Path:
 
 def _exported(run: Path) -> dict[str, Any]:
     """What was found of the student's exported files; nothing where they are of another student, or not there."""
-    facts, found = run / EXPORTED / "student.json", run / EXPORTED / "check.json"
+    facts, found = run / EXPORTED / SEAL, run / EXPORTED / "check.json"
     if not found.is_file() or not facts.is_file():
         return {}
     if read_json(facts)["manifest"] != sha256_file(run / "student" / "manifest.json"):

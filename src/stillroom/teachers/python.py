@@ -28,6 +28,12 @@ if TYPE_CHECKING:
     from stillroom.models.device import Device
 
 
+GIVEN = (
+    "It is given a 2-D array of number columns, a DataFrame where some are texts, a list of texts, or the images as they are; "
+    "wrap it in a function that takes that"
+)
+
+
 class Python(Teacher):
     """A module or callable handed to `distill`; a recipe file cannot name one."""
 
@@ -92,11 +98,11 @@ class CallableTeacher:
         except StillroomError:
             raise
         except Exception as error:
+            given = isinstance(error, TypeError | ValueError)
             raise ModelError(
                 f"the teacher cannot answer these rows: {type(error).__name__}: {error}",
                 where="teacher",
-                cure="It is given a 2-D array of number columns, a DataFrame where some are texts, a list of texts, or "
-                "the images as they are; wrap it in a function that takes that",
+                cure=GIVEN if given else "Look at the function: what went wrong in it is the cause of this error",
             ) from error
         if said.shape != (len(questions), len(self.classes)):
             raise ModelError(

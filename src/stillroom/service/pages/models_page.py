@@ -88,13 +88,9 @@ def export(request: Request, caller: Sends, model_id: str) -> Response:
 
 @router.get("/models/{model_id}/onnx")
 def show_export(request: Request, caller: Reads, model_id: str) -> Response:
-    """The part of the page that waits for that file; once it is there, or is not to be had, the page is brought anew."""
+    """The part of the page that waits for that file."""
     row = _row(request, caller, model_id)
-    exported = request.app.state.exports.of(row)
-    answer = render(request, caller, "model_onnx.html", model=row, exported=exported)
-    if exported.state != "going":
-        answer.headers["HX-Refresh"] = "true"
-    return answer
+    return render(request, caller, "model_onnx.html", model=row, exported=request.app.state.exports.of(row))
 
 
 @router.get("/models/{model_id}/student.zip")

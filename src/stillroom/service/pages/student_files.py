@@ -9,7 +9,7 @@ from typing import IO, cast
 
 from stillroom.service.door.lists import Row
 from stillroom.service.settings import Settings
-from stillroom.service.students.exports import FOLDER, SEAL
+from stillroom.stages.report import EXPORTED, SEAL
 
 PIECE_BYTES = 1 << 18
 WORDS = {
@@ -37,9 +37,9 @@ def files(settings: Settings, row: Row) -> dict[str, Path]:
     """What can be downloaded, by name: the student's folder, and its ONNX export where it was exported."""
     folder = settings.root / row["folder"]
     found = {path.name: path for path in sorted(folder.iterdir()) if path.is_file() and not path.name.startswith(".")}
-    exported = folder.parent / FOLDER
+    exported = folder.parent / EXPORTED
     if (exported / SEAL).is_file():
-        found |= {f"{FOLDER}/{path.name}": path for path in sorted(exported.iterdir()) if path.is_file()}
+        found |= {f"{EXPORTED}/{path.name}": path for path in sorted(exported.iterdir()) if path.is_file()}
     return found
 
 

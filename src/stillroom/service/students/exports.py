@@ -17,10 +17,12 @@ from stillroom.service.door.lists import Row
 from stillroom.service.settings import Settings
 from stillroom.service.watch.logs import log, log_error
 from stillroom.service.work import processes
+from stillroom.service.work.executor import handed_pipe
 from stillroom.service.work.worker import environment
+from stillroom.stages.report import EXPORTED, SEAL
 
-FOLDER, SEAL, LOG = "onnx", "student.json", "onnx.log"
-"""Below a run; written last; beside the run, what its process said."""
+LOG = "onnx.log"
+"""Beside the run: what its process said."""
 MOST_S = 1800.0
 NEEDED = ("onnx", "onnxruntime", "onnxscript")
 INSTALL = "ONNX Runtime is not installed here. pip install 'stillroom[onnx]', then start the service again"
@@ -43,26 +45,29 @@ class Exports:
 
     def of(self, row: Row) -> Exported:
         """How it is with this student."""
-        run = self._run(row)
         with self._lock:
-            if run in self._going:
-                return Exported("going")
-            if (run / FOLDER / SEAL).is_file():
-                return Exported("there")
-            return Exported("failed", self._failed[run]) if run in self._failed else Exported("none")
+            return self._state(self._run(row))
 
     def begin(self, row: Row) -> None:
         """Export this student, unless that is under way or done."""
         run = self._run(row)
-        if self.of(row).state in ("going", "there"):
-            return
-        if not all(map(find_spec, NEEDED)):
-            self._failed[run] = INSTALL
-            return
         with self._lock:
+            if self._state(run).state in ("going", "there"):
+                return
+            if not all(map(find_spec, NEEDED)):
+                self._failed[run] = INSTALL
+                return
             self._going.add(run)
         # A process ends with the thread that started it, so each has one of its own.
         threading.Thread(target=self._export, args=(run,), name="export", daemon=True).start()
+
+    def _state(self, run: Path) -> Exported:
+        """With the lock held."""
+        if run in self._going:
+            return Exported("going")
+        if (run / EXPORTED / SEAL).is_file():
+            return Exported("there")
+        return Exported("failed", self._failed[run]) if run in self._failed else Exported("none")
 
     def _run(self, row: Row) -> Path:
         return Path(self._settings.root, row["folder"]).parent.absolute()
@@ -72,8 +77,8 @@ class Exports:
         try:
             with self._one_at_a_time:
                 why = _carried_out(run, environment(self._settings))
-        except OSError as error:
-            log_error("export not started", error)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the page has to say that it failed
+            log_error("export broke", error)
         finally:
             log("export ended", "warn" if why else "info", run=run.name, why=why)
             with self._lock:
@@ -84,9 +89,11 @@ class Exports:
 
 
 def _carried_out(run: Path, env: dict[str, str]) -> str:
-    """Export a run's student in a process; why that failed, nothing where it did not. Raises OSError."""
-    with open(run.parent / LOG, "wb") as errors:
-        process = processes.start("exporter", {"run": str(run)}, output=subprocess.PIPE, errors=errors, env=env)
+    """Export a run's student in a process; why that failed, nothing where it did not. Raises OSError, ValueError."""
+    with handed_pipe({}) as (keep, more), open(run.parent / LOG, "wb") as errors:
+        process = processes.start(
+            "exporter", {"run": str(run)}, output=subprocess.PIPE, errors=errors, env={**env, **more}, keep=keep
+        )
     try:
         status = process.wait(MOST_S)
     except subprocess.TimeoutExpired:

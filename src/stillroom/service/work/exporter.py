@@ -15,12 +15,15 @@ NICE = 19
 def main() -> None:
     """Carry out the order on standard input, the run's folder; why it failed on standard output, as a line of JSON."""
     order = processes.begin(NICE)
+    told, sys.stdout = sys.stdout, sys.stderr  # whatever the exporters print is not ours
     from stillroom.exporting import export_student
 
     try:
         export_student(Path(order["run"]), None, int8=False)
     except StillroomError as error:
-        sys.stdout.write(json.dumps({"why": str(error)}) + "\n")
+        # Where, and how to mend it, is told for who sits at the machine: in the log, not on a page.
+        sys.stderr.write(f"error: {error}\n")
+        told.write(json.dumps({"why": error.what}) + "\n")
 
 
 if __name__ == "__main__":
