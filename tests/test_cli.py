@@ -524,7 +524,9 @@ def test_a_recipe_is_found_from_elsewhere(here: Path, monkeypatch: pytest.Monkey
 
 def test_a_device_takes_what_a_shell_leads_it_to(tmp_path: Path) -> None:
     """Standard output, whether that is a pipe or a file which the shell has just made."""
-    words = "from pathlib import Path; from stillroom.rundir import write_named; write_named(Path('/dev/stdout'), b'rows')"
+    words = (
+        "from pathlib import Path; from stillroom.rundir import write_named; write_named(Path('/dev/stdout'), b'rows')"
+    )
     assert subprocess.run([sys.executable, "-c", words], capture_output=True, check=True).stdout == b"rows"
     with open(tmp_path / "rows.csv", "wb") as file:
         subprocess.run([sys.executable, "-c", words], stdout=file, check=True)
