@@ -7,8 +7,8 @@ A request goes through `door`, is given a project there, and is answered by the 
     data/        what people bring, and may take away: files, stored completions, where they came from, how long they stay
     jobs/        a job as its client sees it: created once, its object, its events as they happen
     recipes/     from a request to a recipe: sources, references, drafts, checks, estimates
-    work/        a job's process, and who watches it; what a finished run becomes
-    students/    students at work: models, chat, batches, what was used
+    work/        the processes of jobs and exports, and who watches them; what a finished run becomes
+    students/    students at work: models, chat, batches, exports, what was used
     teachers/    teachers, what is handed on to them, and the one way out
     rows/        what is kept: SQLite, one file, its tables and migrations
     watch/       how it is: logs, figures, signs of life

@@ -134,3 +134,4 @@ def test_what_breaks_is_told_as_a_failure(served: Served, monkeypatch: pytest.Mo
     made, row = Exports(Settings(served.root)), cast(Any, {"folder": f"jobs/{job_id}/run/student"})
     made.begin(row)
     waited(lambda: made.of(row).state == "failed")
+    assert "not to be foreseen" not in made.of(row).why, "a page is not told what was not meant for it"
