@@ -11,6 +11,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from json.encoder import encode_basestring_ascii as quoted
 from typing import Any
 
 import numpy as np
@@ -247,7 +248,7 @@ class AskedApi:
         before = self._before(template)
         start = "".join(f"{compact(message)}," for message in before)
         return [
-            Wanted(settings, f'[{start}{{"content":{json.dumps(text)},"role":"user"}}]', len(before) + 1, sample)
+            Wanted(settings, f'[{start}{{"content":{quoted(text)},"role":"user"}}]', len(before) + 1, sample)
             for text in prompts(template, raw)
             for sample in samples
         ]
@@ -341,7 +342,7 @@ class _Settings:
 
     def __init__(self, base_url: str, values: Mapping[str, Any], most_tokens: int) -> None:
         self.values, self.most_tokens = values, most_tokens
-        self.head = compact([KEY_SCHEMA, base_url, values])
+        self.begun = hashlib.sha256(f"[{compact([KEY_SCHEMA, base_url, values])},".encode())
         self.schema_bytes = len(compact(values["response_format"])) if "response_format" in values else 0
         self._tails: dict[int, str] = {}
 
@@ -360,7 +361,9 @@ class Wanted:
 
     def __init__(self, settings: _Settings, messages: str, count: int, sample: int) -> None:
         self.settings, self.messages, self.count, self.sample = settings, messages, count, sample
-        self.key = hashlib.sha256(f"[{settings.head},{messages},{sample}]".encode()).digest()
+        hashed = settings.begun.copy()
+        hashed.update(f"{messages},{sample}]".encode())
+        self.key = hashed.digest()
 
     @property
     def body(self) -> bytes:

@@ -58,9 +58,9 @@ def prompts(template: str, raw: Raw) -> Iterator[str]:
     named = list(dict.fromkeys(fields_of(template)))
     pieces = FIELD.split(template)  # literals, with the columns between them; None for a brace
     if all(piece is not None for piece in pieces):
-        literals, order = pieces[::2], [named.index(name) for name in pieces[1::2]]
-        for values in zip(*(map(told, columns[name]) for name in named), strict=True):
-            yield "".join([literals[0], *(values[at] + rest for at, rest in zip(order, literals[1:], strict=True))])
+        for values in zip(*(map(told, columns[name]) for name in pieces[1::2]), strict=True):
+            pieces[1::2] = values
+            yield "".join(pieces)
         return
     for values in zip(*(columns[name] for name in named), strict=True):
         yield filled(template, dict(zip(named, values, strict=True)))
