@@ -122,6 +122,8 @@ def test_the_students_of_the_run_learn_from_what_was_chosen(tmp_path: Path) -> N
     assert not (run / ".work").exists()
     told = read_json(run / "evaluation" / "details.json")
     assert any("chosen by margin in 3 rounds" in note for note in told["about"]["notes"])
+    assert [one["doubt"] for one in told["asked_last"]] == found["rounds"][-1]["why"][: len(told["asked_last"])]
+    assert "apart)" in (run / "report.html").read_text()
 
 
 def test_students_of_small_rounds_take_as_many_steps_as_those_of_the_last(tmp_path: Path) -> None:

@@ -5,7 +5,10 @@ Plain data for asking.html, or None for a run that has none of it. This file kno
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
+
+import numpy as np
 
 from stillroom.report import numbers as n
 from stillroom.report import plots, svg
@@ -23,6 +26,7 @@ PURPOSES = {
     "cascade": "questions the student left to it",
 }
 COLOURS = ("control", "arm1", "arm2", "arm3", "hard_teacher", "teacher")
+WRITING = ("teacher_written", "reword")
 MOST_QUESTIONS = 8
 
 
@@ -67,6 +71,7 @@ def rounds(details: Tree, ident: str) -> dict[str, Any] | None:
     if not found.get("rounds"):
         return None
     strategies = {str(found["strategy"]["kind"]): found["rounds"], **(found.get("compare") or {})}
+    priced = any(n.number(one.get("usd")) is not None for one in found["rounds"])
     lines, tables = [], []
     for place, (name, records) in enumerate(strategies.items()):
         colour = "student" if place == 0 else COLOURS[(place - 1) % len(COLOURS)]
@@ -77,10 +82,10 @@ def rounds(details: Tree, ident: str) -> dict[str, Any] | None:
         tables.append((role, records))
     chart = None
     if lines:
-        paid = n.number(found["rounds"][-1].get("usd"))
-        axis = "calls to the teacher" + (f"; the last are {n.usd(paid)} in all" if paid is not None else "")
+        cost = _cost(found["rounds"])
+        axis = "calls to the teacher" + (", and what so many cost" if cost else "")
         chart = plots.curves(
-            f"{ident}-rounds", "Accuracy as more is asked", lines, "accuracy on the audit slice", n.percent, axis
+            f"{ident}-rounds", "Accuracy as more is asked", lines, "accuracy on the audit slice", n.percent, axis, cost
         )
     return {
         "strategy": str(found["strategy"]["kind"]).replace("_", " "),
@@ -89,19 +94,58 @@ def rounds(details: Tree, ident: str) -> dict[str, Any] | None:
         "audit": n.big(len((found.get("audit") or {}).get("rows") or [])),
         "chart": chart,
         "legend": [{"role": line.role, "swatch": svg.swatch(line.role)} for line in lines],
-        "rows": [
-            {"name": role.title, "cells": [n.big(one["calls"]), n.big(one["learned"]), _accuracy(one)]}
-            for role, records in tables
-            for one in records
-        ],
+        "columns": ["calls", *(["US dollars"] if priced else []), "rows learned from", "accuracy on the audit slice"],
+        "rows": [{"name": role.title, "cells": _round(one, priced)} for role, records in tables for one in records],
         "asked": [
-            {"question": str(one["question"]), "said": str(one["said"]), "guessed": str(one["guessed"])}
+            {
+                "question": str(one["question"]),
+                "said": str(one["said"]),
+                "guessed": str(one["guessed"]),
+                "why": _why(str(found["strategy"]["kind"]), n.number(one.get("doubt"))),
+            }
             for one in (details.get("asked_last") or [])[:MOST_QUESTIONS]
         ],
     }
 
 
 KEY = "audit_accuracy"
+WHY: dict[str, Callable[[float], str]] = {
+    "entropy": lambda doubt: f"the entropy of its answer was {n.significant(doubt, 2)} nats",
+    "margin": lambda doubt: f"its two likeliest answers lay {n.percent(1 - doubt)} apart",
+    "committee": lambda doubt: f"its committee disagreed by {n.significant(doubt, 2)} nats",
+    "diverse": lambda doubt: f"the nearest question asked before it was {n.significant(doubt, 2)} away",
+    "margin_diverse": lambda doubt: (
+        f"its two likeliest answers lay {n.percent(1 - doubt)} apart, and it is unlike the others"
+    ),
+}
+"""What a strategy's wish for a question means, in words."""
+
+
+def _why(strategy: str, doubt: float | None) -> str:
+    """Why a question was asked; nothing of a strategy that has no reason, such as a random one."""
+    if doubt is None:
+        return "the teacher wrote it for this round" if strategy in WRITING else ""
+    # Beside what is written, those that write choose by margin unless the recipe says otherwise.
+    return WHY.get("margin" if strategy in WRITING else strategy, lambda doubt: "")(doubt)
+
+
+def _cost(records: list[Tree]) -> Callable[[float], str] | None:
+    """What so many calls cost, between the rounds by straight lines; none where no price is known."""
+    paid = [(float(one["calls"]), n.number(one.get("usd"))) for one in records]
+    if any(usd is None for _, usd in paid):
+        return None
+    calls, usd = [0.0, *(at for at, _ in paid)], [0.0, *(float(usd or 0) for _, usd in paid)]
+
+    def words(value: float) -> str:
+        return n.usd(float(np.interp(value, calls, usd))) if value <= calls[-1] else ""
+
+    return words
+
+
+def _round(one: Tree, priced: bool) -> list[str]:
+    usd = n.number(one.get("usd"))
+    cost = [n.NOT_MEASURED if usd is None else n.usd(usd)] if priced else []
+    return [n.big(one["calls"]), *cost, n.big(one["learned"]), _accuracy(one)]
 
 
 def _accuracy(record: Tree) -> str:

@@ -56,8 +56,12 @@ def curves(
     y_name: str,
     y_text: Callable[[float], str],
     x_name: str = "training steps",
+    x_below: Callable[[float], str] | None = None,
 ) -> Markup:
-    """Lines over training steps, or what `x_name` says: a thin one for each seed, a thick one for their mean."""
+    """Lines over training steps, or what `x_name` says: a thin one for each seed, a thick one for their mean.
+
+    `x_below`: what stands under each label of the horizontal axis.
+    """
     values = [y for line in lines for run in line.runs for _, y in run]
     log = min(values) > 0 and max(values) / min(values) > LOG_FROM
     low, high = svg.log_around(values) if log else svg.around(values, floor=0.0 if min(values) >= 0 else None)
@@ -74,8 +78,9 @@ def curves(
         last = fmean(run[-1][1] for run in line.runs)
         ends.append(f"{line.role.title} ends at {y_text(last)}")
     name = f"{y_name} (logarithmic)" if log else y_name
-    axes = frame(x, y, lambda v: f"{v:,.0f}", y_text, x_name, name)
-    return chart(ident, WIDTH, 234, title, f"{'; '.join(ends)}.", axes, *drawn)
+    axes = frame(x, y, lambda v: f"{v:,.0f}", y_text, x_name, name, x_below=x_below)
+    height = 234 + (svg.LINE if x_below is not None else 0)
+    return chart(ident, WIDTH, height, title, f"{'; '.join(ends)}.", axes, *drawn)
 
 
 @dataclass(frozen=True)

@@ -120,6 +120,10 @@ def log_around(values: Iterable[float]) -> tuple[float, float]:
     return low / air, high * air
 
 
+LINE = 13
+"""From one line of letters to the next."""
+
+
 def frame(
     x: Scale,
     y: Scale,
@@ -128,8 +132,12 @@ def frame(
     x_name: str,
     y_name: str,
     count: int = 4,
+    x_below: Callable[[float], str] | None = None,
 ) -> Markup:
-    """Grid, tick labels and axis names of a chart; the name of the vertical axis lies flat above it."""
+    """Grid, tick labels and axis names of a chart; the name of the vertical axis lies flat above it.
+
+    `x_below`: what stands under each label of the horizontal axis, such as what it cost.
+    """
     rows = [
         group(
             el("line", x1=x.start, x2=x.end, y1=y.at(value), y2=y.at(value), class_="grid"),
@@ -138,11 +146,14 @@ def frame(
         for value in y.ticks(count)
     ]
     columns = [text(x.at(value), y.start + 15, x_text(value), "middle") for value in x.ticks(count)]
+    if x_below is not None:
+        columns += [text(x.at(value), y.start + 15 + LINE, x_below(value), "middle") for value in x.ticks(count)]
+    name_at = y.start + 30 + (LINE if x_below is not None else 0)
     return group(
         *rows,
         el("line", x1=x.start, x2=x.end, y1=y.start, y2=y.start, class_="axis"),
         *columns,
-        text(x.end, y.start + 30, x_name, "end", "axis-name"),
+        text(x.end, name_at, x_name, "end", "axis-name"),
         text(2, y.end - 10, y_name, class_="axis-name"),
     )
 

@@ -102,8 +102,11 @@ def _rounds(run: Run) -> dict[str, Any]:
     first = len(train) - len([place for place in last["chosen"] if place not in set(last["refused"])])
     said = dict(zip(last["chosen"], last["answered"], strict=True))
     guessed = dict(zip(last["chosen"], last.get("guessed") or [None] * len(last["chosen"]), strict=True))
+    # What the teacher wrote for the round stands last, and no strategy weighed it.
+    doubt = dict(zip(last["chosen"], last.get("why") or [], strict=False))
     asked = [
         {"question": _in_words(train.raw, first + at, place), "said": said[place], "guessed": guessed[place]}
+        | ({"doubt": doubt[place]} if place in doubt else {})
         for at, place in enumerate(places)
         if guessed[place] is not None
     ]
