@@ -14,10 +14,12 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
 from stillroom.questions.arithmetic import LONGER, Problem, Task, problems, running
+from stillroom.transfer_set.lessons import answer_alone
 
 Style = Literal["short", "long"]
 SEED = 2
@@ -31,8 +33,9 @@ TASKS = {
 """The first is the one with bars: there answers alone reach 40 %."""
 
 
-def files(task: Task, train: int, test: int, longer: int, folder: Path) -> dict[str, str]:
-    """train.jsonl and test.jsonl with question, answer and length, as a recipe reads them."""
+def files(task: Task, train: int, test: int, longer: int, folder: Path, backwards: bool = False) -> dict[str, str]:
+    """train.jsonl and test.jsonl with question, answer and length, as a recipe reads them; with `backwards` the digits of the
+    answers stand from the last to the first."""
     folder.mkdir(parents=True, exist_ok=True)
     parts = {
         "train": problems(task, train, SEED),
@@ -41,13 +44,17 @@ def files(task: Task, train: int, test: int, longer: int, folder: Path) -> dict[
             *problems(task, longer, SEED, held_out=True, longer=True),
         ],
     }
-    return {name: write_rows(rows, folder / f"{name}.jsonl") for name, rows in parts.items()}
+    if backwards:
+        parts = {name: [replace(one, answer=one.answer[::-1]) for one in rows] for name, rows in parts.items()}
+    return {name: write_rows(rows, folder / f"{name}.jsonl", backwards) for name, rows in parts.items()}
 
 
-def write_rows(rows: Sequence[Problem], path: Path) -> str:
-    """The rows as JSON lines; the path as a recipe names it."""
-    lines = [json.dumps({"question": one.question, "answer": one.answer, "length": one.length}) for one in rows]
-    path.write_text("\n".join(lines) + "\n")
+def write_rows(rows: Sequence[Problem], path: Path, said: bool = False) -> str:
+    """The rows as JSON lines, with `said` also the answer as a teacher would say it alone; the path as a recipe names it."""
+    made = [{"question": one.question, "answer": one.answer, "length": one.length} for one in rows]
+    if said:
+        made = [{**one, "said": answer_alone(one["answer"])} for one in made]
+    path.write_text("\n".join(map(json.dumps, made)) + "\n")
     return str(path.resolve())
 
 

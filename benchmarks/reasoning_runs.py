@@ -4,6 +4,7 @@ figures read from what each wrote on the test questions of the trained length.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,11 +19,14 @@ from benchmarks.results import Found, Row, Table
 from stillroom.evaluation.intervals import interval, row_means
 from stillroom.evaluation.reasoning_answers import Sheet
 from stillroom.evaluation.reasoning_scores import Marks, score_reasoning
+from stillroom.models.characters import characters
 from stillroom.questions.arithmetic import Task, problems
-from stillroom.rows import Array
+from stillroom.questions.dialogues import dialogues
+from stillroom.rows import PADDING, Array
 from stillroom.rundir import read_json
 
-ANSWERS = ("control", "answers as many tokens", "gold answers")
+BACKWARDS = "gold answers, digits backwards"
+ANSWERS = ("control", "answers as many tokens", "gold answers", BACKWARDS)
 """Models that hear answers alone; the best of them is what traces are held against."""
 ARMS: dict[str, dict[str, Any]] = {
     "answers as many tokens": {"traces": {"learn": "answer", "equal": "tokens"}},
@@ -47,6 +51,7 @@ TOLD = {
     "control": "the answers of the same traces, as many steps",
     "answers as many tokens": "the same answers, as many tokens",
     "gold answers": "the gold answers of all questions, as many tokens",
+    BACKWARDS: "the same from the last digit to the first, the order of the traces",
     "filler": "filler of the traces' length, then the answer",
     "unverified": "all complete traces of the same calls, right or wrong",
     "one sample": "the first sample of each question, where it was right",
@@ -105,17 +110,42 @@ def primary(sizes: Sizes, base: Path) -> Row:
     with teachers.served(folder, PORT):
         run = stillroom.distill(tree, home / "run")
     marks, far = marks_of(run.path, sizes, task, folder)
+    other, lesson = backwards(sizes, home, int(_lesson(run.path, "student")["tokens_read"]))
+    near_N, far_N = np.arange(sizes.test), sizes.test + np.arange(sizes.longer)
+    marks, far = marks | {BACKWARDS: other.of(near_N)}, far | {BACKWARDS: other.of(far_N)}
     card = run.scorecard
     wrong = share_wrong(card)
     row = Row(
         bars_from(marks, wrong, teachers.parameters(folder), int(card["models"]["student"]["parameters"])),
         {
             "primary": table_of(
-                "Sums of two numbers of three digits" if sizes.seeds > 2 else "Sums", run.path, marks, far, PATIENCE
+                "Sums of two numbers of three digits" if sizes.seeds > 2 else "Sums",
+                run.path,
+                marks,
+                far,
+                PATIENCE,
+                {BACKWARDS: lesson},
             )
         },
     )
     return Row(row.bars, {**row.tables, "kept": cost_table(card)})
+
+
+def backwards(sizes: Sizes, home: Path, tokens: int) -> tuple[Marks, dict[str, Any]]:
+    """Students of gold answers whose digits stand in the order in which traces find them, and what they were taught.
+
+    Their passes over the questions are as many as it takes to read at least so many tokens.
+    """
+    source = files(sizes.task, sizes.questions, sizes.test, sizes.longer, home / "backwards", backwards=True)
+    rows = [json.loads(line) for line in Path(source["train"]).read_text().splitlines()]
+    length = int(sizes.student.config["max_position_embeddings"])
+    windows = dialogues(characters(), [(one["question"], one["said"]) for one in rows], length)
+    each = int((windows.raw["ids"] != PADDING).sum())
+    tree = recipe("backwards", source, sizes.student, sizes.seeds, -(-tokens // each), sizes)
+    tree["teacher"] = {"kind": "recorded", "task": "reasoning", "source": source["train"], "answer": "said"}
+    tree["traces"] |= {"samples": 1}
+    run = stillroom.distill(tree, home / "backwards" / "run")
+    return read(run.path, "student", sizes.seeds), _lesson(run.path, "student")
 
 
 def marks_of(run: Path, sizes: Sizes, task: Task, teacher: Path) -> tuple[dict[str, Marks], dict[str, Marks]]:
@@ -196,15 +226,18 @@ def ratio(first: Marks, second: Marks, draws: int = 10_000, seed: int = 0) -> tu
     return float(first.right_SN.mean() / second.right_SN.mean()), interval(value_B)
 
 
-def table_of(title: str, run: Path, marks: Mapping[str, Marks], far: Mapping[str, Marks], note: str = "") -> Table:
-    """Exact match of each model, its tokens, and what it was taught."""
+def table_of(
+    title: str, run: Path, marks: Mapping[str, Marks], far: Mapping[str, Marks], note: str = "",
+    lessons: Mapping[str, dict[str, Any]] | None = None,
+) -> Table:  # fmt: skip
+    """Exact match of each model, its tokens, and what it was taught; `lessons`: of models of another run."""
     near_scores, far_scores = score_reasoning(marks).models, score_reasoning(far).models
     rows = []
     for name in marks:
         figures, further = near_scores[name], far_scores[name]
         ends = figures["exact_match"].get("ci95")
         told = TOLD.get(name, "")
-        lesson = _lesson(run, name)
+        lesson = (lessons or {}).get(name) or _lesson(run, name)
         rows.append(
             [
                 name, told, figures["exact_match"]["mean"], " to ".join(f"{end:.3f}" for end in ends) if ends else "",

@@ -56,8 +56,15 @@ def test_the_primary_task_from_teacher_to_bars(tmp_path: Path, monkeypatch: pyte
     assert row.bars["reason-gain"].value is None
     assert "the task is not one this bar is for" in row.bars["reason-gain"].why
     told = {line[0]: line for line in row.tables["primary"].rows}
-    assert set(told) == {"teacher", "student", "control", *reasoning_runs.ARMS}
+    assert set(told) == {"teacher", "student", "control", *reasoning_runs.ARMS, *reasoning_runs.ANSWERS}
     assert told["gold answers"][6] == SIZES.questions
     # Rows and tokens are what the controls are equal in.
     assert told["student"][6] == told["control"][6] == told["filler"][6]
     assert float(told["answers as many tokens"][8]) == pytest.approx(float(told["student"][8]), rel=0.1)
+    # Its digits stand as the traces have them, and it reads no fewer tokens.
+    backwards = told[reasoning_runs.BACKWARDS]
+    assert backwards[6] == SIZES.questions
+    assert float(backwards[8]) >= float(told["student"][8])
+    row = json.loads((tmp_path / "primary" / "backwards" / "train.jsonl").read_text().splitlines()[0])
+    assert row["answer"] == str(sum(map(int, row["question"].split("+"))))[::-1]
+    assert row["said"] == f"#### {row['answer']}"
