@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from pathlib import Path
 
-from stillroom.errors import BudgetReached
+from stillroom.errors import BudgetReached, Overbilled
 from stillroom.rundir import read_json, write_json
 
 WRITE_SECONDS = 10.0
@@ -108,6 +108,26 @@ class Limits:
     def nano_usd(self) -> int | None:
         """The limit in USD as whole nano-USD, rounded down."""
         return None if self.usd is None else _nano(Decimal(str(self.usd)), ROUND_FLOOR)
+
+    @property
+    def of_bills(self) -> bool:
+        """There is a stop that depends on what an endpoint says a call took."""
+        return self.usd is not None or self.tokens is not None
+
+    def refuse_overbilled(self, most: Cost, cost: Cost, where: str) -> None:
+        """Raise Overbilled where a call took more of what is limited here than its most, which was set aside for it."""
+        by_usd = self.usd is not None and cost.nano_usd > most.nano_usd
+        if not by_usd and (self.tokens is None or cost.tokens <= most.tokens):
+            return
+        times = max(cost.nano_usd / max(1, most.nano_usd), cost.tokens / max(1, most.tokens))
+        raise Overbilled(
+            f"a call was billed at {cost.tokens:,} tokens, {cost.usd:.4g} USD, and the most that was set aside for it is "
+            f"{most.tokens:,} tokens, {most.usd:.4g} USD, so the budget could be passed; such bills come of hidden thoughts "
+            "or a hidden prompt",
+            where=where,
+            cure=f"What was bought is kept and counted. Make teacher.reserve {times:.3g} times what it is, or more, or raise "
+            "teacher.max_tokens; then run again",
+        )
 
 
 @dataclass(frozen=True)

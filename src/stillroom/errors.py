@@ -12,7 +12,8 @@ StillroomError            exit status
 │   ├── CorruptFile               a file does not match its checksum
 │   ├── WrongAnswer               an answer would be read against another question
 │   ├── NotFinite                 a loss or a prediction is NaN or infinite
-│   └── DiskFull                  no room to write
+│   ├── DiskFull                  no room to write
+│   └── Overbilled                a call was billed above what a budget had set aside for it
 ├── BudgetReached             3   a hard stop of the recipe; what was bought is kept
 └── Interrupted             130   stopped by hand; run again to go on
 """
@@ -87,6 +88,10 @@ class NotFinite(RunError):
 
 class DiskFull(RunError):
     """There is no room left to write; everything finished before stays."""
+
+
+class Overbilled(RunError):
+    """An endpoint billed more for a call than was set aside for it, so the budget cannot be kept by asking on."""
 
 
 class BudgetReached(StillroomError):

@@ -16,7 +16,7 @@ import pytest
 
 import stillroom
 from stillroom.budget import Limits
-from stillroom.errors import BudgetReached, RunError
+from stillroom.errors import BudgetReached, Overbilled, RunError
 from stillroom.kinds import parse
 from stillroom.ledger import opened
 from stillroom.loopback.serving import Loopback
@@ -93,6 +93,21 @@ def test_a_budget_is_filled_batch_by_batch(served: Served, tmp_path: Path) -> No
         with pytest.raises(BudgetReached):
             teacher(endpoint.url, seed=1).charge(ledger).answer(texts(60))
         assert endpoint.bill()["calls"] == 60 + 25 == 60 + ledger.spent().calls
+
+
+def test_a_batch_that_bills_more_than_was_set_aside_is_the_last(
+    served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    endpoint = served(batches={"wait_s": 0.05})
+    monkeypatch.setattr(AskedApi, "_most", lambda self, read, written: self.batcher.rates.cost(10, 1))
+    most = teacher(endpoint.url).most_of(teacher(endpoint.url).wanted(texts(1).raw)[0]).usd
+    with opened(tmp_path / "usd.sqlite", "run", Limits(usd=8.5 * most)) as ledger:
+        with pytest.raises(Overbilled, match="so the budget could be passed"):
+            teacher(endpoint.url).charge(ledger).answer(texts(60))
+        bill = endpoint.bill()
+        assert bill["calls"] == ledger.spent().calls == 7, "one batch alone: half of 15, and half of 60 before"
+        assert ledger.spent().usd == pytest.approx(bill["usd"], rel=1e-6)
+        assert not ledger.open_batches(f"{endpoint.url} loopback"), "its answers are kept"
 
 
 def test_what_a_batch_loses_goes_into_the_next(served: Served, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ import pytest
 
 from scripted_endpoint import MODEL, Endpoint, Reply, Script, failing, said
 from stillroom.budget import NANO, Cost, Limits, Rates
-from stillroom.errors import BudgetReached, ModelError, RunError
+from stillroom.errors import BudgetReached, ModelError, Overbilled, RunError
 from stillroom.ledger import Ledger, opened
 from stillroom.teachers import api_calls
 from stillroom.teachers.api_calls import Caller, Manners, Pace, Patience, Request
@@ -385,6 +385,59 @@ def test_faults_do_not_carry_a_budget_away(tmp_path: Path) -> None:
         with pytest.raises(BudgetReached):
             ask(endpoint.url, ledger, 400, concurrency=16)
         assert 0 < charged[0] <= ledger.spent().nano_usd <= 0.002 * NANO
+
+
+HIDDEN = said("yes", tokens=(20, 20_000))
+"""Billed for thoughts that nobody asked for and nobody sees."""
+
+
+@pytest.mark.parametrize("limits", [Limits(usd=0.001), Limits(tokens=1_000)], ids=["usd", "tokens"])
+def test_an_endpoint_that_bills_more_than_was_set_aside_is_asked_once(limits: Limits, tmp_path: Path) -> None:
+    slowly = HIDDEN._replace(wait_s=0.05)
+    with Endpoint(lambda body, number: slowly) as endpoint, opened(tmp_path / "l.sqlite", "run", limits) as ledger:
+        with pytest.raises(Overbilled, match=r"billed at 20,020 tokens, 0\.04002 USD.* 68 tokens.*reserve 527 times"):
+            ask(endpoint.url, ledger, 100, concurrency=16)
+        assert len(endpoint.asked) == endpoint.most_at_once == 1, "none is in flight beside the first"
+        assert ledger.spent().tokens == 20_020, "what was billed is counted"
+        assert ledger.kept(b"key 0") is not None, "and what it bought is kept"
+        with pytest.raises(BudgetReached):
+            ask(endpoint.url, ledger, 100, concurrency=16)
+        assert len(endpoint.asked) == 1
+
+
+def test_a_bill_that_is_too_high_later_costs_no_more_than_what_is_in_flight(tmp_path: Path) -> None:
+    honest = said("yes", tokens=(20, 2))._replace(wait_s=0.02)
+    with (
+        Endpoint(first_then([honest] * 10, HIDDEN)) as endpoint,
+        opened(tmp_path / "l.sqlite", "run", Limits(usd=1.0)) as ledger,
+    ):
+        with pytest.raises(Overbilled):
+            ask(endpoint.url, ledger, 100, concurrency=4)
+        assert 2 <= endpoint.most_at_once <= 4, "after a first bill all go at once"
+        assert len(endpoint.asked) <= 10 + 4
+
+
+def test_without_a_budget_that_bills_use_up_nothing_is_held_back(ledger: Ledger, tmp_path: Path) -> None:
+    with Endpoint(lambda body, number: HIDDEN._replace(wait_s=0.05)) as endpoint:
+        ask(endpoint.url, ledger, 8, concurrency=4)
+        with opened(tmp_path / "calls.sqlite", "run", Limits(calls=8)) as by_calls:
+            ask(endpoint.url, by_calls, 8, concurrency=4)
+    assert endpoint.most_at_once == 4
+    assert len(endpoint.asked) == 16
+
+
+def test_a_first_request_that_is_refused_holds_no_other_back(tmp_path: Path) -> None:
+    """Until a bill is seen they go one by one; a request that waits for its next try is not in flight."""
+    refused = failing(429, **{"retry-after": "1"})
+
+    def script(body: dict[str, Any], number: int) -> Reply:
+        return refused if number == 0 else said("yes", tokens=(20, 2))
+
+    with Endpoint(script) as endpoint, opened(tmp_path / "l.sqlite", "run", Limits(usd=1.0)) as ledger:
+        became = ask(endpoint.url, ledger, 20)
+    assert all(one.body is not None for one in became.values())
+    assert endpoint.questions[endpoint.asked[0]["messages"][-1]["content"]] == 2
+    assert endpoint.asked[-1] == endpoint.asked[0], "it is asked again when its time has come, after all others"
 
 
 def test_an_error_of_whoever_takes_the_answers_stops_all(ledger: Ledger) -> None:

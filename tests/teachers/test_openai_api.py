@@ -20,7 +20,7 @@ import pytest
 import stillroom
 from scripted_endpoint import MODEL, Endpoint, Reply, failing, said
 from stillroom.budget import NANO, Limits
-from stillroom.errors import BudgetReached, ModelError, RecipeError, RunError
+from stillroom.errors import BudgetReached, ModelError, Overbilled, RecipeError, RunError
 from stillroom.kinds import parse
 from stillroom.ledger import Ledger, opened
 from stillroom.recipe import Recipe
@@ -461,6 +461,25 @@ def test_what_a_request_may_cost_covers_what_it_does(ledger: Ledger) -> None:
         assert most.tokens_in >= len(text.encode()) + api_asked.TEMPLATE_TOKENS
         assert most.tokens_out == 32
         assert most.nano_usd == math.ceil(most.tokens_in * 150 + most.tokens_out * 600)
+
+
+def test_what_an_endpoint_hides_can_be_set_aside_too_and_buys_nothing_again(tmp_path: Path) -> None:
+    price = {"input": 0.15, "output": 0.6}
+
+    def script(body: dict[str, Any], number: int) -> Reply:
+        return said("positive", tokens=(20, 300))
+
+    with Endpoint(script) as endpoint, opened(tmp_path / "l.sqlite", "run", Limits(usd=1.0)) as ledger:
+        with pytest.raises(Overbilled, match="reserve"):
+            teacher(endpoint.url, price=price).charge(ledger).answer(texts("a", "b", "c"))
+        wide = teacher(endpoint.url, price=price, reserve=10)
+        one = wide.wanted(texts("a").raw)[0]
+        plain = teacher(endpoint.url, price=price)
+        assert wide.most_of(one).tokens == 10 * plain.most_of(one).tokens
+        assert wide.most_of_talk([{"role": "user", "content": "a"}]).tokens_out == 320
+        assert wide.fingerprint == plain.fingerprint, "it decides no answer"
+        assert wide.charge(ledger).answer(texts("a", "b", "c")).answered_N.all()  # type: ignore[union-attr]
+    assert set(endpoint.questions.values()) == {1}
 
 
 ASKS = """

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -105,7 +106,17 @@ class AskedApi:
     @cached_property
     def fingerprint(self) -> str:
         """Of all that decides its answers; not of how fast they are asked for, nor of what they cost."""
-        beside = {"price", "limits", "timeout_s", "api_key_env", "accept_model", "batch", "licence", "labels"}
+        beside = {
+            "price",
+            "reserve",
+            "limits",
+            "timeout_s",
+            "api_key_env",
+            "accept_model",
+            "batch",
+            "licence",
+            "labels",
+        }
         knobs = self.knobs.model_dump(mode="json", exclude=beside)
         labels = self.knobs.meanings(self.classes) if self.knobs.task == "classification" else {}
         return fingerprint(KEY_SCHEMA, knobs, list(labels.items()))
@@ -197,14 +208,18 @@ class AskedApi:
         """The most that a request can cost."""
         settings = one.settings
         beside = TEMPLATE_TOKENS + MESSAGE_TOKENS * one.count + settings.schema_bytes
-        rates = self.batcher.rates if self.knobs.batch else self.caller.rates
-        return rates.cost(len(one.messages) + beside, settings.most_tokens)
+        return self._most(len(one.messages) + beside, settings.most_tokens)
 
     def most_of_talk(self, conversation: Conversation, more_tokens: int = 0) -> Cost:
         """The most that what it says in a conversation can cost, `more_tokens` beside its words read."""
-        known = self.most_of(Wanted(self._free_settings, compact(list(conversation)), len(conversation), 0))
+        settings, words = self._free_settings, compact(list(conversation))
+        beside = TEMPLATE_TOKENS + MESSAGE_TOKENS * len(conversation)
+        return self._most(len(words) + beside + more_tokens, settings.most_tokens)
+
+    def _most(self, read: int, written: int) -> Cost:
+        """What is set aside for a call that by its own words takes so many tokens at most."""
         rates = self.batcher.rates if self.knobs.batch else self.caller.rates
-        return rates.cost(known.tokens_in + more_tokens, known.tokens_out)
+        return rates.cost(*(math.ceil(self.knobs.reserve * tokens) for tokens in (read, written)))
 
     @cached_property
     def _meanings(self) -> dict[str, str]:

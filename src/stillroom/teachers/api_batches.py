@@ -158,12 +158,14 @@ class Batcher:
         why: dict[bytes, str] = {}
         stop: Outcome | None = None
         answered: list[tuple[Reservation, str, Cost, float]] = []
+        costs: list[tuple[Cost, Cost]] = []
         for key, verdict, raw in self._results(batch):
             one = open_here.pop(key, None)
             if one is None:
                 continue
             usage = usage_of(verdict.body)
             cost = one.most if usage is None else self.rates.cost(*usage)
+            costs.append((one.most, cost))
             if verdict.what == "answer" or (verdict.what == "stop" and verdict.body is not None):
                 answered.append((one, raw, cost, 0.0))
             elif verdict.spoiled:
@@ -179,6 +181,8 @@ class Batcher:
             ledger.settle_all(answered[start : start + SETTLED_AT_ONCE])
         why |= {key: f"the batch {batch['status']} without it" for key in open_here}
         ledger.forget_batch(mark)
+        for most, cost in costs:
+            ledger.limits.refuse_overbilled(most, cost, f"teacher.batch, {number}")
         if stop is not None:
             raise RunError(stop.why, where=f"teacher.batch, {number}", cure=stop.cure)
         return why

@@ -3,7 +3,8 @@
 Each request is reserved in the ledger, sent by the official `openai` client without its own retries, and settled. What
 may pass by itself is tried again after a full-jittered exponential wait, or after what Retry-After says; while a request
 waits it holds no thread. Requests and tokens a minute are spread evenly, so that a limit is met rather than run into.
-What an answer says is not known here.
+Under a budget requests go one at a time until a first bill is seen, and a bill above its reservation stops all: what may
+be passed of a budget is then no more than what was in flight. What an answer says is not known here.
 """
 
 from __future__ import annotations
@@ -209,6 +210,8 @@ class _Asking:
         self._busy = self._reserved = self._ended = 0
         self._tight = False
         """The budget has no room for a new request until one in flight has ended."""
+        self._wary = ledger.limits.of_bills
+        """A bill above what was set aside would be taken from a budget, so it matters how many are in flight."""
         self._error: BaseException | None = None
 
     def run(self) -> None:
@@ -258,6 +261,9 @@ class _Asking:
         """The next request whose time has come; waits for it."""
         with self._changed:
             while self._error is None:
+                if self._busy and self._wary and not self.caller.answered:
+                    self._changed.wait()
+                    continue
                 now_s = time.monotonic()
                 due = self._again and self._again[0].ready_s <= now_s
                 job = heapq.heappop(self._again) if due else None if self._tight else self._new()
@@ -343,6 +349,7 @@ class _Asking:
             return Cost()
         self.caller.used(most, cost if is_answer else None)
         self._over(job)
+        self.ledger.limits.refuse_overbilled(most, cost, f"teacher, {self.caller.wire.address}")
         return cost
 
     def _enough(self, job: _Job, verdict: Outcome) -> bool:

@@ -105,6 +105,8 @@ class OpenAIApi(Teacher):
     """Tokens that a position tells."""
     price: Price | None = None
     """Needed for a budget in USD."""
+    reserve: float = Field(default=1.0, ge=1)
+    """For an endpoint that bills more than it is told to read and write: times the most of a call that a budget sets aside."""
     limits: Limits = Limits()
     """How fast it may be asked."""
     timeout_s: float = Field(default=60.0, gt=0)
