@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ from benchmarks.reasoning_data import TASKS, written
 
 import stillroom
 from stillroom.errors import BudgetReached, RecipeError
+from stillroom.evaluation.proportions import wilson
 from stillroom.flow import plan
 from stillroom.loopback.serving import Loopback
 from stillroom.questions.arithmetic import BUILTIN, problems
@@ -87,6 +90,78 @@ def test_the_plan_tells_calls_and_usd_from_the_least_to_the_most(teacher: Loopba
     found = plan(Recipe.from_tree(recipe(teacher.url)), Path())["figures"]
     assert found["teacher calls"].startswith("52 to 172, ")
     assert found["teacher_usd, at most"] > 0
+
+
+def _between(told: str) -> tuple[float, float, float]:
+    """`middle (low to high)` as low, middle, high."""
+    middle, low, _, high = told.replace("(", "").replace(")", "").replace(",", "").split()
+    return float(low), float(middle), float(high)
+
+
+def test_a_pilot_judges_samples_tells_what_is_to_come_and_is_not_paid_for_again(
+    teacher: Loopback, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    tree = recipe(teacher.url, name="piloted", evaluation={"metrics": ["cost"], "price": {"usd_per_hour": 1.0}})
+    before = teacher.bill()["calls"]
+    found = plan(Recipe.from_tree(tree), Path(), pilot=20)
+    assert teacher.bill()["calls"] - before == 20
+    figures, notes = found["figures"], " ".join(found["notes"])
+    assert found["piloted"] == 20
+    assert "the pilot made 20 calls for" in notes
+    share = re.fullmatch(r"(\d+) of 20: (\d+)% \((\d+)% to (\d+)%\)", figures["accepted in the pilot"])
+    assert share is not None
+    right, percent, low, high = map(int, share.groups())
+    assert percent == 5 * right
+    assert [round(100 * end) for end in wilson(right, 20)] == [low, high]
+    ends = {
+        name: _between(figures[f"teacher{name}"]) for name in (" calls", " tokens", "_usd", "_usd for a kept trace")
+    }
+    assert all(low <= middle <= high for low, middle, high in ends.values())
+    assert all(low < high for low, _, high in map(_between, (figures["tokens a trace"], figures["seconds a call"])))
+    assert figures["usd"] == pytest.approx(figures["training_usd"] + ends["_usd"][1], abs=0.01)
+    run = stillroom.distill(tree, tmp_path / "runs" / "piloted", folder=Path(), until="ask")
+    with sqlite3.connect(run.path / "transfer_set" / "ledger.sqlite") as at:
+        rows = at.execute("SELECT purpose, count(*), sum(nano_usd) / 1e9 FROM requests GROUP BY purpose").fetchall()
+        assert at.execute("SELECT count(*), count(DISTINCT key) FROM requests").fetchone() == (
+            teacher.bill()["calls"] - before, teacher.bill()["calls"] - before,
+        )  # fmt: skip
+    bought = {purpose: (calls, usd) for purpose, calls, usd in rows}
+    assert bought["pilot"][0] == 20
+    calls, usd = (bought["trace"][part] + bought["score"][part] for part in (0, 1))
+    assert ends[" calls"][0] <= calls <= ends[" calls"][2]
+    assert ends["_usd"][0] <= usd <= ends["_usd"][2]
+    kept = sum(one["outcome"] == "accepted" for one in lines(run.path / "transfer_set" / "traces" / "traces.jsonl"))
+    each = (bought["trace"][1] + bought["pilot"][1]) / kept
+    assert ends["_usd for a kept trace"][0] <= each <= ends["_usd for a kept trace"][2]
+
+
+def test_a_pilot_without_an_accepted_sample_says_so_and_promises_no_cost_of_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with Loopback({"mind": {"kind": "arithmetic", "error_rate": 1.0, "style": "short"}, "price": PRICE}) as url:
+        found = plan(Recipe.from_tree(recipe(url, name="wrong")), Path(), pilot=5)
+    assert found["figures"]["accepted in the pilot"].startswith("0 of 5: 0% (0% to ")
+    assert "teacher_usd for a kept trace" not in found["figures"]
+    assert "no sample of the pilot was accepted" in " ".join(found["notes"])
+
+
+def test_a_pilot_tells_what_rewriting_takes(teacher: Loopback, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    tree = recipe(teacher.url, name="rewritten", traces=rewriting(teacher.url))
+    figures = plan(Recipe.from_tree(tree), Path(), pilot=10)["figures"]
+    calls, usd = (_between(figures[name]) for name in ("calls for rewriting", "rewriting_usd"))
+    assert 0 < calls[0] < calls[1] <= calls[2] <= 40
+    assert 0 < usd[0] < usd[1] < usd[2]
+
+
+def test_the_minutes_of_a_plan_are_the_teachers_too(teacher: Loopback) -> None:
+    slow = {**recipe(teacher.url)["teacher"], "limits": {"requests_per_minute": 2}}
+    found = plan(Recipe.from_tree(recipe(teacher.url, teacher=slow)), Path())
+    assert _between(found["figures"]["teacher minutes"])[0] >= 52 / 2
+    assert found["figures"]["minutes"] > 52 / 2
+    assert "a guess" in " ".join(found["notes"])
 
 
 def test_a_language_model_behind_the_api_is_sampled_each_answer_by_itself(tmp_path: Path) -> None:

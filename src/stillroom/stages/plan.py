@@ -38,7 +38,7 @@ def plan(recipe: Recipe, folder: Path, pilot: int = 0) -> dict[str, Any]:
     run = Run(recipe, RunDir(Path("runs") / recipe.name), look_in(folder), Silent(), clock_of(recipe, Path()))
     check_data(run)
     if recipe.is_reasoning:
-        return plan_reasoning(run)
+        return plan_reasoning(run, pilot)
     splits, members = run.splits, recipe.teacher.each()
     found, asked, written = rehearsed(run), _asked(run), writing_of(run)
     live = sum(one.asked_live for one in trainings(run))

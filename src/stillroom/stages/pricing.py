@@ -145,13 +145,14 @@ def _control_says(run: Run, known: Questions, asked: Questions) -> Array:
 def _figures(found: Expected) -> dict[str, Any]:
     figures: dict[str, Any] = {
         "teacher calls": found.calls,
-        "teacher tokens": _ends(found.tokens, 0),
-        "teacher minutes": _ends(found.minutes, 1),
+        "teacher tokens": ends(found.tokens, 0),
+        "teacher minutes": ends(found.minutes, 1),
     }
-    return figures if found.usd is None else {**figures, "teacher usd": _ends(found.usd, 4)}
+    return figures if found.usd is None else {**figures, "teacher usd": ends(found.usd, 4)}
 
 
-def _ends(found: Range, digits: int) -> str:
+def ends(found: Range, digits: int) -> str:
+    """A figure between its ends, for people."""
     low, middle, high = (f"{value:,.{digits}f}" for value in found)
     return f"{middle} ({low} to {high})"
 

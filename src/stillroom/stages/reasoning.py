@@ -89,7 +89,7 @@ def ask_traces(run: Run, asked: AskedTeacher) -> Traces:
 
     verifier, knobs, splits = verifier_of(run), run.recipe.traces, run.splits
     score_teacher(run, asked, verifier)
-    questions, bad = _with_good_gold(splits, splits.train, verifier)
+    questions, bad = with_good_gold(splits, splits.train, verifier)
     name = f"arms/{run.arm}/traces" if run.arm else "transfer_set/traces"
     made_from = fingerprint(
         FORMAT, asked.fingerprint, questions.fingerprint(), _golds(splits, questions), verifier.model_dump(mode="json"),
@@ -176,7 +176,7 @@ def _golds(splits: Splits, questions: Questions) -> list[str | None]:
     return [gold.get(key.tobytes()) for key in questions.key_N]
 
 
-def _with_good_gold(splits: Splits, questions: Questions, verifier: Verifier) -> tuple[Questions, list[BadGold]]:
+def with_good_gold(splits: Splits, questions: Questions, verifier: Verifier) -> tuple[Questions, list[BadGold]]:
     """The questions whose gold answers can judge others, and each that is left out, with the reason."""
     from stillroom.transfer_set.verify import bad_golds
 

@@ -1,7 +1,8 @@
 """What a recipe for a teacher that reasons would do and cost, the teacher's own work included; spends nothing.
 
-How many samples a question takes is not known before, so calls, tokens and USD are told from the least to the most, and for
-a third of the samples accepted. Minutes are of training and exam on this machine, with traces of an assumed length.
+How many samples a question takes is not known before, so without a pilot (reasoning_pilot.py) calls, tokens and USD are told
+from the least to the most, and for a third of the samples accepted. Minutes are the teacher's, and of training and exam on
+this machine, with traces of an assumed length.
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ from stillroom.evaluation.processes import most_held_bytes
 from stillroom.rows import Questions, Splits
 from stillroom.rundir import fingerprint
 from stillroom.stages.notes import licence_notes
+from stillroom.stages.pricing import ends
 from stillroom.stages.reasoning import asked_of
+from stillroom.stages.reasoning_pilot import Told, between, expected_samples, pilot_traces
 from stillroom.stages.reasoning_training import most_tokens, reads
 from stillroom.stages.rehearsal import Cost, rehearse
 from stillroom.stages.train import roles
@@ -35,11 +38,10 @@ WRITING = 3.0
 WEIGHT_BYTES = 4
 
 
-def plan_reasoning(run: Run) -> dict[str, Any]:
-    """{"name", "figures", "notes"} as of any plan."""
+def plan_reasoning(run: Run, pilot: int = 0) -> dict[str, Any]:
+    """{"name", "figures", "notes"} as of any plan; `pilot`: so many calls may be made."""
     recipe, splits = run.recipe, run.splits
     train, test = len(splits.train), len(splits.test)
-    scored = test if recipe.traces.score is None else min(recipe.traces.score, test)
     figures: dict[str, Any] = {
         "training questions": train,
         "test questions": test,
@@ -47,13 +49,9 @@ def plan_reasoning(run: Run) -> dict[str, Any]:
         "roles": ", ".join(role.name for role in roles(run)),
     }
     notes = [*splits.notes]
-    teacher = recipe.teacher
-    if teacher.costs:
-        figures |= _calls(run, train, scored)
-        if getattr(teacher, "price", None) is None:
-            notes.append("the teacher's price is not given, so nothing is said in USD; add teacher.price")
-        elif recipe.traces.rewrite is not None and getattr(recipe.traces.rewrite, "price", None) is None:
-            notes.append("the price of rewriting is not given, so USD are said without it; add traces.rewrite.price")
+    told = _asking(run, pilot)
+    figures |= told.figures
+    notes += told.notes
     windows, assumed = _windows(run)
     if assumed:
         notes.append(f"minutes are for traces of {windows.raw['ids'].shape[1]:,} tokens, which is a guess")
@@ -70,50 +68,64 @@ def plan_reasoning(run: Run) -> dict[str, Any]:
         "models trained": recipe.seeds * len(roles(run)),
         "disk_mib": round(WEIGHT_BYTES * weights / 2**20 + 1, 1),
         "peak_memory_mib": round(most_held_bytes() / 2**20),
-        "minutes": round(seconds / 60 + 0.1, 1),
+        "minutes": round(seconds / 60 + told.minutes + 0.1, 1),
     }
+    price = recipe.evaluation.price
+    if price is not None:
+        figures |= bill(seconds / 3600 * price.usd_per_hour, told.usd)
     notes += licence_notes(recipe)
-    return {"name": recipe.name, "figures": figures, "notes": [*notes, *recipe.notes]}
+    piloted = {"piloted": pilot} if pilot else {}
+    return {"name": recipe.name, "figures": figures, "notes": [*notes, *recipe.notes], **piloted}
 
 
-def expected_samples(accepted: float, most: int, wanted: int) -> float:
-    """Samples of a question, on average, where each is accepted with this chance and asking stops at `wanted` or `most`."""
-    share_W = np.zeros(wanted)
-    share_W[0], expected = 1.0, 0.0
-    for _ in range(most):
-        expected += share_W.sum()
-        more_W = share_W * accepted
-        share_W = share_W * (1 - accepted)
-        share_W[1:] += more_W[:-1]
-    return float(expected)
+def bill(training_usd: float, teacher_usd: float | None) -> dict[str, float]:
+    """What the machine costs, and with the teacher all of it."""
+    return {"training_usd": round(training_usd, 4), "usd": round(training_usd + (teacher_usd or 0.0), 4)}
 
 
-def _calls(run: Run, train: int, scored: int) -> dict[str, Any]:
-    """Calls, tokens and USD of a teacher that is paid by the call, for the student's own traces."""
+def _asking(run: Run, pilot: int) -> Told:
+    """What a teacher that is paid by the call takes; nothing of one that is not."""
+    recipe, test = run.recipe, len(run.splits.test)
+    scored = test if recipe.traces.score is None else min(recipe.traces.score, test)
+    if not recipe.teacher.costs:
+        return Told({}, [], 0.0, None)
+    told = pilot_traces(run, pilot, scored) if pilot else _calls(run, len(run.splits.train), scored)
+    if getattr(recipe.teacher, "price", None) is None:
+        told.notes.append("the teacher's price is not given, so nothing is said in USD of it; add teacher.price")
+    elif recipe.traces.rewrite is not None and getattr(recipe.traces.rewrite, "price", None) is None:
+        told.notes.append("the price of rewriting is not given, so USD are said without it; add traces.rewrite.price")
+    return told
+
+
+def _calls(run: Run, train: int, scored: int) -> Told:
+    """Calls, tokens and USD of a teacher that is paid by the call, for the student's own traces, without asking it."""
     knobs = run.recipe.traces
     least, most = train * min(knobs.keep, knobs.samples) + scored, train * knobs.samples + scored
-    likely = round(train * expected_samples(ACCEPTED, knobs.samples, knobs.keep)) + scored
-    kept = train * (1 - (1 - ACCEPTED) ** knobs.samples) if knobs.keep == 1 else train * knobs.samples * ACCEPTED
+    each = expected_samples(ACCEPTED, knobs.samples, knobs.keep)
+    likely, kept = round(train * each) + scored, train * ACCEPTED * each
     rewrites = train * knobs.keep if knobs.rewrite is not None else 0
     built: Any = run.recipe.teacher.build(run.dir.path, run.folders, [], run.device)
     some = run.splits.train.take(np.arange(min(LOOKED_AT, train)))
     costs = [built.most_of(one) for one in built.wanted(some.raw)]
     tokens = sum(cost.tokens for cost in costs) / len(costs)
     usd = sum(cost.usd for cost in costs) / len(costs)
-    again = _rewriting(run, some)
+    again, guessed = _rewriting(run, some), between(built, some, (least, likely, most))
     found: dict[str, Any] = {
         "teacher calls": f"{least:,} to {most:,}, {likely:,} where a third is accepted",
         "tokens a call, at most": round(tokens),
         "teacher tokens, at most": round(tokens * most + again.tokens * rewrites),
+        "teacher minutes": ends(guessed.minutes, 1),
     }
     if rewrites:
         found["calls for rewriting, at most"] = rewrites
+    third = None
     if getattr(run.recipe.teacher, "price", None) is not None:
         third = usd * likely + again.usd * min(kept, rewrites)
         found["teacher_usd, at most"] = round(usd * most + again.usd * rewrites, 2)
         found["teacher_usd, where a third is accepted"] = f"at most {third:,.2f}"
         found["teacher_usd for a kept trace, where a third is accepted"] = f"at most {third / kept:,.4f}"
-    return found
+    notes = [f"minutes of the teacher, and in all, are {guessed.basis} (--pilot 20)"]
+    return Told(found, notes, guessed.minutes.middle, third)
 
 
 def _rewriting(run: Run, some: Questions) -> Bill:

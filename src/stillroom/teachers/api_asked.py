@@ -199,10 +199,10 @@ class AskedApi:
         names = list(columns_of(raw))
         return f"{{{names[0]}}}" if len(names) == 1 else "\n".join(f"{name}: {{{name}}}" for name in names)
 
-    def wanted(self, raw: Raw) -> list[Wanted]:
-        """What would be asked about these rows; nothing is."""
+    def wanted(self, raw: Raw, samples: int | None = None) -> list[Wanted]:
+        """What would be asked about these rows; nothing is. `samples`: of each row; none: as the knobs say."""
         settings = self._free_settings if self.knobs.task == "reasoning" else self._label_settings
-        return self._wanted(settings, raw, range(self.knobs.samples))
+        return self._wanted(settings, raw, range(samples or self.knobs.samples))
 
     def most_of(self, one: Wanted) -> Cost:
         """The most that a request can cost."""

@@ -26,7 +26,12 @@ LATENCY_S = (0.3, 1.0, 5.0)
 SHARE_OF_REASONING = (0.1, 0.5, 1.0)
 """Of the most tokens that an answer with reasoning may have."""
 LABEL_TOKENS = {"exact": (1, 2, 6), "logprobs": (1, 2, 6), "json": (6, 9, 20)}
+TOKENS_A_SECOND = (200.0, 50.0, 15.0)
+"""That a model writes where an answer is long."""
 GUESS = "a guess from the lengths of the prompts, at 4 bytes a token and 1 s a call; a pilot measures it"
+GUESS_OF_REASONING = (
+    "a guess: 4 bytes a token, answers of half the most tokens, 50 tokens a second; a pilot measures it"
+)
 LEAST = 3
 
 
@@ -78,7 +83,13 @@ def pilot(asked: AskedApi, questions: Questions, calls: int, seed: int = 0) -> P
     drawn = questions.take(np.random.default_rng(seed).choice(len(questions), count, replace=False))
     single = asked.knobs.model_copy(update={"batch": False})  # a pilot is for now, and tells how long a call takes
     replace(asked.charge(asked.ledger, "pilot"), knobs=single).answer(drawn)
-    wanted = {one.key: one for one in asked.wanted(drawn.raw)}
+    return measured(asked, asked.wanted(drawn.raw))
+
+
+def measured(asked: AskedApi, made: Sequence[Wanted]) -> Pilot:
+    """What those of these requests that are in the ledger took. Raises DataError where they are too few to tell anything."""
+    assert asked.ledger is not None, "charge() hands it a ledger"
+    wanted = {one.key: one for one in made}
     kept = [(wanted[key], response) for key, response in asked.ledger.kept_of(list(wanted))]
     if len(kept) < LEAST:
         raise DataError(
@@ -96,10 +107,14 @@ def pilot(asked: AskedApi, questions: Questions, calls: int, seed: int = 0) -> P
 
 def expected(asked: AskedApi, wanted: Sequence[Wanted], piloted: Pilot | None = None) -> Expected:
     """What these requests would take; a guess where there was no pilot."""
-    sizes_N = np.array([len(one.messages) for one in wanted], float)
+    return expected_of(asked, np.array([len(one.messages) for one in wanted], float), piloted)
+
+
+def expected_of(asked: AskedApi, sizes_N: Array, piloted: Pilot | None = None) -> Expected:
+    """What calls with prompts of so many bytes [N] would take; a guess where there was no pilot."""
     rates = asked.batcher.rates if asked.knobs.batch else asked.caller.rates
     if piloted is None:
-        basis = GUESS
+        basis = GUESS_OF_REASONING if asked.knobs.task == "reasoning" else GUESS
         read, written, seconds = _guess(asked, sizes_N)
         tokens = Range(*map(sum, zip(read, written, strict=True)))
         usd = Range(*(rates.cost(math.ceil(one), math.ceil(two)).usd for one, two in zip(read, written, strict=True)))
@@ -107,9 +122,9 @@ def expected(asked: AskedApi, wanted: Sequence[Wanted], piloted: Pilot | None = 
         basis = f"a pilot of {len(piloted.bytes_N)} calls, 95 % intervals"
         tokens = _total(piloted, sizes_N, 1, 1)
         usd = _total(piloted, sizes_N, rates.nano_usd_in / MILLION / NANO, rates.nano_usd_out / MILLION / NANO)
-        seconds = _seconds(piloted, len(wanted))
-    minutes = Range(*(_minutes(asked, len(wanted), one, two) for one, two in zip(tokens, seconds, strict=True)))
-    return Expected(len(wanted), tokens, usd if asked.knobs.price is not None else None, minutes, basis)
+        seconds = _seconds(piloted, len(sizes_N))
+    minutes = Range(*(_minutes(asked, len(sizes_N), one, two) for one, two in zip(tokens, seconds, strict=True)))
+    return Expected(len(sizes_N), tokens, usd if asked.knobs.price is not None else None, minutes, basis)
 
 
 def _guess(asked: AskedApi, sizes_N: Array) -> tuple[Range, Range, Range]:
@@ -118,11 +133,11 @@ def _guess(asked: AskedApi, sizes_N: Array) -> tuple[Range, Range, Range]:
     written = LABEL_TOKENS[knobs.read]
     if knobs.task == "reasoning":
         written = tuple(share * knobs.most_tokens for share in SHARE_OF_REASONING)  # type: ignore[assignment]
-    return (
-        Range(*(sizes_N.sum() / size for size in BYTES_A_TOKEN)),
-        Range(*(min(one, knobs.most_tokens) * calls for one in written)),
-        Range(*(one * calls for one in LATENCY_S)),
-    )
+    tokens = Range(*(min(one, knobs.most_tokens) * calls for one in written))
+    seconds = Range(*(one * calls for one in LATENCY_S))
+    if knobs.task == "reasoning":
+        seconds = Range(*(one + many / fast for one, many, fast in zip(seconds, tokens, TOKENS_A_SECOND, strict=True)))
+    return Range(*(sizes_N.sum() / size for size in BYTES_A_TOKEN)), tokens, seconds
 
 
 def _seconds(piloted: Pilot, calls: int) -> Range:
@@ -144,6 +159,13 @@ def _total(piloted: Pilot, sizes_N: Array, of_read: float, of_written: float) ->
     spread = math.sqrt(float((residual_N**2).sum()) / (n - 1))
     middle = of_read * ratio * float(sizes_N.sum()) + of_written * mean * calls
     half = _t(n - 1) * spread * math.sqrt(calls**2 / n + calls)
+    return Range(max(0.0, middle - half), middle, middle + half)
+
+
+def mean_of(value_N: Array) -> Range:
+    """The mean with its 95 % interval by Student's t."""
+    count, middle = len(value_N), float(value_N.mean())
+    half = _t(count - 1) * float(value_N.std(ddof=1)) / math.sqrt(count)
     return Range(max(0.0, middle - half), middle, middle + half)
 
 
