@@ -13,6 +13,23 @@ Outcomes = Literal["accepted", "every", "rejected"]
 Length = Literal["first", "short", "long", "mixed"]
 
 
+class Expect(Knobs):
+    """Figures that `check` reckons with while data, weights, a key or accepted terms are not here yet."""
+
+    questions: int = Field(ge=1)
+    """To learn from; where their files are here they are counted."""
+    question_tokens: int = Field(default=128, ge=1)
+    """Of a question; where the files are here their bytes tell."""
+    trace_tokens: int = Field(ge=1)
+    """That the teacher writes for a sample, on average."""
+    accepted: float = Field(default=0.3333, gt=0, le=1)
+    """Share of samples."""
+    parameters: float = Field(gt=0)
+    """Weights of the student, such as 32.8e9."""
+    tflops: float = Field(default=400.0, gt=0)
+    """What the machine of evaluation.price reaches in training, in 10^12 operations a second."""
+
+
 class Traces(Knobs):
     """How a teacher's reasoning is sampled, which of it is kept, and what of it a student is taught."""
 
@@ -41,5 +58,8 @@ class Traces(Knobs):
     answer is asked for afterwards."""
     equal: Literal["steps", "tokens"] = "steps"
     """Of an arm: train for as many steps as the student, or until as many tokens were read."""
+    expect: Expect | None = None
+    """What is expected of all this, so that `check` can tell the cost before data, weights and keys are here; none: they are
+    looked at."""
     write: int | None = Field(default=None, ge=1)
     """Most tokens that a student may write in answer to a test question; none: twice what it was taught at most."""

@@ -26,8 +26,21 @@ def resolve(reference: str, folders: list[Path]) -> Path:
     `hf:ORG/NAME` is downloaded, or taken from the hub's cache where there is no network; `hf:ORG/NAME@REVISION` fixes
     the state of it.
     """
+    return _resolved(reference, folders, fetch=True)
+
+
+def is_here(reference: str, folders: list[Path]) -> bool:
+    """It can be read without fetching anything."""
+    try:
+        _resolved(reference, folders, fetch=False)
+    except ModelError:
+        return False
+    return True
+
+
+def _resolved(reference: str, folders: list[Path], fetch: bool) -> Path:
     if reference.startswith("hf:"):
-        return _from_hub(reference)
+        return _from_hub(reference, fetch)
     if reference.startswith("package:"):
         return _in_package(reference)
     tried = [folder / reference for folder in folders] if not Path(reference).is_absolute() else [Path(reference)]
@@ -76,7 +89,7 @@ def _package_folder(module: str) -> str | None:
     return next(iter(spec.submodule_search_locations or []), None) if spec else None
 
 
-def _from_hub(reference: str) -> Path:
+def _from_hub(reference: str, fetch: bool) -> Path:
     try:
         from huggingface_hub import snapshot_download
         from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
@@ -92,7 +105,11 @@ def _from_hub(reference: str) -> Path:
             f"{name!r} is no repository of the hub", where=reference, cure="Write hf:ORG/NAME, or the folder's path"
         )
     try:
-        folder = Path(snapshot_download(name, revision=revision or None, allow_patterns=list(DOWNLOADED)))
+        folder = Path(
+            snapshot_download(
+                name, revision=revision or None, allow_patterns=list(DOWNLOADED), local_files_only=not fetch
+            )
+        )
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         told = str(error).strip().split("\n")[0][:200]
         raise ModelError(

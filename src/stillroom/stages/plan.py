@@ -24,6 +24,7 @@ from stillroom.stages.opening import Run, check_data, clock_of, look_in, views_o
 from stillroom.stages.part_checks import memory_bytes
 from stillroom.stages.paying import is_paid
 from stillroom.stages.pricing import expected_calls, refuse_pilot
+from stillroom.stages.reasoning_on_paper import lacking, plan_on_paper
 from stillroom.stages.reasoning_plan import plan_reasoning
 from stillroom.stages.train import roles
 
@@ -36,6 +37,9 @@ def plan(recipe: Recipe, folder: Path, pilot: int = 0) -> dict[str, Any]:
     recipe.check()
     refuse_pilot(pilot, is_paid(recipe))
     run = Run(recipe, RunDir(Path("runs") / recipe.name), look_in(folder), Silent(), clock_of(recipe, Path()))
+    missing = lacking(run) if recipe.is_reasoning and not pilot else []
+    if missing:
+        return plan_on_paper(run, missing)
     check_data(run)
     if recipe.is_reasoning:
         return plan_reasoning(run, pilot)
