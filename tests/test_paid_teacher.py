@@ -85,6 +85,19 @@ def test_refused_rows_are_left_out_of_every_model_and_told(teacher: Loopback, tm
     assert teacher.bill()["calls"] == ROWS, "nothing is paid for twice"
 
 
+def test_terms_that_somebody_accepted_go_into_the_transfer_set(teacher: Loopback, tmp_path: Path) -> None:
+    accepted = {"who": "My firm", "when": "2026-01-31", "url": "https://example.org/terms", "version": "7"}
+    tree = recipe(teacher, accept_terms=accepted)
+    tree["teacher"] |= {"licence": "CC-BY-NC-4.0"}
+    distill(tree, tmp_path / "run", folder=tmp_path, until="ask")
+    (header,) = (tmp_path / "run" / "transfer_set").glob("*/teacher.json")
+    assert json.loads(header.read_text())["licences"] == {
+        "teacher": "CC-BY-NC-4.0",
+        "terms of the teacher": "a licence for non-commercial use, https://creativecommons.org/licenses/by-nc/4.0/",
+        "terms accepted": "https://example.org/terms, version 7, by My firm on 2026-01-31",
+    }
+
+
 WITHOUT_TORCH = """
 import json, sys
 sys.modules["torch"] = None

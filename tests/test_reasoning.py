@@ -232,6 +232,30 @@ def test_human_rationales_are_learned_from_as_recorded_answers(data: dict[str, s
     assert control["tokens_per_row"] < read_json(run.path / "student" / "lesson.json")["tokens_per_row"]
 
 
+def test_traces_that_repeat_or_give_a_test_question_away_are_counted_and_not_learned_from(
+    data: dict[str, str], tmp_path: Path
+) -> None:
+    rows = [{"question": f"What is {n} + {n + 3}?", "answer": f"{n}+{n + 3}\n#### {2 * n + 3}"} for n in range(20)]
+    rows.append({"question": rows[4]["question"].upper(), "answer": rows[4]["answer"]})
+    test = [{"question": "Tom has five apples and buys three more at the store", "answer": "#### 8"}]
+    rows[7]["answer"] = f"As with {test[0]['question']}, 7+10\n#### 17"
+    for name, several in (("train", rows), ("test", test)):
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(map(json.dumps, several)))
+    questions = {
+        "kind": "dataset", "source": {"train": "train.jsonl", "test": "test.jsonl"}, "input": "question", "label": "answer",
+    }  # fmt: skip
+    tree = recipe(data, name="copies", questions=questions, traces={"overlap": 8, "write": 20},
+                  teacher={"kind": "recorded", "source": "train.jsonl", "task": "reasoning"})  # fmt: skip
+    run = stillroom.distill(tree, tmp_path / "run", folder=tmp_path)
+    told = run.scorecard["transfer_set"]
+    assert (told["repeats"], told["overlapping"]) == (1, 1)
+    assert told["outcomes"]["accepted"] == 21
+    assert told["kept"] == read_json(run.path / "student" / "lesson.json")["rows"] == 19
+    page = (run.path / "report.html").read_text()
+    assert "traces left out that repeat another" in page
+    assert "traces left out that share words with a test question" in page
+
+
 # what goes wrong
 
 

@@ -18,6 +18,7 @@ from stillroom.flow import plan
 from stillroom.loopback.serving import Loopback
 from stillroom.questions.arithmetic import BUILTIN, problems
 from stillroom.recipe import Recipe
+from stillroom.rundir import read_json
 from test_reasoning import TINY, lines
 
 PRICE = {"input": 1.0, "output": 2.0}
@@ -234,6 +235,27 @@ def test_what_is_written_again_is_judged_as_the_traces_are(teacher: Loopback, tm
         assert [(one["key"], one["place"], one["reason"]) for one in again] == [
             (one["key"], one["place"], one["reason"]) for one in sampled
         ]
+
+
+def test_licences_and_accepted_terms_go_with_the_traces_and_the_student(teacher: Loopback, tmp_path: Path) -> None:
+    accepted = {"who": "My firm", "when": "2026-01-31", "url": "https://example.org/terms", "version": "7"}
+    traces = rewriting(teacher.url, licence="CC-BY-NC-4.0")
+    tree = recipe(teacher.url, name="bound", traces={**traces, "score": 0}, accept_terms=accepted)
+    tree["teacher"] |= {"licence": "MIT"}
+    run = stillroom.distill(tree, tmp_path / "run")
+    told = {
+        "teacher": "MIT", "teacher 1": "MIT", "rewriter": f"CC-BY-NC-4.0 (loopback at {teacher.url})",
+        "terms of the rewriter": "a licence for non-commercial use, https://creativecommons.org/licenses/by-nc/4.0/",
+        "terms accepted": "https://example.org/terms, version 7, by My firm on 2026-01-31",
+    }  # fmt: skip
+    for name in ("traces", "rewritten"):
+        assert read_json(run.path / "transfer_set" / name / "facts.json")["licences"] == told
+    card = (run.path / "student" / "README.md").read_text()
+    assert "- rewriter: CC-BY-NC-4.0 (loopback at " in card
+    assert "- terms accepted: https://example.org/terms, version 7, by My firm on 2026-01-31" in card
+    assert "- terms of the rewriter: a licence for non-commercial use, https://creativecommons.org/" in card
+    page = (run.path / "report.html").read_text()
+    assert "writing worked answers again" in page
 
 
 def test_the_plan_counts_what_writing_again_costs(teacher: Loopback) -> None:

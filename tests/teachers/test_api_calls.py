@@ -145,6 +145,38 @@ def test_what_will_not_pass_stops_at_once(fault: Reply, what: str, cure: str, le
     assert len(endpoint.asked) <= (25 if fault.body == HTML else 1)
 
 
+def _behind(proxy: Endpoint, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The address of an endpoint outside, to which this machine's requests go by a proxy."""
+    for name in ("no_proxy", "NO_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("http_proxy", "HTTP_PROXY"):
+        monkeypatch.setenv(name, proxy.url.removesuffix("/v1"))
+    return "http://teacher.example/v1"
+
+
+def test_a_proxy_passes_requests_on(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Endpoint(lambda body, number: said("yes")) as proxy:
+        became = ask(_behind(proxy, monkeypatch), ledger, 3)
+    assert all(one.body is not None for one in became.values())
+    assert {one["host"] for one in proxy.headers} == {"teacher.example"}, "none was sent but by the proxy"
+
+
+@pytest.mark.parametrize("status", [302, 307])
+def test_a_proxy_that_redirects_elsewhere_stops_at_once_and_nothing_goes_there(
+    status: int, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Endpoint(lambda body, number: said("yes")) as elsewhere:
+        sent_to = f"{elsewhere.url}/chat/completions"
+        with Endpoint(lambda body, number: Reply("", status, {"location": sent_to})) as proxy:
+            with pytest.raises(ModelError, match=r"redirects to 'http://127\.0\.0\.1") as caught:
+                ask(_behind(proxy, monkeypatch), ledger, 50, concurrency=1)
+            assert "look at the proxy" in caught.value.cure
+            assert len(proxy.asked) == 1
+            assert proxy.headers[0]["host"] == "teacher.example"
+        assert not elsewhere.headers
+    assert ledger.spent().calls == 0, "it was not billed"
+
+
 def test_a_wrong_key_in_the_middle_is_a_failure_of_the_run_and_keeps_what_was_bought(ledger: Ledger) -> None:
     with Endpoint(lambda body, number: said("yes") if number < 5 else failing(401)) as endpoint:
         with pytest.raises(RunError, match="does not take the key"):

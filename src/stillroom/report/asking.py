@@ -23,6 +23,7 @@ PURPOSES = {
     "pilot": "a pilot before the run",
     "write": "writing new questions",
     "trace": "worked answers to learn from",
+    "rewrite": "writing worked answers again",
     "cascade": "questions the student left to it",
 }
 COLOURS = ("control", "arm1", "arm2", "arm3", "hard_teacher", "teacher")

@@ -164,6 +164,8 @@ def cost_of_kept(kept: Tree) -> Facts:
         ("tokens_per_kept", "tokens for each kept trace", n.big),
         ("usd", "all samples cost", n.usd),
         ("usd_per_kept", "each kept trace cost", n.usd),
+        ("repeats", "traces left out that repeat another", n.big),
+        ("overlapping", "traces left out that share words with a test question", n.big),
         ("bad_gold", "questions left out, whose gold answers cannot be read", n.big),
     )
     return sections.facts_of(kept, parts)

@@ -16,7 +16,8 @@ from stillroom.rows import PLAIN_VIEW, Questions
 from stillroom.rundir import read_json, write_json
 from stillroom.stages.layers import showing_layers
 from stillroom.stages.opening import ASKED, Run, views_of
-from stillroom.stages.paying import LABEL, SCORE, charged, in_words, is_paid, keep_answered
+from stillroom.stages.origin import terms_of
+from stillroom.stages.paying import LABEL, SCORE, charged, is_paid, keep_answered
 
 if TYPE_CHECKING:
     from stillroom.transfer_set.sampling import Traces
@@ -45,8 +46,8 @@ def ask_answers(run: Run, asked: AskedTeacher, purpose: str = "", written: Quest
     from stillroom.transfer_set.store import UNKNOWN
 
     teacher, members = run.recipe.teacher, members_of(asked)
-    licences = {"teacher": teacher.licence or UNKNOWN}
-    terms = {} if run.recipe.accept_terms is None else {"terms accepted": in_words(run.recipe.accept_terms)}
+    terms = terms_of(run.recipe)
+    licences = {"teacher": teacher.licence or UNKNOWN, **terms}
     kept: list[Kept] = []
     for place, (member, knobs) in enumerate(zip(members, teacher.each(), strict=True)):
         licence = knobs.licence or teacher.licence or UNKNOWN

@@ -21,9 +21,11 @@ from stillroom.stages.deferring import audit_of, settle_cascade, show_cascade
 from stillroom.stages.language import sit_language
 from stillroom.stages.on_policy_rounds import WORK
 from stillroom.stages.opening import Run, versions, views_of
-from stillroom.stages.paying import asking_facts, in_words
+from stillroom.stages.origin import licences_of
+from stillroom.stages.paying import asking_facts
 from stillroom.stages.teach import trained_and_built
 from stillroom.stages.train import roles
+from stillroom.transfer_set.store import UNKNOWN
 
 if TYPE_CHECKING:
     from stillroom.evaluation.cost import Spent
@@ -214,10 +216,7 @@ def _about(run: Run, heat: float) -> dict[str, Any]:
     """What the report and the card say of how it was made."""
     recipe, members = run.recipe, run.recipe.teacher.each()
     what = "; ".join(sorted({member.describe() for member in members}))
-    licences = {"teacher": recipe.teacher.licence or "unknown", "data": recipe.questions.licence or "unknown"}
-    licences |= {f"teacher {place + 1}": member.licence for place, member in enumerate(members) if member.licence}
-    if recipe.accept_terms is not None:
-        licences["terms accepted"] = in_words(recipe.accept_terms)
+    licences = licences_of(recipe) | {"data": recipe.questions.licence or UNKNOWN}
     return {
         "teacher": f"an ensemble of {len(members)}: {what}" if len(members) > 1 else what,
         "student": recipe.student.describe(),

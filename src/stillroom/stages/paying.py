@@ -21,7 +21,7 @@ from stillroom.rows import Questions
 from stillroom.teachers.ensemble import members_of
 
 if TYPE_CHECKING:
-    from stillroom.recipe import AcceptedTerms, Recipe
+    from stillroom.recipe import Recipe
     from stillroom.stages.opening import Run
     from stillroom.transfer_set.store import Kept
 
@@ -45,11 +45,6 @@ def ledger_path(run: Run) -> Path:
     """Beside the answers, so that runs that share a store pay once."""
     shared = run.recipe.transfer_set.store
     return (run.dir.path / "transfer_set" if shared is None else run.folders[0] / shared) / LEDGER
-
-
-def in_words(terms: AcceptedTerms) -> str:
-    """Who accepted a teacher's terms, for a transfer set and a student's card."""
-    return f"{terms.url}, version {terms.version}, by {terms.who} on {terms.when}"
 
 
 def check_paid(run: Run, teacher: Teacher, built: Any) -> None:

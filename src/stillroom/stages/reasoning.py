@@ -13,6 +13,7 @@ from stillroom.errors import DataError, ModelError
 from stillroom.kinds import AskedTeacher, Verifier, parse
 from stillroom.rows import Questions, Splits
 from stillroom.rundir import fingerprint, write_json
+from stillroom.stages.origin import licences_of
 from stillroom.stages.paying import SCORE, charged
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from stillroom.transfer_set.sampling import Sampled, Traces
     from stillroom.transfer_set.verify import BadGold
 
-FORMAT = 2
+FORMAT = 3
 """Of what is kept of traces; another one is read from the raw answers anew."""
 TRACE, REWRITE = "trace", "rewrite"
 """What a call is for: reasoning that students learn from, or accepted reasoning that is written again."""
@@ -93,7 +94,7 @@ def ask_traces(run: Run, asked: AskedTeacher) -> Traces:
     name = f"arms/{run.arm}/traces" if run.arm else "transfer_set/traces"
     made_from = fingerprint(
         FORMAT, asked.fingerprint, questions.fingerprint(), _golds(splits, questions), verifier.model_dump(mode="json"),
-        knobs.samples, knobs.keep, knobs.of,
+        knobs.samples, knobs.keep, knobs.of, knobs.overlap, splits.test.fingerprint(), licences_of(run.recipe),
     )  # fmt: skip
     with run.dir.stage(name, made_from) as folder:
         if folder is not None:
@@ -103,8 +104,9 @@ def ask_traces(run: Run, asked: AskedTeacher) -> Traces:
                     most=knobs.samples, wanted=knobs.keep, purpose=TRACE, must_accept=knobs.of == "accepted",
                     told=_counted(run, asked, done),
                 )  # fmt: skip
-            Traces(found).write(folder)
-            write_json(folder / FACTS, {"bad_gold": [asdict(one) for one in bad]})
+            Traces(_left_out(run, found)).write(folder)
+            facts = {"bad_gold": [asdict(one) for one in bad], "licences": licences_of(run.recipe)}
+            write_json(folder / FACTS, facts)
     return _rewritten(run, Traces.read(run.dir.path / name), verifier)
 
 
@@ -122,7 +124,7 @@ def _rewritten(run: Run, traces: Traces, verifier: Verifier) -> Traces:
     made_from = fingerprint(
         FORMAT, writer.fingerprint, [[one.key, one.place] for one in chosen], messages,
         [asdict(one) for one in traces.samples], _golds(run.splits, run.splits.train),
-        judging(verifier).model_dump(mode="json"),
+        judging(verifier).model_dump(mode="json"), licences_of(run.recipe),
     )  # fmt: skip
     name = f"arms/{run.arm}/rewritten" if run.arm else "transfer_set/rewritten"
     with run.dir.stage(name, made_from) as folder:
@@ -130,8 +132,18 @@ def _rewritten(run: Run, traces: Traces, verifier: Verifier) -> Traces:
             with run.show.stage("have traces rewritten", len(chosen), "traces") as done:
                 said: list[Any] = charged(run, writer, REWRITE).chat(messages)  # type: ignore[attr-defined]
                 done(len(chosen))
-            rewritten(traces, chosen, said, judging(verifier), run.splits.gold or {}).write(folder)
+            found = rewritten(traces, chosen, said, judging(verifier), run.splits.gold or {})
+            Traces(_left_out(run, found.samples)).write(folder)
+            write_json(folder / FACTS, {"licences": licences_of(run.recipe)})
     return Traces.read(run.dir.path / name)
+
+
+def _left_out(run: Run, samples: list[Sampled]) -> list[Sampled]:
+    """The samples, marked where they repeat each other or give a test question away."""
+    from stillroom.transfer_set.leaving_out import leave_out
+
+    tests = list(asked_of(run.splits.test).values())
+    return leave_out(samples, asked_of(run.splits.train), tests, run.recipe.traces.overlap)
 
 
 def score_teacher(run: Run, asked: AskedTeacher, verifier: Verifier) -> None:

@@ -80,6 +80,7 @@ def _candidate(run: Run, name: str, folders: list[Path], questions: list[str]) -
 
 def _kept_facts(run: Run, traces: Traces, models: dict[str, list[Path]]) -> dict[str, Any]:
     """What was sampled, what of it the student learned from, what one kept trace cost, and how good the teacher was."""
+    from stillroom.transfer_set.leaving_out import GIVES_AWAY, REPEATS
     from stillroom.transfer_set.sampling import facts_of
 
     knobs = run.recipe.traces
@@ -91,6 +92,10 @@ def _kept_facts(run: Run, traces: Traces, models: dict[str, list[Path]]) -> dict
     again = [one for one in traces.samples if one.rewritten]
     if again:
         found["rewritten"] = len(again)
+    for name, why in (("repeats", REPEATS), ("overlapping", GIVES_AWAY)):
+        count = sum(one.left_out == why for one in traces.samples)
+        if count:
+            found[name] = count
     if bad:
         found["bad_gold"] = len(bad)
     if not is_paid(run.recipe):

@@ -44,24 +44,28 @@ class Wire:
     """Connections to one endpoint, kept open between requests; many threads may use one."""
 
     def __init__(self, address: str, key: str | None, timeout_s: float, connections: int) -> None:
-        self.address, self._key, self._timeout_s = address, key, timeout_s
+        self.address, self._key, self._timeout_s, self._connections = address, key, timeout_s, connections
         # A proxy of the environment is for the world outside, and cannot reach this machine's own servers.
         proxied = not is_local(address) and has_proxy(address) and not handed.confines()
-        limits = httpx2.Limits(max_connections=connections, max_keepalive_connections=connections)
         self._transport = None if proxied else Transport()
+        self._open()
+
+    def _open(self) -> None:
+        most = self._connections
+        limits = httpx2.Limits(max_connections=most, max_keepalive_connections=most)
         self._inner = httpx2.Client(
-            follow_redirects=False, timeout=timeout_s, limits=limits, trust_env=proxied,
+            follow_redirects=False, timeout=self._timeout_s, limits=limits, trust_env=self._transport is None,
             transport=self._transport,
         )  # fmt: skip
         self.client = openai.OpenAI(
-            api_key=key or NO_KEY,
-            base_url=address,
+            api_key=self._key or NO_KEY,
+            base_url=self.address,
             max_retries=0,
-            timeout=timeout_s,
+            timeout=self._timeout_s,
             http_client=self._inner,
             default_headers=UNTOLD,
         )
-        if not is_openai(address):  # of the environment, and nobody else's business
+        if not is_openai(self.address):  # of the environment, and nobody else's business
             self.client.organization = self.client.project = None
 
     def post(self, path: str, body: bytes) -> Came | Outcome:
@@ -91,6 +95,9 @@ class Wire:
         """Close the connections; the next request opens one."""
         if self._transport is not None:
             self._transport.close()
+        else:  # the client's own, behind a proxy, opens none once it is closed
+            self._inner.close()
+            self._open()
 
     def _without_key(self, text: str) -> str:
         hidden = self._key if self._key and len(self._key) >= SHORTEST_HIDDEN else None

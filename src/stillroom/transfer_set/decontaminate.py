@@ -103,7 +103,11 @@ def repeats(texts: Sequence[str], groups: Sequence[str] | None = None, near: flo
         else:
             found.append(Repeat(row, of, 1.0))
     if near < 1:
-        found += _nearly_equal(texts, left, groups, near)
+        sizes = Counter(groups[row] if groups is not None else "" for row in left)
+        alike = [
+            row for row in left if sizes[groups[row] if groups is not None else ""] > 1
+        ]  # alone in its group, like none
+        found += _nearly_equal(texts, alike, groups, near)
     return sorted(found, key=lambda one: one.row)
 
 

@@ -85,6 +85,8 @@ class Sampled:
     reason: str
     rewritten: str = ""
     """The same trace as another model wrote it again; empty where there is none, or it was not as good."""
+    left_out: str = ""
+    """Why nobody learns from it, whatever the verifier says; empty where somebody may."""
 
     @cached_property
     def trace(self) -> Trace:
@@ -285,8 +287,8 @@ def rewritten(
 
 
 def _as_wanted(one: Sampled, of: str) -> Verdict:
-    """Accepted where it is of the wanted outcome; a trace that is cut is never chosen, whatever is wanted."""
-    wanted = of == "every" or one.outcome == of
+    """Accepted where it is of the wanted outcome; one that is cut or left out is never chosen, whatever is wanted."""
+    wanted = not one.left_out and (of == "every" or one.outcome == of)
     return Verdict("accepted" if wanted else "rejected", one.reason)
 
 
