@@ -36,10 +36,7 @@ def in_words(terms: AcceptedTerms) -> str:
     return f"{terms.url}, version {terms.version}, by {terms.who} on {terms.when}"
 
 
-def _known(part: Teacher, licence: str | None) -> list[Any]:
+def _known(part: Teacher, licence: str | None) -> list[Terms]:
     model = getattr(part, "model", None)
-    return [
-        *known_terms(
-            part.licence or licence, getattr(part, "base_url", None), model if isinstance(model, str) else None
-        )
-    ]
+    named = model if isinstance(model, str) else None
+    return known_terms(part.licence or licence, getattr(part, "base_url", None), named)
