@@ -41,7 +41,8 @@ def test_dollars_stand_on_the_axis_and_in_the_table() -> None:
 def test_without_a_price_nothing_is_said_of_dollars() -> None:
     shown = rounds(details("margin", priced=False), "x")
     assert shown is not None
-    assert "$" not in shown["chart"] and "cost" not in shown["chart"]
+    assert "$" not in shown["chart"]
+    assert "cost" not in shown["chart"]
     assert "US dollars" not in shown["columns"]
 
 

@@ -127,7 +127,8 @@ def _why(strategy: str, doubt: float | None) -> str:
     if doubt is None:
         return "the teacher wrote it for this round" if strategy in WRITING else ""
     # Beside what is written, those that write choose by margin unless the recipe says otherwise.
-    return WHY.get("margin" if strategy in WRITING else strategy, lambda doubt: "")(doubt)
+    words = WHY.get("margin" if strategy in WRITING else strategy)
+    return words(doubt) if words else ""
 
 
 def _cost(records: list[Tree]) -> Callable[[float], str] | None:
