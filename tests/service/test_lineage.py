@@ -53,7 +53,8 @@ class Made:
         }  # fmt: skip
         made = {
             "id": model, "project_id": self.project, "job_id": name, "kind": "classifier", "base": "small",
-            "folder": f"jobs/{name}/run/student", "created_at": int(time.time()),
+            "folder": f"jobs/{name}/run/student", "created_at": int(time.time()), "teacher": "t",
+            "cascade": {"threshold_nats": 0.2},
         }  # fmt: skip
         with self.served.rows.writing() as rows:
             rows.execute(insert(jobs).values(**row))
@@ -127,6 +128,9 @@ def test_a_deleted_file_is_marked_too_and_a_model_says_so(made: Made) -> None:
     assert shown.contains_deleted == 3  # type: ignore[attr-defined]
     listed = {one.id: one.contains_deleted for one in made.client.models.list() if one.id.startswith("ft:")}  # type: ignore[attr-defined]
     assert (listed[made.first_model], listed[made.second_model]) == (3, 1)
+    assert (listed[f"{made.first_model}:cascade"], listed[f"{made.second_model}:cascade"]) == (3, 1)
+    cascade = made.client.models.retrieve(f"{made.first_model}:cascade")
+    assert cascade.contains_deleted == 3  # type: ignore[attr-defined]
     made.client.chat.completions.delete(made.stored)
     assert json.loads((folders[0] / lineage.MARK).read_text())["contains_deleted"] == 4
 

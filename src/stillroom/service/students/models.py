@@ -124,8 +124,9 @@ def _with_lineage(rows: Connection, row: Row) -> dict[str, Any]:
     return show_model(row, found)
 
 
-def _cascade(row: Row) -> dict[str, Any]:
-    return {**show_model(row), "id": f"{row['id']}{CASCADE}", "owned_by": "cascade", "kind": "cascade"}
+def _cascade(student: Mapping[str, Any]) -> dict[str, Any]:
+    """The cascade of a student that is shown so: it is made from the same rows."""
+    return {**student, "id": f"{student['id']}{CASCADE}", "owned_by": "cascade", "kind": "cascade"}
 
 
 def _teacher(row: Row) -> dict[str, Any]:
@@ -145,9 +146,9 @@ def list_models(request: Request, caller: Reads) -> dict[str, Any]:
     with state.database.reading() as rows:
         ours = _STUDENTS.all(rows, project_id=caller.project_id)
         deleted = lineage.all_deleted(rows, caller.project_id)
-        students = [(row, show_model(row, deleted.get(row["job_id"], 0))) for row in ours]
+        students = [show_model(row, deleted.get(row["job_id"], 0)) for row in ours]
         taught = [_teacher(row) for row in _TAUGHT.all(rows, project_id=caller.project_id)]
-    shown = [shown for row, one in students for shown in ([one, _cascade(row)] if has_cascade(row) else [one])]
+    shown = [shown for one in students for shown in ([one, _cascade(one)] if one["cascade"] else [one])]
     return {"object": "list", "data": [*shown, *taught, *map(_preset, presets(state.settings))]}
 
 
@@ -162,11 +163,12 @@ async def retrieve_model(request: Request, caller: Reads, model_id: str) -> Mapp
         if teacher is not None:
             return _teacher(teacher)
         row = find_model(rows, caller.project_id, model_id.removesuffix(CASCADE))
-        if not model_id.endswith(CASCADE):
-            return _with_lineage(rows, row)
+        student = _with_lineage(rows, row)
+    if not model_id.endswith(CASCADE):
+        return student
     if not has_cascade(row):
         raise not_found("model", model_id, "model")
-    return _cascade(row)
+    return _cascade(student)
 
 
 @router.delete("/v1/models/{model_id:path}", response_model=Deleted)
