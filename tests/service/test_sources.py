@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx2
@@ -18,15 +19,18 @@ from stillroom.errors import DataError
 from stillroom.service.data import completions as stored
 from stillroom.service.door.access import make_project
 from stillroom.service.door.faults import ApiError
+from stillroom.service.jobs.job_rows import by_id
 from stillroom.service.recipes import talks
 from stillroom.service.recipes.drafting import Rejected, Talk, are_classes, asked, recorded
 from stillroom.service.recipes.presets import OF_LETTERS, OF_WORDS
+from stillroom.service.recipes.sources import prepared
 from stillroom.service.recipes.talks import MOST_BYTES, of_completion, of_stored, plain
 from stillroom.service.rows.database import Database
 from stillroom.service.rows.tables import completions, files, projects, teachers
 from stillroom.service.settings import Limits, Settings
 
 PLACE = "/v1/fine_tuning/jobs"
+ASKED = {"role": "user", "content": "q"}
 FILE = f"file-{'a' * 24}"
 MLP = {"kind": "mlp", "hidden": [4]}
 
@@ -136,7 +140,18 @@ def test_a_recipe_that_is_refused(idle: Idle, http: httpx2.Client, words: str) -
         ({"distillation": {"surprise": 1}}, 400, "distillation.surprise"),
         ({"distillation": {"source": {}}}, 400, "distillation.source"),
         ({"distillation": {"source": {"stored_completions": {"metadata": {"a": "b"}}}}}, 403, None),
-        ({"distillation": {"recipe": digits(), "teacher": "x"}}, 400, "distillation"),
+        *(
+            ({"distillation": {"recipe": digits(), **beside}}, 400, f"distillation.{next(iter(beside))}")
+            for beside in (
+                {"teacher": "x"},
+                {"student": {}},
+                {"source": {"file": FILE}},
+                {"labels": ["a"]},
+                {"soft_targets": True},
+                {"cascade": {"risk": 0.1}},
+            )
+        ),
+        ({"model": "tiny-language", "distillation": {"cascade": {"risk": 0.1}}}, 400, "distillation.cascade"),
         ({"distillation": {"student": {"kind": "pretrained", "from": "/models/x"}}}, 400, "distillation.student.from"),
         ({"distillation": {"student": {"kind": "lora", "from": "hf:x/y"}}}, 400, "distillation.student.from"),
         (
@@ -158,6 +173,47 @@ def test_a_request_that_is_refused(http: httpx2.Client, change: dict[str, Any], 
     answer = http.post(PLACE, json={**plain, **change})
     assert answer.status_code == status, answer.text
     assert param is None or str(answer.json()["error"]["param"]).startswith(param)
+
+
+def test_what_is_not_read_says_what_to_do_instead(http: httpx2.Client) -> None:
+    name = uploaded(http, moods(30))
+    asked_for: tuple[tuple[str, dict[str, Any], str], ...] = (
+        ("small-text-classifier", {"recipe": digits(), "soft_targets": True}, "Take the objective soft_target"),
+        ("tiny-language", {"cascade": {"risk": 0.1}}, "take a student that picks one of a few answers"),
+    )
+    for model, wanted, cure in asked_for:
+        answer = http.post(PLACE, json={"model": model, "training_file": name, "distillation": wanted})
+        assert answer.status_code == 400
+        assert cure in answer.json()["error"]["message"]
+    for wanted in ({"recipe": digits(), "soft_targets": False}, {"cascade": {"risk": 0.1}}):
+        plain = {"model": "small-text-classifier", "training_file": name, "distillation": wanted}
+        assert http.post(PLACE, json=plain).status_code == 200
+
+
+def test_a_cascade_of_rows_that_are_no_classes_fails_with_the_field(
+    idle: Idle, http: httpx2.Client, tmp_path: Path
+) -> None:
+    """A base could be either kind of student, and only its rows tell."""
+    base = idle.root / "bases" / "either"
+    base.mkdir(parents=True, exist_ok=True)
+    (base / "config.json").write_text("{}")
+    rows = "".join(
+        json.dumps({"messages": [ASKED, {"role": "assistant", "content": f"answer {place}"}]}) + "\n"
+        for place in range(20)
+    )
+    wanted = {
+        "model": "either",
+        "training_file": uploaded(http, rows.encode()),
+        "distillation": {"cascade": {"risk": 0.1}},
+    }
+    sent = http.post(PLACE, json=wanted)
+    assert sent.status_code == 200, sent.text
+    state = SimpleNamespace(settings=Settings(idle.root), database=idle.rows)
+    with idle.rows.reading() as found:
+        job = by_id(found, sent.json()["id"])
+    with pytest.raises(ApiError) as raised:
+        prepared(state, job, tmp_path)
+    assert (raised.value.param, raised.value.code) == ("distillation.cascade", "no_cascade")
 
 
 def test_a_file_for_something_else_is_refused(http: httpx2.Client) -> None:
@@ -227,9 +283,6 @@ def completion(asked: list[dict[str, Any]], choices: Any = None, **more: Any) ->
     return {"id": "chatcmpl-x", "request": {"messages": asked}, "response": {"choices": said}, **more}
 
 
-ASKED = {"role": "user", "content": "q"}
-
-
 @pytest.mark.parametrize(
     ("row", "why"),
     [
@@ -277,7 +330,7 @@ def test_stored_completions_are_read_in_pieces(
     assert [one.question for one in kept] == [f"q {place}" for place in range(11) if place != 3]
     assert [one.talk.source for one in left_out] == [f"chatcmpl-{3:024}"]
     drafted = recorded(kept, OF_LETTERS, tmp_path, None, left_out)
-    assert (len(drafted.kept), [one.why for one in drafted.rejected]) == (10, ["there is no answer in it"])
+    assert (len(drafted.sources), [one.why for one in drafted.rejected]) == (10, ["there is no answer in it"])
 
 
 @pytest.mark.parametrize(("letters", "most"), [(20, 1_000), (1 << 20, 10)])
@@ -312,7 +365,7 @@ def test_an_answer_without_text_is_not_learned(said: dict[str, Any], tmp_path: P
     between = [{"role": "user", "content": "q"}, plain({"role": "assistant", **said}), *rows[0].messages]
     rows += [of_completion(row), Talk("f", 2, between, "answer 0")]
     found = recorded(rows, OF_LETTERS, tmp_path, None)
-    assert len(found.kept) == 20
+    assert len(found.sources) == 20
     assert {one.why for one in found.rejected} == {"an answer in it has no text: it is empty, or calls a tool"}
     assert len(found.rejected) == 2
     kinds = [talk(f"question {place}", "yes" if place % 2 else "no") for place in range(20)]
@@ -322,7 +375,7 @@ def test_an_answer_without_text_is_not_learned(said: dict[str, Any], tmp_path: P
         asked([*kinds, empty], [], {}, None, tmp_path),
         asked(kinds, [*kinds, empty], {}, None, tmp_path),
     ):
-        assert "" not in {one.answer for one in drafted.kept}
+        assert "" not in {one.answer for one in drafted.sources}
         assert drafted.rejected
 
 

@@ -183,6 +183,13 @@ def filled(served: Served) -> Site:
     log = served.root / "jobs" / running / "log.txt"
     log.parent.mkdir(parents=True, exist_ok=True)
     log.write_text(f"a line\n{HOSTILE}\n" * 200, "utf-8")
+    left_out = {"rejected_rows": 120, "rejected_reasons": [{"why": f"'{HOSTILE}' is none", "rows": 120}]}
+    losing = put_job(served, "running", figures=left_out)
+    listed = served.root / "jobs" / losing / "rejected.jsonl"
+    listed.parent.mkdir(parents=True, exist_ok=True)
+    listed.write_text("".join(
+        json.dumps({"source": new_id("file"), "line": 1000 + place, "why": HOSTILE}) + "\n" for place in range(120)
+    ))  # fmt: skip
     held = {"asked": {"distillation": {"hold": True}}}
     estimate = {
         "training_rows": 1200,
@@ -210,6 +217,7 @@ def filled(served: Served) -> Site:
         "paused job": f"/jobs/{put_job(served, 'paused', estimate=estimate, figures={'begun_at': 1}, **held)}",
         "failed job": f"/jobs/{put_job(served, 'failed', error={'code': 'x', 'message': HOSTILE, 'param': None})}",
         "cancelled job": f"/jobs/{put_job(served, 'cancelled', suffix=HOSTILE[:64])}",
+        "job with rows left out": f"/jobs/{losing}", "rows left out": f"/jobs/{losing}/rejected",
         "model": f"/models/{model_id}", "drawing model": f"/models/{drawing}", "writing model": f"/models/{writing}",
         "not found": "/jobs/ftjob-none",
     }  # fmt: skip

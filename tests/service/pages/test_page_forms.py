@@ -154,6 +154,36 @@ def test_a_limit_of_a_new_job_is_a_number(site: Site, field: str, typed: str, na
     assert 'value="much"' in again.text
 
 
+@pytest.mark.parametrize(
+    ("chosen", "field", "words"),
+    [
+        ({"student": "tiny-language", "risk": "0.05"}, "risk", "A student that writes has no cascade"),
+        ({"source": "sample:texts", "risk": "0.05"}, "risk", "Beside a recipe, cascade is not read"),
+        ({"source": "sample:texts", "labels": "a\nb"}, "labels", "Beside a recipe, labels is not read"),
+        ({"soft_targets": "yes"}, "teacher", "Soft targets are asked of a teacher"),
+        ({"seeds": "99"}, "seeds", "less than or equal to 20"),
+    ],
+)
+def test_what_is_wrong_stands_by_its_field(site: Site, chosen: dict[str, str], field: str, words: str) -> None:
+    http = site.served.http()
+    file = upload(http, "".join(talk(f"q {n}", ("yes", "no")[n % 2]) for n in range(20))).headers["location"]
+    answer = send(http, "/new", "/new", **{"source": f"file:{file.rpartition('/')[2]}", **chosen})
+    assert answer.status_code == 400
+    told = re.findall(r'<span class="wrong" id="(\w+)-wrong">([^<]*)</span>', answer.text)
+    assert [name for name, _ in told] == [field]
+    assert words in told[0][1]
+    marked = re.findall(r'<\w+ id="(\w+)"[^>]*aria-describedby="\w+-hint (\w+)-wrong" aria-invalid="true"', answer.text)
+    assert marked == [(field, field)]
+
+
+def test_a_sample_is_held_to_its_limits(site: Site) -> None:
+    http = site.served.http()
+    answer = send(http, "/new", "/new", source="sample:texts", budget_minutes="20", seeds="2")
+    assert answer.status_code == 303, answer.text
+    job = http.get(f"/v1/fine_tuning/jobs/{answer.headers['location'].rpartition('/')[2]}").json()
+    assert (job["distillation"]["asked"]["budget"], job["distillation"]["asked"]["seeds"]) == ({"minutes": 20}, 2)
+
+
 @pytest.fixture
 def opened(serving: Callable[..., Served], tmp_path: Any) -> tuple[Served, str]:
     """A server that other machines could reach, and a key of it."""

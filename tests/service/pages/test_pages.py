@@ -23,7 +23,8 @@ HTMX_SHA256 = "d6fdc75f204e6bdefa99b69bf1e6d4ac69b8a364f77929f45c13476b4000f717"
 JOB_PAGE_BYTES = 200_000
 NAMES = (
     "front", "sign-in", "new", "jobs", "models", "compare", "data", "stored", "teachers", "keys", "file", "finished job",
-    "running job", "held job", "job being checked", "paused job", "failed job", "cancelled job", "model", "drawing model",
+    "running job", "held job", "job being checked", "paused job", "failed job", "cancelled job",
+    "job with rows left out", "rows left out", "model", "drawing model",
     "writing model", "not found",
 )  # fmt: skip
 
@@ -88,7 +89,20 @@ def test_a_page_is_whole_and_has_nothing_inline(site: Site, http: httpx2.Client,
 
 
 @pytest.mark.parametrize(
-    "name", ["stored", "teachers", "file", "running job", "failed job", "held job", "data", "jobs", "keys"]
+    "name",
+    [
+        "job with rows left out",
+        "rows left out",
+        "stored",
+        "teachers",
+        "file",
+        "running job",
+        "failed job",
+        "held job",
+        "data",
+        "jobs",
+        "keys",
+    ],
 )
 def test_text_of_others_is_only_text(site: Site, http: httpx2.Client, name: str) -> None:
     text = http.get(site.paths[name]).text
@@ -140,6 +154,17 @@ def test_an_estimate_stands_before_the_start(site: Site, http: httpx2.Client) ->
     begun = http.get(site.paths["paused job"]).text
     assert "Resume</button>" in begun, "a job that was begun and paused is not one that waits for its start"
     assert "Start</button>" not in begun
+
+
+def test_rows_that_were_left_out_are_a_click_from_the_job(site: Site, http: httpx2.Client) -> None:
+    text = http.get(site.paths["job with rows left out"]).text
+    assert "120 in all" in text
+    listed = site.paths["rows left out"]
+    assert f'<a href="{listed}">' in text
+    first = http.get(listed).text
+    assert first.count('<tr><th scope="row"') == 100
+    assert f'href="{listed}?after=99"' in first
+    assert http.get(f"{listed}?after=99").text.count('<tr><th scope="row"') == 20
 
 
 def test_models_answer_side_by_side(site: Site, http: httpx2.Client) -> None:

@@ -128,6 +128,20 @@ def conversations(path: Path) -> Iterator[dict[str, Any]]:
             yield {**row, "messages": messages, "line": line}
 
 
+def lines_with_words(path: Path) -> Iterator[int]:
+    """The numbers of a file's lines that are not blank, whatever is in them; they may be of any length."""
+    with open(path, "rb") as file:
+        line, blank = 1, True
+        while piece := file.readline(BREATH_BYTES):
+            blank = blank and not piece.strip()
+            if piece.endswith(b"\n"):
+                if not blank:
+                    yield line
+                line, blank = line + 1, True
+        if not blank:
+            yield line
+
+
 def as_text(content: Any) -> str | None:
     """A message's content as one text; None where it has none."""
     if isinstance(content, list):

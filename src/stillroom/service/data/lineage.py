@@ -1,7 +1,8 @@
 """Which rows a student was made from, and which students a row went into; what was deleted stays counted until a retraining.
 
-A source is a file's row (`file-...` and its line) or a stored completion (`chatcmpl-...`, row 0). A job's lines are written
-once, when its transfer set is made of them. Deleting a source marks them, and leaves `deleted.json` in each transfer set.
+A source is a file's row (`file-...` and its line), a whole file (row 0: a table that a recipe reads), or a stored completion
+(`chatcmpl-...`, row 0). A job's lines are written once, when its transfer set is made of them. Deleting a source marks them,
+and leaves `deleted.json` in each transfer set.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ AT_ONCE = 500
 """Names in one query."""
 LINES_AT_ONCE = 2000
 """Written under one lock."""
+MOST_ROW = 1_000_000_000
 _DELETED = (lineage.c.project_id == bindparam("project_id")) & lineage.c.deleted_at.is_not(None)
 _GONE = Statement(select(func.count()).select_from(lineage).where(_DELETED, lineage.c.job_id == bindparam("job_id")))
 _GONE_OF_ALL = Statement(
@@ -145,8 +147,10 @@ def marked_jobs(rows: Connection) -> list[str]:
 
 
 @router.get("/sources/{source_id}", response_model=Source)
-def made_from(source_id: str, request: Request, caller: Reads) -> dict[str, Any]:
-    """The jobs and students made from a file or a stored completion, also from one that is deleted."""
+def made_from(
+    source_id: str, request: Request, caller: Reads, row: Annotated[int | None, Query(ge=0, le=MOST_ROW)] = None
+) -> dict[str, Any]:
+    """The jobs and students made from a file or a stored completion, also from one that is deleted; `row`: from that line."""
     with request.app.state.database.reading() as rows:
         for table in (files, completions):
             wanted = (table.c.project_id == caller.project_id) & (table.c.id == source_id)
@@ -156,6 +160,8 @@ def made_from(source_id: str, request: Request, caller: Reads) -> dict[str, Any]
         else:
             raise not_found("source", source_id, "source_id")
         ours = (lineage.c.project_id == caller.project_id) & (lineage.c.source_id == source_id)
+        if row is not None:  # what was made from the whole file was made from this line too
+            ours &= lineage.c.row.in_((row, 0))
         asked = (
             select(lineage.c.job_id, jobs.c.fine_tuned_model, func.count())
             .join(jobs, jobs.c.id == lineage.c.job_id)

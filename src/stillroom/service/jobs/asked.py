@@ -84,13 +84,6 @@ class Distillation(Strict):
     hold: StrictBool = False
     """Estimate it, then wait as `paused` until it is resumed."""
 
-    @model_validator(mode="after")
-    def _either(self) -> Distillation:
-        beside = [name for name in ("teacher", "student", "source", "labels", "cascade") if getattr(self, name)]
-        if self.recipe is not None and beside:
-            raise ValueError(f"a recipe says these itself: {', '.join(beside)}")
-        return self
-
 
 class Method(Body):
     """OpenAI's, and `distillation` as another way to ask for one."""

@@ -47,7 +47,7 @@ class Job(BaseModel):
     metadata: dict[str, str] | None
     distillation: dict[str, Any] = Field(
         description="phases (asking, training, evaluation: done and total), estimate, position in the queue, teacher_tokens, "
-        "usd, rejected_rows, and where the report and the scorecard are"
+        "usd, rejected_rows and rejected_reasons, and where the report and the scorecard are"
     )
 
 
@@ -71,7 +71,8 @@ def show_job(row: Row, position: int | None = None) -> dict[str, Any]:
             "asked": {name: value for name, value in wanted.items() if name not in NOT_ASKED and value is not None},
             "phases": phases_of(row), "position": position, "estimate": estimate_of(row),
             "teacher_tokens": figures.get("teacher_tokens", 0), "usd": figures.get("usd", 0.0),
-            "rejected_rows": figures.get("rejected_rows", 0), "attempts": row["attempts"],
+            "rejected_rows": figures.get("rejected_rows"), "rejected_reasons": figures.get("rejected_reasons"),
+            "attempts": row["attempts"],
             "report": f"{place}/report" if done else None, "scorecard": f"{place}/scorecard" if done else None,
             "figures": figures.get("scorecard"),
         },

@@ -236,10 +236,15 @@ def _finished(request: Request, caller: Caller, job_id: str) -> Path:
 def rejected(
     request: Request, caller: Reads, job_id: str, after: str | None = None, limit: Annotated[int, LIMIT] = 20
 ) -> dict[str, Any]:
-    """The rows of its source that a job does not learn from, and why; `after` is the id of the last one seen."""
+    """The rows of its source that a job leaves out, and why; `after` is the id of the last one seen."""
     with request.app.state.database.reading() as rows:
         find_job(rows, caller.project_id, job_id)
-    path = job_folder(request.app.state.settings, job_id) / REJECTED
+    return rejected_page(request.app.state.settings, job_id, after, limit)
+
+
+def rejected_page(settings: Settings, job_id: str, after: str | None, limit: int) -> dict[str, Any]:
+    """The same as a list. Raises ApiError 404 for an `after` that is no place in one."""
+    path = job_folder(settings, job_id) / REJECTED
     first = 0 if after is None else int(after) + 1 if after.isdecimal() and len(after) < 10 else None
     if first is None:
         raise not_found("row", str(after), "after")

@@ -17,6 +17,7 @@ from stillroom.service.work.executor import RUN
 from stillroom.service.work.report_page import served
 
 router = APIRouter(route_class=PageRoute)
+SHOWN_REJECTED = 100
 WISHES: dict[str, jobs.Wish] = {"start": "resume", "resume": "resume", "pause": "pause", "cancel": "cancel"}
 
 
@@ -38,6 +39,16 @@ def show(request: Request, caller: Reads, job_id: str) -> Response:
 def show_live(request: Request, caller: Reads, job_id: str) -> Response:
     """The part of the page that changes while the job runs."""
     return render(request, caller, "job_live.html", **_view(request, caller, job_id))
+
+
+@router.get("/jobs/{job_id}/rejected")
+def show_rejected(request: Request, caller: Reads, job_id: str, after: str | None = None) -> Response:
+    """The rows that a job leaves out, each with the reason, some at a time."""
+    state = request.app.state
+    with state.database.reading() as rows:
+        row = jobs.find_job(rows, caller.project_id, job_id)
+    found = jobs.rejected_page(state.settings, job_id, after, SHOWN_REJECTED)
+    return render(request, caller, "job_rejected.html", job=row, title=job_views.title(row), found=found)
 
 
 @router.get("/jobs/{job_id}/report")

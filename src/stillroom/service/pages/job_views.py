@@ -78,6 +78,7 @@ def view(rows: Connection, settings: Settings, row: Row) -> dict[str, Any]:
         "points": charts.table(found), "messages": rows.execute(asked).mappings().all(),
         "log": log_tail(folder(settings, row) / LOG),
         "model": rows.execute(model.where(models.c.deleted_at.is_(None))).scalar(),
+        "uncounted": row["figures"].get("rejected_rows", 0) is None,
         "seconds": max(0.0, ended - row["created_at"]), "seen": f"{PREFIX}{last or 0}",
     }  # fmt: skip
 

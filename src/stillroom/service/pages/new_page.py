@@ -17,7 +17,7 @@ from stillroom.service.jobs.asked import CreateJob
 from stillroom.service.pages import data_page, samples
 from stillroom.service.pages.rendering import PageRoute, go_to, render
 from stillroom.service.pages.tokens import Sends
-from stillroom.service.pages.typed import number, said
+from stillroom.service.pages.typed import number, place_of, said
 from stillroom.service.rows.tables import teachers
 from stillroom.service.students.models import presets
 
@@ -27,6 +27,13 @@ STUDENTS = {
     "small-text-classifier": "Small text classifier: picks one of a few answers",
     "tiny-language": "Tiny language model: writes, letter by letter",
 }
+TYPED = {
+    "distillation.teacher": "teacher", "validation_file": "validation", "distillation.student": "student", "model": "student",
+    "suffix": "name", "distillation.budget.usd": "budget_usd", "distillation.budget.minutes": "budget_minutes",
+    "distillation.labels": "labels", "distillation.soft_targets": "soft_targets", "distillation.seeds": "seeds",
+    "distillation.cascade": "risk",
+}  # fmt: skip
+"""Fields of the interface, and where on this page they are typed."""
 
 
 class Fields(BaseModel):
@@ -54,10 +61,11 @@ class Fields(BaseModel):
         suffix = {"suffix": self.name.strip()} if self.name.strip() else {}
         if self.source.startswith(SAMPLE):
             chosen = samples.sample(self.source.removeprefix(SAMPLE))
-            wanted = {"recipe": chosen.recipe, "hold": True}
+            wanted = {"recipe": chosen.recipe, "hold": True, **self._finer_points()}
             named = suffix or {"suffix": f"first-{chosen.name}"}
             return CreateJob.model_validate({"model": chosen.model, "distillation": wanted, **named})
-        wanted = {"source": self._source(), "hold": True, **self._options()}
+        teacher = {"teacher": self.teacher} if self.teacher else {}
+        wanted = {"source": self._source(), "hold": True, **teacher, **self._finer_points()}
         judged = {"validation_file": self.validation} if self.validation else {}
         return CreateJob.model_validate({"model": self.student, "distillation": wanted, **judged, **suffix})
 
@@ -69,11 +77,8 @@ class Fields(BaseModel):
         metadata = {self.stored_key: self.stored_value} if self.stored_key else {}
         return {"stored_completions": {"metadata": metadata, "model": self.stored_model or None}}
 
-    def _options(self) -> dict[str, Any]:
-        found: dict[str, Any] = {}
-        if self.teacher:
-            found["teacher"] = self.teacher
-            found["soft_targets"] = bool(self.soft_targets)
+    def _finer_points(self) -> dict[str, Any]:
+        found: dict[str, Any] = {"soft_targets": bool(self.soft_targets)}
         labels = [line.strip() for line in self.labels.splitlines() if line.strip()]
         if labels:
             found["labels"] = labels
@@ -107,14 +112,18 @@ def create(request: Request, caller: Sends, fields: Annotated[Fields, Form()]) -
     try:
         row = jobs.create_job(request.app.state, caller, fields.body())
     except ValidationError as error:
-        return _page(request, caller, fields, said(error), 400)
+        return _page(request, caller, fields, said(error), place_of(error))
     except ApiError as error:
-        return _page(request, caller, fields, error.message, error.status)
+        return _page(request, caller, fields, error.message, error.param or "", error.status)
     return go_to(f"/jobs/{row['id']}")
 
 
-def _page(request: Request, caller: Caller, fields: Fields, wrong: str | None = None, status: int = 200) -> Response:
+def _page(
+    request: Request, caller: Caller, fields: Fields, wrong: str | None = None, param: str = "", status: int = 400
+) -> Response:
+    """The form; `wrong`: what is to be mended in it, `param`: the interface's name for the field that it is about."""
     state = request.app.state
+    at = next((name for start, name in TYPED.items() if param.startswith(start)), "")
     with state.database.reading() as rows:
         wanted = (teachers.c.project_id == caller.project_id) & teachers.c.deleted_at.is_(None)
         names = rows.execute(
@@ -124,7 +133,8 @@ def _page(request: Request, caller: Caller, fields: Fields, wrong: str | None = 
         may_train = stored_room.may_train(rows, caller.project_id)
     students = {name: STUDENTS.get(name, name) for name in presets(state.settings)}
     return render(
-        request, caller, "new.html", status, fields=fields, wrong=wrong, samples=samples.SAMPLES, students=students,
+        request, caller, "new.html", status if wrong else 200, fields=fields, wrong=wrong, at=at,
+        samples=samples.SAMPLES, students=students,
         files=data_page.uploaded(request, caller, "fine-tune"), stored=stored, may_train=may_train,
         teachers=[name for name, distillable in names if distillable],
     )  # fmt: skip

@@ -20,6 +20,11 @@ def number(text: str) -> int | float | str:
 
 def said(error: ValidationError) -> str:
     """A pydantic error in one sentence."""
-    first = error.errors()[0]
-    place = ".".join(str(part) for part in first["loc"])
-    return f"{place}: {first['msg']}." if place else f"{first['msg']}."
+    place = place_of(error)
+    told = error.errors()[0]["msg"]
+    return f"{place}: {told}." if place else f"{told}."
+
+
+def place_of(error: ValidationError) -> str:
+    """The field of the interface that a pydantic error is about."""
+    return ".".join(str(part) for part in error.errors()[0]["loc"])

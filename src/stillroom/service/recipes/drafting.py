@@ -44,19 +44,22 @@ class Talk:
 
 @dataclass(frozen=True)
 class Rejected:
-    """A row that is not learned from."""
+    """A row that is left out."""
 
     talk: Talk
     why: str
+    says_same: Talk | None = None
+    """A row with the same question and answer, which it helped to be chosen; None: there is none."""
 
 
 @dataclass(frozen=True)
 class Drafted:
-    """Sections of a recipe (name, questions, teacher, objectives), what was left out, and the rows that were taken."""
+    """Sections of a recipe (name, questions, teacher, objectives), what was left out, and the rows that the data is made of."""
 
     sections: dict[str, Any]
     task: Task
-    kept: list[Talk]
+    sources: list[Talk]
+    """Learned from, held out to judge by, or of the same words as one of these."""
     rejected: list[Rejected]
 
 
@@ -102,7 +105,7 @@ def recorded(
         "teacher": {"kind": "recorded", "source": ANSWERS, "answer": "answer", **said},
         "objectives": [{"kind": "hard_label", "from": "teacher"}],
     }
-    return Drafted(sections, task, kept, rejected)
+    return Drafted(sections, task, _with_their_like(kept, rejected), rejected)
 
 
 def asked(
@@ -129,26 +132,27 @@ def asked(
         )
     kept, rejected = _one_answer_each(talks)
     rejected = empty + more_empty + rejected
+    used = kept
     if not held_out:
-        kept, rejected = _of_enough(kept, rejected)
-        _enough(kept, rejected)
-        _write(data / ROWS, ({"text": talk.question, "label": talk.answer} for talk in kept))
+        used, rejected = _of_enough(kept, rejected)
+        _enough(used, rejected)
+        _write(data / ROWS, ({"text": talk.question, "label": talk.answer} for talk in used))
         source: Any = ROWS
     else:
-        right, wrong = _of_enough(_one_answer_each(held_out)[0], [])
+        right, wrong = _of_enough(*_one_answer_each(held_out))
         _enough(right, wrong)
         half = _split(right, {"validation": 1 / 3, "test": 2 / 3})
         parts = {"train": kept, "validation": half["validation"], "test": half["test"]}
         for role, part in parts.items():
             _write(data / f"{role}.jsonl", ({"text": talk.question, "label": talk.answer} for talk in part))
         source = {role: f"{role}.jsonl" for role in ROLES}
-        rejected += wrong
+        used, rejected = [talk for part in parts.values() for talk in part], rejected + wrong
     soft = teacher.get("read") == "logprobs"
     objective = {"kind": "soft_target", "temperature": 2} if soft else {"kind": "hard_label", "from": "teacher"}
     told = {"labels": list(labels)} if labels else {}
     teacher = {"prompt": "{text}", **teacher, **told}
     sections = {"questions": _table(source), "teacher": teacher, "objectives": [objective]}
-    return Drafted(sections, "classification", kept, rejected)
+    return Drafted(sections, "classification", _with_their_like(used, rejected), rejected)
 
 
 def _table(source: Any) -> dict[str, Any]:
@@ -197,18 +201,25 @@ def _one_answer_each(talks: Iterable[Talk]) -> tuple[list[Talk], list[Rejected]]
         by_question[talk.question].append(talk)
     kept, rejected = [], []
     for question, same in by_question.items():
-        counted = Counter(talk.answer for talk in same)
-        chosen = max(same, key=lambda talk: counted[talk.answer])  # the first of the most
         if not question:
             rejected += [Rejected(talk, "the question is empty") for talk in same]
             continue
+        counted = Counter(talk.answer for talk in same)
+        chosen = max(same, key=lambda talk: counted[talk.answer])  # the first of the most
         kept.append(chosen)
-        rejected += [
-            Rejected(talk, "another answer to a question that is there already")
-            for talk in same
-            if talk.answer != chosen.answer
-        ]
+        for talk in same:
+            if talk.answer != chosen.answer:
+                rejected.append(Rejected(talk, "another answer to a question that is there already"))
+            elif talk is not chosen:
+                rejected.append(Rejected(talk, "the same question and answer are there already", chosen))
     return kept, rejected
+
+
+def _with_their_like(used: list[Talk], rejected: Iterable[Rejected]) -> list[Talk]:
+    """Rows in the data, and those left out since one of them says the same: what was deleted with one of these is still there."""
+    there = {(talk.source, talk.line) for talk in used}
+    same = ((one.talk, one.says_same) for one in rejected if one.says_same is not None)
+    return [*used, *(talk for talk, like in same if (like.source, like.line) in there)]
 
 
 def _of_enough(talks: list[Talk], rejected: list[Rejected]) -> tuple[list[Talk], list[Rejected]]:

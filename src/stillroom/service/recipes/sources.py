@@ -9,8 +9,10 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +21,14 @@ from sqlalchemy import Connection, or_, select
 from stillroom.errors import DataError
 from stillroom.recipe import Recipe
 from stillroom.rundir import write_file, write_json
-from stillroom.service.data import completions
+from stillroom.service.data import completions, jsonl
 from stillroom.service.data.files import file_path, find_file
 from stillroom.service.door.faults import ApiError
 from stillroom.service.door.lists import Row
 from stillroom.service.jobs.asked import CreateJob, Distillation, StoredRows
 from stillroom.service.recipes import drafting, talks
 from stillroom.service.recipes.drafting import Drafted, Rejected, Talk
-from stillroom.service.recipes.presets import BASE, PRESETS, Preset, base_folder, preset_of, trained
+from stillroom.service.recipes.presets import BASE, PRESETS, Preset, Task, base_folder, preset_of, trained
 from stillroom.service.recipes.references import BUILTIN, Resolved, resolved, resolved_student
 from stillroom.service.rows.tables import teachers
 from stillroom.service.settings import Settings
@@ -35,6 +37,15 @@ from stillroom.service.work.executor import DATA
 from stillroom.service.work.trainer import RECIPE
 
 REJECTED = "rejected.jsonl"
+IN_A_RECIPE = {
+    "teacher": "Name it in the recipe, teacher: {teacher: NAME}",
+    "student": "Describe it in the recipe's student",
+    "source": "Name the file's id in the recipe's questions.source",
+    "labels": "Write them into the recipe's teacher.labels",
+    "soft_targets": "Take the objective soft_target into the recipe, and read: logprobs into its teacher",
+    "cascade": "Write it into the recipe, cascade: {risk: SHARE}",
+}
+"""Where each of these stands in a recipe."""
 NOTHING = ("", "none")
 """What stands for no training file, which the official clients want in any case."""
 
@@ -50,11 +61,12 @@ class Checked:
 
 @dataclass(frozen=True)
 class Prepared:
-    """A job that can be estimated: its recipe, the rows it is made from, how many were left out."""
+    """A job that can be estimated: its recipe, the rows it is made from, and those that were left out, counted by reason."""
 
     recipe: Recipe
     sources: list[tuple[str, int]]
-    rejected: int
+    rejected: Counter[str] | None
+    """None: not counted, since what is left out by the run of a recipe is known to that run alone."""
 
 
 def checked(rows: Connection, state: Any, project_id: str, body: CreateJob) -> Checked:
@@ -64,12 +76,15 @@ def checked(rows: Connection, state: Any, project_id: str, body: CreateJob) -> C
         raise ApiError(400, f"The method {body.method.type} is none of this service's.", param="method.type",
                        code="unsupported_method")  # fmt: skip
     if wanted is not None and wanted.recipe is not None:
+        _refuse_beside(wanted)
         found = resolved(rows, state, project_id, wanted.recipe)
         _named_recipe(found, "check").recipe  # noqa: B018 - raises for what is none
         _refuse_names(body)
         source = body.training_file if body.training_file not in (*NOTHING, None) else _source_of(wanted.recipe)
         return Checked(str(source)[:200], found.teachers[0]["name"] if found.teachers else None)
-    _student(rows, state, project_id, preset_of(state.settings, body.model, wanted))
+    preset = preset_of(state.settings, body.model, wanted)
+    _student(rows, state, project_id, preset)
+    _refuse_cascade(wanted, preset.task)
     if body.validation_file is not None:
         _chat_file(rows, project_id, body.validation_file, "validation_file")
     teacher = _teacher(rows, state, project_id, wanted)
@@ -97,11 +112,12 @@ def prepared(state: Any, job: Row, folder: Path) -> Prepared:
     if wanted.recipe is not None:
         with state.database.reading() as rows:
             found = resolved(rows, state, job["project_id"], wanted.recipe)
-        drafted = None
-        sources = [(file_id, 0) for file_id in found.files.values()]
+        sources, rejected = _rows_of(state.settings, found.files), None
     else:
         found, drafted = _drafted(state, job, body, wanted, data)
-        sources = [(talk.source, talk.line) for talk in drafted.kept]
+        sources = [(talk.source, talk.line) for talk in drafted.sources]
+        rejected = Counter(one.why for one in drafted.rejected)
+        write_file(folder / REJECTED, rejected_text(drafted.rejected))
     _named_recipe(found, job["id"])
     if wanted.seeds is not None:
         found.tree["seeds"] = wanted.seeds
@@ -109,10 +125,8 @@ def prepared(state: Any, job: Row, folder: Path) -> Prepared:
         found.tree["budget"] = _budget(wanted, found)
     _link(state.settings, found, data)
     recipe = found.recipe
-    rejected = [] if drafted is None else drafted.rejected
-    write_file(folder / REJECTED, rejected_text(rejected))
     write_json(folder / RECIPE, recipe.to_tree())
-    return Prepared(recipe, sources, len(rejected))
+    return Prepared(recipe, sources, rejected)
 
 
 def handed_to(state: Any, job: Row) -> dict[str, dict[str, str]]:
@@ -130,6 +144,17 @@ def handed_to(state: Any, job: Row) -> dict[str, dict[str, str]]:
     for row in asked:
         for name, part in handed(state, row).items():
             found.setdefault(name, {}).update(part)
+    return found
+
+
+def _rows_of(settings: Settings, files: Mapping[str, str]) -> list[tuple[str, int]]:
+    """What a recipe's run is given: each line of its .jsonl files. A file of another form, or of too many lines, is row 0."""
+    found: list[tuple[str, int]] = []
+    for name, file_id in files.items():
+        left = settings.limits.file_rows - len(found)
+        by_line = name.endswith(".jsonl")
+        lines = list(islice(jsonl.lines_with_words(file_path(settings, file_id)), left + 1)) if by_line else []
+        found += [(file_id, line) for line in lines] if 0 < len(lines) <= left else [(file_id, 0)]
     return found
 
 
@@ -157,6 +182,24 @@ def _refuse_names(body: CreateJob) -> None:
         raise ApiError(
             400, "A base is a word of letters, digits, dots and dashes.", param="model", code="invalid_model"
         )
+
+
+def _refuse_beside(wanted: Distillation) -> None:
+    """What a recipe says itself would go unread beside it. Raises ApiError 400."""
+    for name, cure in IN_A_RECIPE.items():
+        if getattr(wanted, name) not in (None, False):
+            told = f"Beside a recipe, {name} is not read. {cure}."
+            raise ApiError(400, told, param=f"distillation.{name}", code="beside_a_recipe")
+
+
+def _refuse_cascade(wanted: Distillation | None, task: Task | None) -> None:
+    """A student that writes does not know when to leave a question to its teacher. Raises ApiError 400."""
+    if wanted is not None and wanted.cascade is not None and task == "causal":
+        told = (
+            "A student that writes has no cascade: it cannot tell how sure it is. Leave it out, or take a student that "
+        )
+        told += "picks one of a few answers, such as small-text-classifier."
+        raise ApiError(400, told, param="distillation.cascade", code="no_cascade")
 
 
 def _file_of(body: CreateJob) -> tuple[str, str]:
@@ -261,6 +304,7 @@ def _drafted(state: Any, job: Row, body: CreateJob, wanted: Distillation, data: 
     else:
         part = recipe_part(teacher) | ({"read": "logprobs"} if wanted.soft_targets else {})
         drafted = drafting.asked(given, held_out, part, wanted.labels, data)
+    _refuse_cascade(wanted, drafted.task)
     return _as_recipe(drafted, preset, body, wanted, teacher, student), drafted
 
 
@@ -284,7 +328,7 @@ def _as_recipe(
     }  # fmt: skip
     if body.seed is not None:
         tree["questions"]["seed"] = body.seed
-    if wanted.cascade is not None and drafted.task == "classification":
+    if wanted.cascade is not None:
         tree["cascade"] = {"risk": wanted.cascade.risk}
     if teacher is not None and teacher["accepted_terms"]:
         tree["accept_terms"] = teacher["accepted_terms"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 LIMIT_S, POLL_S = 300.0, 0.1
 OUTPUT = "estimate.json"
+MOST_REASONS = 20
 PAID = {"usd": "this machine", "teacher_usd": "its teacher"}
 
 
@@ -78,7 +80,7 @@ class Validation:
     def _queue(self, found: Prepared, estimate: dict[str, Any]) -> None:
         wanted = self.job["asked"].get("distillation") or (self.job["asked"].get("method") or {}).get("distillation")
         holds = bool(wanted and wanted.get("hold"))
-        figures = {**self.job["figures"], "rejected_rows": found.rejected}
+        figures = {**self.job["figures"], **left_out(found.rejected)}
         lineage.record_all(self.database, self.job, found.sources)
         with written(self.database) as rows:
             fenced(
@@ -121,6 +123,17 @@ def made_of(found: Prepared, data: Path) -> str:
     tree = {name: value for name, value in found.recipe.to_tree().items() if name != "name"}
     sums = {str(path.relative_to(data)): sha256_file(path) for path in sorted(data.rglob("*")) if path.is_file()}
     return fingerprint(tree, sums)
+
+
+def left_out(rejected: Counter[str] | None) -> dict[str, Any]:
+    """Figures of a job: how many rows were left out, and how many for each reason, the commonest first."""
+    if rejected is None:
+        return {"rejected_rows": None, "rejected_reasons": None}
+    reasons = [{"why": why, "rows": count} for why, count in rejected.most_common(MOST_REASONS)]
+    others = rejected.total() - sum(int(one["rows"]) for one in reasons)
+    if others:
+        reasons.append({"why": "other reasons", "rows": others})
+    return {"rejected_rows": rejected.total(), "rejected_reasons": reasons}
 
 
 def told_of(estimate: dict[str, Any]) -> str:
