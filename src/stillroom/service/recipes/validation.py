@@ -129,10 +129,10 @@ def left_out(rejected: Counter[str] | None) -> dict[str, Any]:
     """Figures of a job: how many rows were left out, and how many for each reason, the commonest first."""
     if rejected is None:
         return {"rejected_rows": None, "rejected_reasons": None}
-    reasons = [{"why": why, "rows": count} for why, count in rejected.most_common(MOST_REASONS)]
-    others = rejected.total() - sum(int(one["rows"]) for one in reasons)
-    if others:
-        reasons.append({"why": "other reasons", "rows": others})
+    common = rejected.most_common(MOST_REASONS)
+    others = rejected.total() - sum(count for _, count in common)
+    told = [*common, ("other reasons", others)] if others else common
+    reasons = [{"why": why, "rows": count} for why, count in told]
     return {"rejected_rows": rejected.total(), "rejected_reasons": reasons}
 
 
