@@ -23,6 +23,7 @@ from stillroom import flow
 from stillroom.errors import ModelError
 from stillroom.recipe import Recipe
 from stillroom.stages import plan as planning
+from stillroom.stages import room
 from tiny_language import causal, write_model
 
 MIB = 1 << 20
@@ -129,12 +130,27 @@ def test_what_will_not_fit_is_refused_before_anything_is_spent(
 ) -> None:
     write_csv(tmp_path / "data.csv", rows_of())
     monkeypatch.chdir(tmp_path)
-    room = {"memory": 64 * MIB, "disk": MIB // 8}[what]
-    monkeypatch.setattr(planning, {"memory": "memory_bytes", "disk": "free_bytes"}[what], lambda *given: room)
-    with pytest.raises(ModelError, match=f"this takes .* of {what}, and there are ") as refused:
+    there = {"memory": room.Memory(64 * MIB, 64 * MIB), "disk": MIB // 8}[what]
+    monkeypatch.setattr(room, {"memory": "memory", "disk": "free_bytes"}[what], lambda *given: there)
+    said = {"memory": "this machine has", "disk": "there are"}[what]
+    with pytest.raises(ModelError, match=f"this takes .* of {what}, and {said} ") as refused:
         told(recipe(), tmp_path)
-    assert refused.value.where == what
+    assert refused.value.where.partition(",")[0] == what
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_shared_store_is_looked_for_on_its_own_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_csv(tmp_path / "data.csv", rows_of())
+    looked: list[dict[Path, int]] = []
+    monkeypatch.setattr(planning, "refuse_full_disks", looked.append)
+    disk_mib = [
+        told(recipe(transfer_set=knobs), tmp_path)["peak_disk_mib"] for knobs in ({}, {"store": str(tmp_path / "kept")})
+    ]
+    alone, shared = looked
+    assert set(alone) == {Path("runs/tiny")}
+    assert set(shared) == {Path("runs/tiny"), tmp_path / "kept"}
+    assert sum(alone.values()) == sum(shared.values()) == pytest.approx(disk_mib[0] * MIB, abs=0.01 * MIB)
+    assert shared[tmp_path / "kept"] > 4096
 
 
 def test_check_leaves_nothing_behind_and_asks_no_teacher(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

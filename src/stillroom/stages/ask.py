@@ -15,7 +15,7 @@ from stillroom.kinds import AskedTeacher
 from stillroom.rows import PLAIN_VIEW, Questions
 from stillroom.rundir import read_json, write_json
 from stillroom.stages.layers import showing_layers
-from stillroom.stages.opening import ASKED, Run, views_of
+from stillroom.stages.opening import ASKED, Run, store_of, views_of
 from stillroom.stages.origin import terms_of
 from stillroom.stages.paying import LABEL, SCORE, charged, is_paid, keep_answered
 
@@ -108,7 +108,6 @@ def _ask_one(
     from stillroom.teachers.python import CallableTeacher
     from stillroom.transfer_set.ask import ask as ask_all
     from stillroom.transfer_set.recognise import recognise
-    from stillroom.transfer_set.store import Store
 
     recipe = run.recipe
     if recipe.is_language:
@@ -116,8 +115,7 @@ def _ask_one(
     plain = teacher  # what a run counts calls by; with further layers beside the last, its answers are kept apart
     if not recipe.transfer_set.live and words != MERGE:
         teacher = showing_layers(run, teacher)
-    shared = recipe.transfer_set.store
-    store = Store(run.dir.path / "transfer_set" if shared is None else run.folders[0] / shared)
+    store = store_of(run)
     asking = asking_of(run)
     if is_paid(recipe):  # first how good it is, on rows whose labels are known
         asking.sort(key=lambda part: part[0] not in ("validation", "test"))

@@ -6,23 +6,26 @@ Files are counted in whole blocks, as a disk gives them.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
 from stillroom.recipe import Training
 from stillroom.rows import KEY_BYTES, joined
-from stillroom.stages.dress_rehearsal import Rehearsed
 from stillroom.stages.language_asking import kept_bytes, scored_positions
 from stillroom.stages.language_text import is_recorded
 from stillroom.stages.on_policy_plan import read_by, writing_of
 from stillroom.stages.on_policy_rounds import policy_of
-from stillroom.stages.opening import Run, views_of
-from stillroom.stages.part_checks import TRAINING_BYTES
+from stillroom.stages.opening import Run, store_of, views_of
+from stillroom.stages.room import TRAINING_BYTES, WEIGHT_BYTES
 from stillroom.stages.train import TEMPERATURES, Role, _asks_for_more, roles
 from stillroom.teachers.trained import Trained
 
+if TYPE_CHECKING:
+    from stillroom.stages.dress_rehearsal import Rehearsed
+
 BLOCK = 4096
-STATE_BYTES, WEIGHT_BYTES = 12, 4
-"""Of each weight in a checkpoint: itself and two running means; and of the best so far, where patience keeps them."""
+STATE_BYTES = 12
+"""Of each weight in a checkpoint: itself and two running means; patience keeps the best so far beside them."""
 SHARD_ROWS, SHARD_WINDOWS = 8_192, 64
 ANSWER_BYTES = 12
 """Of each number that a shard is answered with: batches, these joined, and these in the order of the rows."""
@@ -176,8 +179,7 @@ class Disk(NamedTuple):
 
 def disk(run: Run, found: Rehearsed) -> Disk:
     """What all files of a run take."""
-    asking = [run, *(arm for arm in run.arms.values() if arm.has_own_teacher or _asks_for_more(arm, run))]
-    answers, trained, most = sum(_answers_bytes(one, found) for one in asking), 0, 0
+    answers, trained, most = sum(answers_at(run, found.hidden_width).values()), 0, 0
     for one in trainings(run):
         trained += one.times * _blocks([*found.lessons[one.name].folder_bytes, BLOCK, BLOCK])
         earlier = bool(one.rounds) * _blocks([*found.lessons[one.name].folder_bytes, BLOCK, BLOCK])
@@ -188,12 +190,31 @@ def disk(run: Run, found: Rehearsed) -> Disk:
     return Disk(done, max(done, answers + most))
 
 
+def places(run: Run, found: Rehearsed) -> dict[Path, int]:
+    """What a run's files take at most, by the folder that they are below: the run's own, and shared stores."""
+    home, answers = run.dir.path, answers_at(run, found.hidden_width)
+    return {**answers, home: answers.get(home, 0) + disk(run, found).most - sum(answers.values())}
+
+
+def answers_at(run: Run, hidden_width: int = 0) -> dict[Path, int]:
+    """What all answers of a run take, by the folder that they are below. `hidden_width`: of what a classifier keeps beside
+    its probabilities; where it is not known yet, the bytes are the least they can be."""
+    if run.recipe.is_reasoning:
+        return {}  # traces, which are as long as the teacher makes them
+    found = dict[Path, int]()
+    for one in [run, *(arm for arm in run.arms.values() if arm.has_own_teacher or _asks_for_more(arm, run))]:
+        home, store = run.dir.path, store_of(one).root
+        place = home if store.is_relative_to(home) else store
+        found[place] = found.get(place, 0) + _answers_bytes(one, hidden_width)
+    return found
+
+
 def _blocks(sizes: Iterable[int]) -> int:
     """Files of these sizes in whole blocks."""
     return sum(-(-size // BLOCK) * BLOCK for size in sizes)
 
 
-def _answers_bytes(run: Run, found: Rehearsed) -> int:
+def _answers_bytes(run: Run, hidden_width: int) -> int:
     """A run's transfer set, of all its teachers."""
     recipe, splits = run.recipe, run.splits
     members = len(recipe.teacher.each())
@@ -209,7 +230,7 @@ def _answers_bytes(run: Run, found: Rehearsed) -> int:
     asked = [len(splits.train)] * views + [len(part) for part in (splits.validation, splits.test) if len(part)]
     parts = [min(SHARD_ROWS, rows - start) for rows in asked for start in range(0, rows, SHARD_ROWS)]
     total = 0
-    for width in [found.hidden_width // members] * members + [0] * (members > 1):
+    for width in [hidden_width // members] * members + [0] * (members > 1):
         for rows in parts:
             keys = KEY_FILE + rows * (KEY_BYTES + 8)
             total += _blocks([2 * rows * len(splits.classes), 2 * rows * width, keys]) + SHARD_FILES

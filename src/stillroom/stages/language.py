@@ -160,9 +160,9 @@ def sit_language(
 
 def _kept_facts(run: Run, asked: AskedTeacher, kept: Kept) -> dict[str, Any]:
     """What the scorecard says of the transfer set, with its fidelity on test text measured now."""
-    from stillroom.stages.language_asking import fidelity_path, merger_of, positions_in, scored_positions, store_of
+    from stillroom.stages.language_asking import fidelity_path, merger_of, positions_in, scored_positions
     from stillroom.stages.on_policy_facts import windows_written
-    from stillroom.stages.opening import views_of
+    from stillroom.stages.opening import store_of, views_of
     from stillroom.teachers.language import AskedLanguageEnsemble, Speaks
     from stillroom.transfer_set.recording import Recorder, measured, opened
     from stillroom.transfer_set.store import open_kept

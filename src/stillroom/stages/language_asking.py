@@ -16,7 +16,7 @@ from stillroom.rows import PositionAnswers, Questions
 from stillroom.rundir import fingerprint, read_json, write_json
 from stillroom.stages.language_text import is_recorded
 from stillroom.stages.layers import further_width, showing_layers
-from stillroom.stages.opening import Run, views_of
+from stillroom.stages.opening import Run, store_of, views_of
 
 if TYPE_CHECKING:
     from stillroom.recipe import Fidelity
@@ -86,14 +86,6 @@ def merger_of(run: Run, asked: AskedLanguageEnsemble, store: Store, kept: Sequen
     from stillroom.transfer_set.merging import Merger
 
     return Merger(asked, [recorder_of(run, member, store) for member in asked.members], kept)
-
-
-def store_of(run: Run) -> Store:
-    """Where a run's answers are kept."""
-    from stillroom.transfer_set.store import Store
-
-    shared = run.recipe.transfer_set.store
-    return Store(run.dir.path / "transfer_set" if shared is None else run.folders[0] / shared)
 
 
 class _Metered:

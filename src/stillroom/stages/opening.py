@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from stillroom.ledger import Ledger
     from stillroom.models.device import Device
     from stillroom.training.loop import Hooks
+    from stillroom.transfer_set.store import Store
 
 ASKED = "transfer_set/asked.json"
 """Which answers are a run's, wherever its store is."""
@@ -191,12 +192,15 @@ def table_recipe(data: Path, label: str | None, overrides: Sequence[str] = ()) -
 @contextmanager
 def opened(recipe: Recipe, path: Path, folder: Path, show: Show | None = None) -> Iterator[Run]:
     """Check all that can be checked, then hold the run folder and write the resolved recipe into it."""
+    from stillroom.stages.footprint import answers_at
     from stillroom.stages.paying import paying
+    from stillroom.stages.room import refuse_full_disks
 
     recipe.check()
     run = Run(recipe, RunDir(path), look_in(folder), show or Silent(), clock_of(recipe, path))
     with ExitStack() as run.closing:
-        check_data(run)
+        room = check_data(run)
+        refuse_full_disks(answers_at(run))
         run.closing.enter_context(run.dir.hold(recipe.name))
         run.closing.enter_context(run.clock.running())
         run.closing.enter_context(paying(run))
@@ -208,15 +212,20 @@ def opened(recipe: Recipe, path: Path, folder: Path, show: Show | None = None) -
                 if name == "recipe.yaml":
                     _tell_notes(run)
                 write_file(known, text.encode())
+        _tell(run, room)  # each time, since what is free differs
         yield run
 
 
 def _tell_notes(run: Run) -> None:
-    """Say what there is to know of the data, where somebody listens: once for a recipe, not each time it goes on."""
+    """Say what there is to know of the data: once for a recipe, not each time it goes on."""
     from stillroom.stages.notes import data_notes
 
+    _tell(run, data_notes(run))
+
+
+def _tell(run: Run, notes: list[str]) -> None:
     if isinstance(run.show, Telling):
-        for note in data_notes(run):
+        for note in notes:
             run.show.note(note)
 
 
@@ -251,22 +260,25 @@ def clock_of(recipe: Recipe, path: Path) -> Clock:
     return Clock(known.get(named), named, path)
 
 
-def check_data(run: Run) -> None:
-    """Read the questions and see that teacher, controls and arms can work on them, before anything is spent."""
+def check_data(run: Run) -> list[str]:
+    """Read the questions and see that teacher, controls and arms can work on them, before anything is spent.
+
+    Returns what to say of the memory that is free.
+    """
     from stillroom.stages.language_checks import extra_packages
 
     with extra_packages():
-        _check_data(run)
+        return _check_data(run)
 
 
-def _check_data(run: Run) -> None:
+def _check_data(run: Run) -> list[str]:
     from stillroom.stages.language_checks import check_language, check_task
     from stillroom.stages.layers import mapped
     from stillroom.stages.part_checks import Ready, check_model, check_teacher, check_training
     from stillroom.stages.reasoning_checks import check_reasoning
     from stillroom.stages.rounds import check_rounds
 
-    splits, ready = run.splits, Ready()
+    splits, ready, notes = run.splits, Ready(), list[str]()
     check_task(run, "")
     untaught = any(member.trains for member in run.recipe.teacher.each()) and not run.recipe.is_language
     if untaught and not splits.train.labelled_N.any():
@@ -295,7 +307,7 @@ def _check_data(run: Run) -> None:
             checked.device  # noqa: B018 - a device that is not there is told now
         check_task(checked, at)
         check_training(checked, checked.recipe.training, f"{at}training")
-        check_model(checked, checked.recipe.student, f"{at}student")
+        student = check_model(checked, checked.recipe.student, f"{at}student")
         same_test = checked.splits.test.fingerprint() == splits.test.fingerprint()
         if checked.splits is not splits and not (same_test and checked.splits.classes == splits.classes):
             told = "with other classes" if same_test else "on other rows"
@@ -304,13 +316,14 @@ def _check_data(run: Run) -> None:
                 where=f"arms.{checked.arm}.questions",
                 cure="An arm may change the training side of the questions only",
             )
-        check_teacher(checked, checked.recipe.teacher, f"{at}teacher", ready)
+        notes += check_teacher(checked, checked.recipe.teacher, f"{at}teacher", ready, student)
         mapped(checked, at)
         if checked.recipe.is_language:
             check_language(checked, run, at)
         if checked.recipe.is_reasoning or run.recipe.is_reasoning:
             check_reasoning(checked, run, at)
     check_rounds(run)
+    return list(dict.fromkeys(notes))  # arms share a teacher
 
 
 def tell_done_before(run: Run, words: str, steps: int) -> None:
@@ -337,6 +350,14 @@ def _both(clock: Clock, show: Watching) -> Callable[[], None]:
         show.may_go_on()
 
     return may_go_on
+
+
+def store_of(run: Run) -> Store:
+    """Where a run's answers are kept."""
+    from stillroom.transfer_set.store import Store
+
+    shared = run.recipe.transfer_set.store
+    return Store(run.dir.path / "transfer_set" if shared is None else run.folders[0] / shared)
 
 
 def views_of(recipe: Recipe) -> list[int]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,13 +14,15 @@ from stillroom.models.mlp import Mlp
 from stillroom.recipe import Recipe, Training
 from stillroom.rows import Questions, joined
 from stillroom.stages.opening import ASKED, Run
+from stillroom.stages.room import TRAINING_BYTES, WEIGHT_BYTES, fits, memory_notes
 from stillroom.students.fresh import Fresh
 from stillroom.teachers.python import Python
 from stillroom.teachers.terms import check_terms
 from stillroom.teachers.trained import Trained
 
-TRAINING_BYTES = 16
-"""Of each weight while it is trained: itself, its gradient, and two running means."""
+SMALLER = "Choose a smaller one, or one that is asked elsewhere (kind: openai_api)"
+BESIDE = "stillroom.json"
+"""What stands beside the weights of a model of ours (models/classifier.py)."""
 TRIED_ROWS = 2
 """A teacher that stands ready is tried on so many rows before anything is spent."""
 
@@ -61,22 +62,16 @@ def check_training(run: Run, knobs: Training, where: str) -> None:
         )
 
 
-def check_model(run: Run, part: Student | Model, where: str) -> None:
-    """The network must take the rows and find room; building it without memory for its weights costs nothing."""
+def check_model(run: Run, part: Student | Model, where: str) -> int:
+    """How many weights the network has, which must take the rows and find room; building it without memory costs nothing."""
     ground = run.ground(untaught=True)
     try:
         weights = _weights(run, part, ground)
     except ModelError as error:
         raise ModelError(error.what, where=_knob_of(part, error.where, where), cure=error.cure) from error
     where = _knob_of(part, "", where)
-    room = memory_bytes()
-    if weights * TRAINING_BYTES > room:
-        raise ModelError(
-            f"a network of {weights:,} weights takes {weights * TRAINING_BYTES / 2**30:,.0f} GiB while it is trained, and "
-            f"this machine has {room / 2**30:,.0f}",
-            where=where,
-            cure="Choose a smaller one",
-        )
+    memory_notes(TRAINING_BYTES * weights, where, f"training a network of {weights:,} weights", "Choose a smaller one")
+    return weights
 
 
 def _weights(run: Run, part: Student | Model, ground: Ground) -> int:
@@ -101,22 +96,20 @@ def _knob_of(part: Student | Model, told: str, where: str) -> str:
     return f"{found}, {told}" if "/" in told or ":" in told or Path(told).exists() else found
 
 
-def memory_bytes() -> int:
-    """What this machine has of it."""
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+def check_teacher(run: Run, teacher: Teacher, where: str, ready: Ready, student: int = 0) -> list[str]:
+    """Each member must be able to learn from the rows, or to answer them; all find room beside a student of so many weights.
 
-
-def check_teacher(run: Run, teacher: Teacher, where: str, ready: Ready) -> None:
-    """Each member must be able to learn from the rows, or to answer them."""
+    Returns what to say of the room.
+    """
     from stillroom.stages.paying import check_paid
 
     members = teacher.each()
+    places = [where if len(members) == 1 else f"{where}.{place}" for place in range(len(members))]
+    sizes = [_size(run, member, at) for member, at in zip(members, places, strict=True)]
+    notes = _room_notes(run, sizes, student, where)
     gives = teacher.gives
-    for place, member in enumerate(members):
-        at = where if len(members) == 1 else f"{where}.{place}"
+    for place, (member, at) in enumerate(zip(members, places, strict=True)):
         if isinstance(member, Trained):
-            check_training(run, member.training(), at)
-            check_model(run, member.model, f"{at}.model")
             gives = gives & member.gives
             continue
         if isinstance(member, Python) and member.given is None and (run.dir.path / ASKED).is_file():
@@ -141,6 +134,42 @@ def check_teacher(run: Run, teacher: Teacher, where: str, ready: Ready) -> None:
             _check_answers(built, questions, at, len(run.splits.classes))
     if teacher is run.recipe.teacher:
         run.recipe.check(gives)
+    return notes
+
+
+def _size(run: Run, member: Teacher, at: str) -> int:
+    """Weights of a teacher, found without reading any; 0 where none stand in this process, or their number is not told."""
+    from stillroom.models.transformers import Transformers as Architecture
+    from stillroom.rundir import read_json
+    from stillroom.teachers.saved import Saved
+    from stillroom.teachers.transformers import Transformers
+
+    if isinstance(member, Trained):
+        check_training(run, member.training(), at)
+        return check_model(run, member.model, f"{at}.model")
+    if isinstance(member, Saved):
+        folder = member.weights_at(run.dir.path, run.folders)
+        beside = folder and folder / BESIDE
+        return int(read_json(beside).get("parameters", 0)) if beside and beside.is_file() else 0
+    if not isinstance(member, Transformers):
+        return 0
+    import torch
+
+    design = Architecture.model_validate({"task": member.task, "from": member.model})
+    with _named(at), torch.device("meta"):
+        model, _ = design.model_and_tokenizer(len(run.splits.classes) or 2, run.ground(untaught=True))
+    return sum(weights.numel() for weights in model.parameters())
+
+
+def _room_notes(run: Run, sizes: list[int], student: int, where: str) -> list[str]:
+    """What to say of the room for teachers that answer, and for a student that is trained while they stand ready."""
+    answering, trained = WEIGHT_BYTES * sum(sizes), TRAINING_BYTES * student
+    if not answering or fits(answering + trained):
+        return []
+    if run.device.name != "cpu":  # weights pass through memory, one model after the other
+        return memory_notes(WEIGHT_BYTES * max(sizes), where, f"reading a teacher of {max(sizes):,} weights", SMALLER)
+    told = f"a teacher of {sum(sizes):,} weights, beside a student of {student:,} that is trained,"
+    return memory_notes(answering + trained, where, told, SMALLER)
 
 
 @contextmanager

@@ -6,26 +6,24 @@ its folder takes when it is done, and at most while it works. Minutes come from 
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Any
 
-from stillroom.errors import ModelError
 from stillroom.progress import Silent
 from stillroom.recipe import Recipe
 from stillroom.rundir import RunDir
 from stillroom.stages.dress_rehearsal import Rehearsed, rehearsed
-from stillroom.stages.footprint import disk, memory_bytes_of, trainings
+from stillroom.stages.footprint import disk, memory_bytes_of, places, trainings
 from stillroom.stages.language_asking import scored_positions
 from stillroom.stages.language_text import is_recorded
 from stillroom.stages.notes import data_notes, licence_notes
 from stillroom.stages.on_policy_plan import Writing, writing_of
 from stillroom.stages.opening import Run, check_data, clock_of, look_in, views_of
-from stillroom.stages.part_checks import memory_bytes
 from stillroom.stages.paying import is_paid
 from stillroom.stages.pricing import expected_calls, refuse_pilot
 from stillroom.stages.reasoning_on_paper import lacking, plan_on_paper
 from stillroom.stages.reasoning_plan import plan_reasoning
+from stillroom.stages.room import memory_notes, refuse_full_disks
 from stillroom.stages.train import roles
 
 
@@ -47,7 +45,8 @@ def plan(recipe: Recipe, folder: Path, pilot: int = 0) -> dict[str, Any]:
     found, asked, written = rehearsed(run), _asked(run), writing_of(run)
     live = sum(one.asked_live for one in trainings(run))
     held, files = memory_bytes_of(run, found), disk(run, found)
-    _refuse_what_will_not_fit(held, files.most, Path("runs"))
+    room = memory_notes(held)
+    refuse_full_disks(places(run, found))
     seconds = _seconds(run, found, asked + written.windows) + found.write_s * written.tokens
     price = recipe.evaluation.price
     figures = {
@@ -70,7 +69,7 @@ def plan(recipe: Recipe, folder: Path, pilot: int = 0) -> dict[str, Any]:
     }
     if price is not None:
         figures["usd"] = round((seconds / 3600) * price.usd_per_hour, 6)
-    notes = data_notes(run)
+    notes = [*data_notes(run), *room]
     control_s = next((one.seconds(found) for one in trainings(run) if one.name == "control"), None)
     notes += _price(run, figures, pilot, seconds, control_s)
     if price is None:
@@ -111,25 +110,3 @@ def _seconds(run: Run, found: Rehearsed, asked: int) -> float:
     trained = sum(one.times * one.seconds(found) for one in trainings(run))
     answered = found.answer_s * (asked + run.recipe.is_language * held_out)
     return trained + answered + found.student_row_s * held_out * sum(role.seeds for role in roles(run))
-
-
-def free_bytes(place: Path) -> int:
-    """Room on the disk where this folder is, or will be."""
-    return shutil.disk_usage(next(path for path in (place, *place.absolute().parents) if path.exists())).free
-
-
-def _refuse_what_will_not_fit(held: int, disk: int, place: Path) -> None:
-    """Raise ModelError where memory or disk would not last."""
-    room = f"Free some space at {place.absolute()}, keep fewer seeds or views, or a smaller transfer_set.tail_bytes"
-    for what, needed, there, cure in (
-        ("memory", held, memory_bytes(), "Choose a smaller model or a smaller training.batch_size"),
-        ("disk", disk, free_bytes(place), room),
-    ):
-        if needed > there:
-            raise ModelError(
-                f"this takes {_size(needed)} of {what}, and there are {_size(there)}", where=what, cure=cure
-            )
-
-
-def _size(count: int) -> str:
-    return f"{count / 2**30:,.1f} GiB" if count >= 2**30 else f"{count / 2**20:,.1f} MiB"

@@ -22,6 +22,7 @@ from stillroom.stages.reasoning import asked_of
 from stillroom.stages.reasoning_pilot import Told, between, expected_samples, pilot_traces
 from stillroom.stages.reasoning_training import most_tokens, reads
 from stillroom.stages.rehearsal import Cost, rehearse
+from stillroom.stages.room import WEIGHT_BYTES, memory_notes, refuse_full_disks
 from stillroom.stages.train import roles
 
 if TYPE_CHECKING:
@@ -35,7 +36,6 @@ ASSUMED_TOKENS = 256
 """Of a trace, where nothing says how long they are."""
 WRITING = 3.0
 """Writing an answer takes about so many times as long as reading it."""
-WEIGHT_BYTES = 4
 
 
 def plan_reasoning(run: Run, pilot: int = 0) -> dict[str, Any]:
@@ -64,10 +64,13 @@ def plan_reasoning(run: Run, pilot: int = 0) -> dict[str, Any]:
         steps = _steps(role.run, train)
         seconds += recipe.seeds * (cost.step_s * steps + WRITING * cost.row_s * test)
         weights += recipe.seeds * cost.parameters
+    held, files = most_held_bytes(), WEIGHT_BYTES * weights + 2**20
+    notes += memory_notes(held)
+    refuse_full_disks({run.dir.path: files})
     figures |= {
         "models trained": recipe.seeds * len(roles(run)),
-        "disk_mib": round(WEIGHT_BYTES * weights / 2**20 + 1, 1),
-        "peak_memory_mib": round(most_held_bytes() / 2**20),
+        "disk_mib": round(files / 2**20, 1),
+        "peak_memory_mib": round(held / 2**20),
         "minutes": round(seconds / 60 + told.minutes + 0.1, 1),
     }
     price = recipe.evaluation.price
