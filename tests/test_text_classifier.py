@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import html
 import json
 from pathlib import Path
 from typing import Any
@@ -13,18 +15,23 @@ from tests.models.tiny_models import word_pieces
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 import stillroom
-from command_line import events
+from command_line import events, write_csv
 from stillroom.models import pretrained
 from tiny_language import write_model, write_sentences
 
+LABELS = {"charm": "good", "quick": "good", "quiet": "good", "bad": "poor", "lazy": "poor", "terribly": "poor"}
 TEXTS = ["the quick brown film", "a bad story that never goes", "quiet charm"]
 
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with labelled sentences and a tiny BERT that has not learned anything."""
+    """A folder with labelled sentences, further ones with a sign that those lack, and an untrained tiny BERT."""
     folder = tmp_path_factory.mktemp("texts")
     write_sentences(folder)
+    further = [
+        {"sentence": f"it was £ {word} film", "label": label} for word, label in LABELS.items() for _ in range(5)
+    ]
+    write_csv(folder / "further.csv", further)
     write_model(folder / "bert", "bert", layers=2)
     return folder
 
@@ -34,7 +41,11 @@ def recipe(home: Path, **sections: Any) -> dict[str, Any]:
     return {
         "name": "texts",
         "seeds": 1,
-        "questions": {"kind": "dataset", "source": str(home / "sentences.csv"), "split": {"test": 30, "validation": 20}},
+        "questions": {
+            "kind": "dataset",
+            "source": {"train": str(home / "sentences.csv"), "test": str(home / "further.csv")},
+            "split": {"validation": 20},
+        },
         "teacher": {
             "kind": "trained", "model": {"kind": "transformers", "from": str(home / "bert")},
             "epochs": 2, "batch_size": 16, "learning_rate": 0.005,
@@ -51,7 +62,16 @@ def recipe(home: Path, **sections: Any) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def whole(home: Path) -> Any:
-    return stillroom.distill(recipe(home), home / "whole")
+    """Beside the student an arm that keeps both layers, and one that keeps the whole vocabulary."""
+    arms = {"deep": {"student": {"layers": 2}}, "all": {"student": {"vocabulary": "whole"}}}
+    return stillroom.distill(recipe(home, arms=arms), home / "whole")
+
+
+def unknown_rate(folder: Path, texts: list[str]) -> float:
+    """The share of these texts' tokens that a saved student does not know, as plain transformers reads them."""
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    ids = [one for text in texts for one in tokenizer(text)["input_ids"]]
+    return ids.count(tokenizer.unk_token_id) / len(ids)
 
 
 def probabilities(folder: Path, texts: list[str]) -> tuple[torch.Tensor, list[str]]:
@@ -65,16 +85,26 @@ def probabilities(folder: Path, texts: list[str]) -> tuple[torch.Tensor, list[st
     return torch.cat(rows), [model.config.id2label[place] for place in range(model.config.num_labels)]
 
 
-def test_a_run_over_texts(whole: Any) -> None:
+def test_a_run_over_texts(whole: Any, home: Path) -> None:
     card = whole.scorecard
     assert card["task"] == "classification"
-    assert set(card["models"]) == {"teacher", "student", "control", "hard_teacher"}
+    assert set(card["models"]) == {"teacher", "student", "control", "hard_teacher", "deep", "all"}
     assert card["models"]["student"]["parameters"] < card["models"]["teacher"]["parameters"]
     assert (whole.path / "report.html").is_file()
     assert events(whole.path, "asked")[0]["calls"] == card["rows"]["train"]
     student, _ = pretrained.load(whole.path / "student", "classification")
     assert student.config.num_hidden_layers == 1
     assert student.config.vocab_size < len(word_pieces())
+    with (home / "further.csv").open() as file:
+        texts = [row["sentence"] for row in csv.DictReader(file)]
+    page = html.unescape((whole.path / "report.html").read_text())
+    for who, folder in (("student", whole.path / "student"), ("arm deep", whole.path / "arms" / "deep")):
+        unknown = unknown_rate(folder, texts)
+        assert unknown > 0.05
+        size = pretrained.load(folder, "classification")[0].config.vocab_size
+        told = f"the vocabulary of the {who} was cut to {size:,} tokens; of the test rows' tokens {unknown:.2%} are unknown"
+        assert told[1:] in page
+    assert "the vocabulary of the arm all" not in page
 
 
 def test_transformers_says_what_predict_says(whole: Any) -> None:

@@ -231,15 +231,18 @@ def _about(run: Run, heat: float) -> dict[str, Any]:
 
 
 def _vocabulary_notes(run: Run) -> list[str]:
-    """Of a student with a vocabulary of its own: how many tokens it has, and how often test text holds one it lacks."""
+    """Of each student with a vocabulary of its own: how many tokens it has, and how often test text holds one it lacks."""
     from stillroom.inputs import Texts
     from stillroom.students.shrink import Shrink
 
-    student = run.recipe.student
-    if not isinstance(student, Shrink) or student.vocabulary == "whole":
-        return []
-    learned = run.inputs(student, run.splits.train.raw, run.ground(untaught=True))
-    assert isinstance(learned, Texts), "only texts have a vocabulary"
-    unknown = learned.unknown_rate(run.splits.test.raw)
-    told = "" if unknown is None else f"; of the test rows' tokens {unknown:.2%} are unknown to it"
-    return [f"the student's vocabulary was cut to {learned.tokens:,} tokens{told}"]
+    found = []
+    for who, part in {"student": run, **{f"arm {name}": arm for name, arm in run.arms.items()}}.items():
+        student = part.recipe.student
+        if not isinstance(student, Shrink) or student.vocabulary == "whole":
+            continue
+        learned = part.inputs(student, part.splits.train.raw, part.ground(untaught=True))
+        assert isinstance(learned, Texts), "only texts have a vocabulary"
+        unknown = learned.unknown_rate(part.splits.test.raw)
+        told = "" if unknown is None else f"; of the test rows' tokens {unknown:.2%} are unknown to it"
+        found.append(f"the vocabulary of the {who} was cut to {learned.tokens:,} tokens{told}")
+    return found
