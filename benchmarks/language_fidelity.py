@@ -7,7 +7,6 @@ kind; the first positions of a window are left out. The same positions and bytes
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -89,16 +88,14 @@ class Place:
         ranks = min(RANKS, len(head.weight_VH))
         self.ids_PJ = torch.cat([logits.topk(ranks, 1).indices for _, logits in logit_chunks(hidden_PG, head)])
 
-    def figures(
-        self, formats: Formats, fitted: FittedBasis, mean_V: torch.Tensor, names: Sequence[str] = ALL
-    ) -> Figures:
+    def figures(self, formats: Formats, fitted: FittedBasis, mean_V: torch.Tensor) -> Figures:
         """Formats on the same positions; the teacher's logits of a chunk are made once for all of them."""
-        kept = {name: formats.kept(name, fitted, self.hidden_PG, self.head, mean_V) for name in names}
-        parts: dict[str, list[dict[str, Array]]] = {name: [] for name in names}
+        kept = {name: formats.kept(name, fitted, self.hidden_PG, self.head, mean_V) for name in ALL}
+        parts: dict[str, list[dict[str, Array]]] = {name: [] for name in ALL}
         for rows, logits_CV in logit_chunks(self.hidden_PG, self.head):
             log_p_CV = logits_CV.log_softmax(1)
             p_CV = log_p_CV.exp()
-            for name in names:
+            for name in ALL:
                 log_q_CV = dense(kept[name](rows, log_p_CV), log_p_CV.shape[1])
                 parts[name].append(_compared(p_CV, log_p_CV, log_q_CV, self.ids_PJ[rows]))
         return {name: joined(found) for name, found in parts.items()}
@@ -240,19 +237,18 @@ def _by_rank(formats: Formats, found: Figures) -> Table:
 def _elsewhere(teacher: Teacher, fitted: FittedBasis, at_home: tuple[Formats, Figures], mean_V: torch.Tensor) -> Table:
     """The same basis on texts that it was not fitted on."""
     formats, found = at_home
-    rows = [["wikitext2/test.txt", len(found[HIDDEN]["kl"]), *_pairs(found)]]
+    places = {"wikitext2/test.txt": found}
     for name in FAR:
         hidden_PG, _, _ = teacher.far(name).positions()
-        figure = Place(hidden_PG, teacher.head).figures(formats, fitted, mean_V, (HIDDEN, UNIFORM, MEAN))
-        rows.append([name, len(hidden_PG), *_pairs(figure)])
-    columns = ["text", "positions", f"KL, {HIDDEN}", f"KL, {UNIFORM}", f"KL, {MEAN}", f"TV, {HIDDEN}", f"TV, {UNIFORM}"]
+        places[name] = Place(hidden_PG, teacher.head).figures(formats, fitted, mean_V)
+    rows = [
+        [place, form, *_shown(figure), len(figure["kl"])]
+        for place, each in places.items()
+        for form, figure in each.items()
+    ]
+    columns = ["text", "kept", "KL, nats", "total variation", "bias", "positions"]
     note = "Where text is of another kind, a basis fitted on that very text is what a run uses."
     return Table(f"A basis from WikiText-2 on other texts, {formats.record_bytes} bytes", columns, rows, note)
-
-
-def _pairs(found: Figures) -> Iterator[float]:
-    yield from (round(float(found[name]["kl"].mean()), 4) for name in (HIDDEN, UNIFORM, MEAN))
-    yield from (round(float(found[name]["total_variation"].mean()), 4) for name in (HIDDEN, UNIFORM))
 
 
 def _shared(fitted: FittedBasis, formats: Formats) -> Table:

@@ -7,9 +7,9 @@ is, whoever ran it; any other is run by `stillroom.distill` with the preset's ov
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -90,7 +90,7 @@ def distilbert(sizes: Sizes, base: Path, data: Path) -> Row:
         "distil-keeps-bound": Found(ends["t"][0], ends["t"], n) if "t" in ends else missing,
         "distil-beats-control": Found(ends["c"][0], ends["c"], n) if "c" in ends else missing,
         "distil-smaller": Found(1 - weights["student"] / weights["teacher"], None, "1"),
-        "distil-faster": Found(*ratios[1], "9 rounds, batch 1"),
+        "distil-faster": slowest(ratios),
     }
     rows = [[f"batch {size}", shown(ratio), " to ".join(map(shown, ends))] for size, (ratio, ends) in ratios.items()]
     speed = Table("recipes/distilbert_sst2.yaml, speed", ["", "teacher / student", "95 % interval"], rows)
@@ -122,42 +122,74 @@ def _accuracy(model: Mapping[str, Any]) -> list[str]:
     return [shown(one["mean"]), " to ".join(map(shown, one["ci95"])) if "ci95" in one else ""]
 
 
+class Form(NamedTuple):
+    """A student as one of its exported files: how it is called, the share of the teacher's accuracy above chance that it
+    keeps, and how much smaller and faster (batch 1) it is."""
+
+    words: str
+    right_SN: Array
+    keeps: float
+    ci95: list[float]
+    smaller: float
+    faster: float
+    ends: list[float]
+
+    @property
+    def told(self) -> str:
+        """Its size and speed in words."""
+        return f"{self.words} {self.smaller:.1f} times smaller and {self.faster:.1f} times faster (batch 1)"
+
+
 def tiny(sizes: Sizes, base: Path, data: Path) -> Row:
-    """recipes/tiny_sst2.yaml in eight bits, as exported."""
-    from stillroom.export.runner import INT8, OnnxModel
+    """recipes/tiny_sst2.yaml as exported, in float32 and in eight bits."""
+    from stillroom.export.onnx_model import size_bytes
+    from stillroom.export.runner import FLOAT32, INT8, OnnxModel
     from stillroom.models.classifier import Classifier
 
     run, card = finished("tiny_sst2", sizes.sst2_overrides, sizes, base)
     test, teacher = _test(data), Classifier.load(run / "teacher")
     folders = [run / "student", *(run / "seeds" / str(seed) / "student" for seed in card["seeds"][1:])]
     exported = [_exported(folder, base / "tiny-sst2" / str(place), test) for place, folder in enumerate(folders)]
-    students = [OnnxModel(folder, INT8) for folder in exported]
-    right_N = _right(teacher.log_probabilities, test)
-    right_SN = np.stack([_right(student.log_probabilities, test) for student in students])
-    keeps = (right_SN.mean() - CHANCE) / (right_N.mean() - CHANCE)
-    smaller = (run / "teacher" / "model.safetensors").stat().st_size / (exported[0] / INT8).stat().st_size
-    faster, ends = in_turns({"teacher": teacher.log_probabilities, "student": students[0].log_probabilities}, test, 1)
-    told = f"in eight bits {smaller:.1f} times smaller and {faster:.1f} times faster (batch 1)"
-    found = Found(float(keeps), _keeps_interval(right_SN, right_N), _seeds(card), told)
-    if smaller < SMALLER or faster < FASTER:
-        wanted = f"where {SMALLER:g} and {FASTER:g} are asked; it keeps {keeps:.3f} of the accuracy above chance"
-        found = Found(None, why=f"the student is {told}, {wanted}")
-    rows = [
-        ["teacher, float32", round(float(right_N.mean()), 4), 1.0, 1.0, ""],
-        [
-            "student, int8",
-            round(float(right_SN.mean()), 4),
-            round(smaller, 2),
-            round(faster, 2),
-            " to ".join(map(shown, ends)),
-        ],
-    ]
-    columns = ["", "accuracy", "times smaller", "times faster", "95 % interval"]
-    return Row({"tiny-keeps": found}, {"tiny": Table("recipes/tiny_sst2.yaml in eight bits", columns, rows)})
+    right_N, weights = _right(teacher.log_probabilities, test), (run / "teacher" / "model.safetensors").stat().st_size
+    forms = []
+    for words, file in (("in float32", FLOAT32), ("in eight bits", INT8)):
+        students = [OnnxModel(folder, file) for folder in exported]
+        right_SN = np.stack([_right(student.log_probabilities, test) for student in students])
+        answers = {"teacher": teacher.log_probabilities, "student": students[0].log_probabilities}
+        forms.append(
+            form(words, right_SN, right_N, weights / size_bytes(exported[0] / file), in_turns(answers, test, 1))
+        )
+    rows: list[list[Any]] = [["teacher, in float32", round(float(right_N.mean()), 4), 1.0, "", 1.0, 1.0, ""]]
+    for one in forms:
+        accuracy, ends = (
+            round(float(one.right_SN.mean()), 4),
+            [" to ".join(map(shown, each)) for each in (one.ci95, one.ends)],
+        )
+        figures = [accuracy, round(one.keeps, 4), ends[0], round(one.smaller, 2), round(one.faster, 2), ends[1]]
+        rows.append([f"student, {one.words}", *figures])
+    columns = ["", "accuracy", "kept above chance", "95 % interval", "times smaller", "times faster", "95 % interval"]
+    table = Table("recipes/tiny_sst2.yaml as exported", columns, rows)
+    return Row({"tiny-keeps": best(forms, _seeds(card))}, {"tiny": table})
+
+
+def form(words: str, right_SN: Array, right_N: Array, smaller: float, turns: tuple[float, list[float]]) -> Form:
+    """A form with what it keeps, given which answers are right."""
+    keeps = float((right_SN.mean() - CHANCE) / (right_N.mean() - CHANCE))
+    return Form(words, right_SN, keeps, _keeps_interval(right_SN, right_N), smaller, *turns)
+
+
+def best(forms: Sequence[Form], n: str) -> Found:
+    """Of the forms that are small and fast enough, the one that keeps most; where none is, what each of them is."""
+    enough = [one for one in forms if one.smaller >= SMALLER and one.faster >= FASTER]
+    if enough:
+        one = max(enough, key=lambda one: one.keeps)
+        return Found(one.keeps, one.ci95, n, one.told)
+    told = "; ".join(f"{one.told}, keeping {one.keeps:.3f} of the accuracy above chance" for one in forms)
+    return Found(None, why=f"{SMALLER:g} times smaller and {FASTER:g} times faster are asked; the student is {told}")
 
 
 def _exported(folder: Path, out: Path, test: Questions) -> Path:
-    """The student as ONNX in eight bits, checked on the test rows; made once."""
+    """The student as ONNX, in eight bits too, checked on the test rows; made once."""
     from stillroom.export.check import CHECK, export_checked
 
     if not (out / CHECK).is_file():
@@ -216,6 +248,13 @@ def _speed(run: Path, data: Path) -> dict[int, tuple[float, list[float]]]:
     answers = {role: Classifier.load(run / role).log_probabilities for role in ("teacher", "student")}
     test = _test(data)
     return {size: in_turns(answers, test, size) for size in (1, 32)}
+
+
+def slowest(ratios: Mapping[int, tuple[float, list[float]]]) -> Found:
+    """The smaller of the ratios, with the batch that it is of; the bar is asked of all."""
+    size = min(ratios, key=lambda size: ratios[size][0])
+    told = " and ".join(map(str, sorted(ratios)))
+    return Found(*ratios[size], f"9 rounds, batch {told}; this is batch {size}")
 
 
 def _seeds(card: Mapping[str, Any]) -> str:

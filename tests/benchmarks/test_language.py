@@ -12,7 +12,7 @@ import pytest
 import torch
 from benchmarks.blocks import NotMade
 from benchmarks.language_sizes import PRESETS
-from benchmarks.language_states import Teacher
+from benchmarks.language_states import FAR, Teacher
 from benchmarks.results import read_bars
 from tests.transfer_set.sparse_teacher import VOCABULARY, exact, teacher
 
@@ -165,6 +165,13 @@ def test_fidelity_compares_formats_of_equal_bytes(base: Path, data: Path) -> Non
         sizes = [line[0] for line in row.tables["fidelity"].rows[start : start + 4]]
         assert max(sizes) == sizes[0]
         assert min(sizes) > sizes[0] - 4
+    elsewhere = row.tables["elsewhere"]
+    assert elsewhere.columns == ["text", "kept", "KL, nats", "total variation", "bias", "positions"]
+    for place in ("wikitext2/test.txt", *FAR):
+        figures = {line[1]: line[2:5] for line in elsewhere.rows if line[0] == place}
+        assert list(figures) == list(language_fidelity.ALL)
+        assert all(0 < variation < 1 and bias >= 0 for _, variation, bias in figures.values())
+        assert figures[language_fidelity.SAMPLES][0] == "infinite"
     drawn = (base / language_fidelity.PLOT.name).read_text()
     assert "prefers-color-scheme:dark" in drawn
     assert drawn.count("<polyline") >= 7
@@ -236,6 +243,40 @@ def test_what_an_eight_bit_student_keeps_has_an_interval_around_it() -> None:
     roll = np.random.default_rng(0)
     low, high = language_runs._keeps_interval(roll.random((3, 400)) < 0.85, roll.random(400) < 0.9)
     assert low < 0.7 / 0.8 < high
+
+
+def forms(*given: tuple[str, float, float, float]) -> list[language_runs.Form]:
+    """Students of this accuracy, so much smaller and faster, beside a teacher of 0.9."""
+    right_N = np.arange(1000) < 900
+    return [
+        language_runs.form(
+            words, np.stack([np.arange(1000) < 1000 * accuracy]), right_N, smaller, (faster, [faster, faster])
+        )
+        for words, accuracy, smaller, faster in given
+    ]
+
+
+def test_of_the_exported_forms_that_are_small_and_fast_enough_the_better_one_counts() -> None:
+    whole, small = ("in float32", 0.88, 8.0, 10.0), ("in eight bits", 0.86, 30.0, 12.0)
+    found = language_runs.best(forms(whole, small), "1 seed")
+    assert found.value == pytest.approx(0.38 / 0.4)
+    assert found.why == "in float32 8.0 times smaller and 10.0 times faster (batch 1)"
+    large, slow = ("in float32", 0.88, 7.4, 10.0), ("in float32", 0.88, 8.0, 8.9)
+    for other in (large, slow):
+        found = language_runs.best(forms(other, small), "1 seed")
+        assert found.value == pytest.approx(0.36 / 0.4)
+        assert found.why.startswith("in eight bits")
+    found = language_runs.best(forms(large, slow), "1 seed")
+    assert found.value is None
+    assert "7.4 times smaller and 10.0 times faster" in found.why
+    assert "8.0 times smaller and 8.9 times faster" in found.why
+
+
+def test_the_smaller_ratio_of_both_batches_is_the_bar() -> None:
+    found = language_runs.slowest({1: (2.0, [1.9, 2.1]), 32: (1.5, [1.4, 1.6])})
+    assert (found.value, found.ci95) == (1.5, [1.4, 1.6])
+    assert found.n == "9 rounds, batch 1 and 32; this is batch 32"
+    assert language_runs.slowest({1: (1.2, [1.1, 1.3]), 32: (1.5, [1.4, 1.6])}).value == 1.2
 
 
 def test_references_of_gradients_are_distributions() -> None:
