@@ -15,6 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from tests.models.tiny_models import byte_pairs
 
@@ -103,7 +104,23 @@ def language(home: Path) -> dict[str, Any]:
     return causal(home, name="language", objectives=[{"kind": "soft_target"}, {"kind": "hidden", "distance": "cosine"}])
 
 
-@pytest.mark.parametrize("made", [classes, language])
+def images(home: Path) -> dict[str, Any]:
+    """A convolutional network of half a million weights into a narrower one, on images of 28 x 28."""
+    rng = np.random.default_rng(0)
+    code_N = np.arange(700) % 3
+    image_N = (rng.integers(0, 156, (700, 28, 28)) + 45 * code_N[:, None, None]).astype(np.uint8)
+    parts = {"x_train": image_N[:600], "y_train": code_N[:600], "x_test": image_N[600:], "y_test": code_N[600:]}
+    np.savez(home / "images.npz", **parts)
+    return recipe(
+        name="images",
+        questions={"kind": "dataset", "source": str(home / "images.npz")},
+        teacher={"kind": "trained", "model": {"kind": "convnet", "channels": [32, 64]}, "epochs": 1, "batch_size": 128},
+        student={"kind": "fresh", "model": {"kind": "convnet", "channels": [16, 32]}},
+        training={"epochs": 1, "batch_size": 128},
+    )
+
+
+@pytest.mark.parametrize("made", [classes, images, language])
 def test_memory_and_disk_are_told_within_a_fifth(made: Any, tmp_path: Path) -> None:
     tree = made(tmp_path)
     figures, measured = told(tree, tmp_path), held(tree, tmp_path)
