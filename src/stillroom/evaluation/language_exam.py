@@ -20,7 +20,7 @@ from stillroom.evaluation.cost import Spent, cost, usd_per_million_rows
 from stillroom.evaluation.intervals import CONTROL, HARD_TEACHER, STUDENT
 from stillroom.evaluation.language_memory import peak_memory_mib
 from stillroom.evaluation.language_predictions import TEACHER, Architecture, Load, Speaker, Windows, Writer, read
-from stillroom.evaluation.language_scores import Spoken, Text, score_language
+from stillroom.evaluation.language_scores import COMPARED, Spoken, Text, score_language
 from stillroom.evaluation.language_speed import measure_language
 from stillroom.models.device import Device
 from stillroom.models.references import weight_files
@@ -123,6 +123,8 @@ def sit_language(exam: LanguageExam, folder: Path) -> tuple[dict[str, Any], dict
         "transfer_set": exam.transfer_set,
         "versions": exam.versions,
     }
+    if exam.splits.slice_N is not None:
+        scorecard["slices"] = _slices(exam, said, exam.splits.slice_N)
     if "cost" in exam.knobs.metrics:
         scorecard["cost"] = _cost(models, exam)
     return scorecard, _details(exam, said, text, speakers, kept)
@@ -166,6 +168,22 @@ def _rows(exam: LanguageExam, text: Text) -> dict[str, Any]:
         "documents": len(np.unique(test.document_N)),
         "drawn": text.drawn,
     }
+
+
+def _slices(exam: LanguageExam, said: Mapping[str, Spoken], slice_N: Array) -> dict[str, dict[str, Any]]:
+    """model -> slice of the test windows -> figures on it, how many windows it has, and how many scored tokens."""
+    test, nowhere_Q = exam.parts["test"], np.empty(0, np.int64)
+    named_P = np.array([str(one) for one in slice_N.tolist()])[test.window_P]
+    slices: dict[str, dict[str, Any]] = {}
+    for value in sorted({str(one) for one in slice_N.tolist() if one is not None} & set(named_P.tolist())):
+        at = np.flatnonzero(named_P == value)
+        text = Text.of(test.target_P[at], test.window_P[at], test.document_N, nowhere_Q, exam.bytes_N)
+        spoken = {name: Spoken(one.nll_SP[:, at], one.top_SP[:, at]) for name, one in said.items()}
+        sizes = {"rows": len(np.unique(test.window_P[at])), "tokens": len(at)}
+        for name, figures in score_language(spoken, text).models.items():
+            shown = {figure: figures[figure] for figure in COMPARED if figure in figures}
+            slices.setdefault(name, {})[value] = shown | sizes
+    return slices
 
 
 def _add_sizes(models: dict[str, dict[str, Any]], speakers: Mapping[str, Speaker], exam: LanguageExam) -> None:

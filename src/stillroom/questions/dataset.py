@@ -62,7 +62,7 @@ class Dataset(QuestionSource):
     class_weights: str | dict[str, float] = "none"
     """none; balanced: every class weighs the same in all; or {CLASS: WEIGHT}, 1 for the others."""
     slice: str | None = None
-    """A column that is no input and names the slice of each test row, for accuracy by slice."""
+    """A column that is no input and names the slice of each test row or document; models are scored on each slice too."""
     window: int | None = Field(default=None, ge=2)
     """Running text: tokens in a row; none: 256."""
     pack: bool = True

@@ -44,8 +44,10 @@ def _column(role: Role) -> dict[str, Any]:
 
 
 def slices(scorecard: Tree) -> dict[str, Any] | None:
-    """The deciding metric on each slice of the test rows, from each model; None where the run has no slices."""
+    """The deciding metric on each slice of the test rows or text, from each model; None where the run has no slices."""
     metric, digits = n.primary(scorecard), n.share_digits(scorecard)
+    language = scorecard.get("task") == "language"
+    unit, tested = ("token", "text") if language else ("row", "rows")
     given = {
         str(model): {str(name): figures for name, figures in found.items() if isinstance(figures, dict)}
         for model, found in (scorecard.get("slices") or {}).items()
@@ -61,9 +63,9 @@ def slices(scorecard: Tree) -> dict[str, Any] | None:
     worst = (max if metric.lower_is_better else min)(ours, key=lambda name: ours[name]) if len(ours) > 1 else None
     rows: list[dict[str, Any]] = []
     for name in shown:
-        counts = [n.number(given[key].get(name, {}).get("rows")) for key in models]
+        counts = [n.number(given[key].get(name, {}).get(f"{unit}s")) for key in models]
         count = next((count for count in counts if count is not None), None)
-        notes = [] if count is None else [f"{n.big(count)} {'row' if count == 1 else 'rows'}"]
+        notes = [] if count is None else [f"{n.big(count)} {unit if count == 1 else f'{unit}s'}"]
         notes += ["the student's weakest"] if name == worst else []
         cells = [_cell(role, found[name][key], metric, digits) for key, role in models.items()]
         rows.append({"name": name, "gloss": ", ".join(notes), "cells": cells})
@@ -73,7 +75,7 @@ def slices(scorecard: Tree) -> dict[str, Any] | None:
     return {
         "columns": [_column(role) for role in models.values()],
         "groups": [{"name": metric.name, "rows": rows}],
-        "caption": f"{metric.name} on each slice of the test rows.{small}",
+        "caption": f"{metric.name} on each slice of the test {tested}.{small}",
         "first": "Slice",
         "worst": worst,
     }

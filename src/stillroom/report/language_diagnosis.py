@@ -79,7 +79,8 @@ def poor_fidelity(scorecard: Tree, details: Tree) -> Finding | None:
     """What was kept of the soft targets is too far from what the teacher said."""
     stored = scorecard.get("transfer_set") or {}
     given = stored.get("fidelity") or details.get("fidelity") or {}
-    sources = {f"on {source}": found for source, found in (given.get("by_source") or {}).items()}
+    told = [*(given.get("by_source") or {}).items(), *(given.get("by_slice") or {}).items()]
+    sources = {f"on {source}": found for source, found in told}
     lost = {
         place: value
         for place, found in {"over all": given, **sources}.items()

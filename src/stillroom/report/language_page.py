@@ -30,6 +30,7 @@ def contents(scorecard: Tree, given: Tree, ident: str) -> dict[str, Any]:
         ],
         "differences": differences(scorecard, ident),
         "gap": sections.gap(scorecard, ident),
+        "slices": further_tables.slices(scorecard),
         "kept": parts.kept(scorecard, details, ident),
         "training": evidence.training(scorecard, details, ident),
         "on_policy": on_policy(scorecard, details, ident),

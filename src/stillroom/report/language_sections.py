@@ -134,7 +134,7 @@ def _sizes(stored: Tree, ident: str) -> Figures:
 
 
 def _lost(fidelity: Tree, ident: str) -> Figures:
-    """What keeping lost, by the source of the text."""
+    """What keeping lost, by the source of the text, and on each slice of the test text."""
     sources = {str(name): found for name, found in (fidelity.get("by_source") or {}).items() if isinstance(found, dict)}
     if not sources and n.stat(fidelity.get("kl")):
         sources = {"all of it": fidelity}
@@ -148,6 +148,10 @@ def _lost(fidelity: Tree, ident: str) -> Figures:
         ("total_variation", "Share of probability on the wrong tokens, by the text", 1.0, "Total variation. "),
     )
     names = {"train": "Training text", "validation": "Validation text", "test": "Test text"}
+    for name, found in (fidelity.get("by_slice") or {}).items():
+        if isinstance(found, dict):
+            sources[f"slice {name}"] = found
+            names[f"slice {name}"] = f"Test text, {name}"
     charts = []
     for key, title, whole, note in wanted:
         rows = [

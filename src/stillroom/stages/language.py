@@ -7,6 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
+
 from stillroom.errors import DataError, ModelError, RecipeError
 from stillroom.kinds import AskedTeacher, Objective
 from stillroom.rows import Questions, Splits
@@ -15,6 +17,7 @@ from stillroom.rundir import read_json, write_json
 if TYPE_CHECKING:
     from stillroom.stages.opening import Run
     from stillroom.training.language_batches import WindowSource
+    from stillroom.transfer_set.recording import Packer
     from stillroom.transfer_set.store import Kept
 
 
@@ -179,12 +182,13 @@ def _kept_facts(run: Run, asked: AskedTeacher, kept: Kept) -> dict[str, Any]:
     if isinstance(asked, AskedLanguageEnsemble):
         store = store_of(run)
         merger = merger_of(run, asked, store)
-        fidelity = measured(merger, run.splits.test)
+        packer: Packer = merger
         members = [open_kept(store.root / one.fingerprint[:16]) for one in merger.members]
     else:
-        fidelity = measured(Recorder(asked, layout, fitted, with_hidden=False), run.splits.test)
+        packer = Recorder(asked, layout, fitted, with_hidden=False)
     measured_before = read_json(fidelity_path(run))
-    by_source = {**measured_before["tried"][measured_before["kept"]], "test": fidelity}
+    by_source = {**measured_before["tried"][measured_before["kept"]], "test": measured(packer, run.splits.test)}
+    by_slice = {name: measured(packer, part) for name, part in _test_slices(run.splits).items()}
     # This run's own: a shared store may hold more.
     windows, positions = len(run.splits.train) * len(views_of(run.recipe)), scored_positions(run)
     written = windows_written(run)
@@ -203,8 +207,15 @@ def _kept_facts(run: Run, asked: AskedTeacher, kept: Kept) -> dict[str, Any]:
         "dense_bytes_per_token": 2 * layout.vocabulary,
         "tail": layout.tail,
         "layout": layout.to_json(),
-        "fidelity": {**by_source["test"], "by_source": by_source},
+        "fidelity": {**by_source["test"], "by_source": by_source, **({"by_slice": by_slice} if by_slice else {})},
     }
+
+
+def _test_slices(splits: Splits) -> dict[str, Questions]:
+    """The test windows of each slice."""
+    told = [] if splits.slice_N is None else splits.slice_N.tolist()
+    names = sorted({str(one) for one in told if one is not None})
+    return {name: splits.test.take(np.flatnonzero([str(one) == name for one in told])) for name in names}
 
 
 def _record_bytes(kept: Kept) -> int:
