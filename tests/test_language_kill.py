@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -61,6 +62,39 @@ def test_killed_at_a_commit_point(tree: dict[str, Any], expected: dict[str, byte
         assert not came_to_its_end(work(tree, run), point)
         flow.distill(tree, run, until="train")
         assert kept_files(run) == expected, f"killed at commit point {point} of {points}"
+
+
+def test_killed_where_a_basis_of_other_text_keeps_too_little(tree: dict[str, Any], tmp_path: Path) -> None:
+    """The store has one of other text; before more bytes are spent one of the run's own is fitted, at any point or none."""
+    other, numbers = tmp_path / "other", " ".join(str(31 * place % 9973) for place in range(400))
+    other.mkdir()
+    for name in ("train", "valid", "test"):
+        (other / f"{name}.txt").write_text(
+            f" = {name} one = \n\n {numbers} \n\n = {name} two = \n\n {numbers[::-1]} \n\n"
+        )
+    source = {
+        role: str(other / f"{name}.txt")
+        for role, name in (("train", "train"), ("validation", "valid"), ("test", "test"))
+    }
+    lent = {**tree, "questions": {**tree["questions"], "source": source}, "transfer_set": {"tail_bytes": 4}}
+    flow.distill({**lent, "name": "lent"}, tmp_path / "lent", until="ask")
+
+    def asking(name: str) -> Callable[[], object]:
+        """Ask with a store of its own that has the other run's answers."""
+        store = tmp_path / f"{name} store"
+        if not store.exists():
+            shutil.copytree(tmp_path / "lent" / "transfer_set", store, ignore=shutil.ignore_patterns(".lock"))
+        whole = {**tree, "transfer_set": {**tree["transfer_set"], "store": str(store)}}
+        return lambda: flow.distill(whole, tmp_path / name, until="ask")
+
+    points = commit_points(asking("counted"), tmp_path / "points.txt")
+    expected = kept_files(tmp_path / "counted store")
+    tried = json.loads((tmp_path / "counted" / "transfer_set" / "fidelity.json").read_text())["tried"]
+    assert len([name for name in tried if "basis of" in name]) == 1, "the one that was there, and then the run's own"
+    for point in sorted(random.Random(8).sample(range(1, points), CHOSEN)):
+        assert not came_to_its_end(asking(str(point)), point)
+        asking(str(point))()
+        assert kept_files(tmp_path / f"{point} store") == expected, f"killed at commit point {point} of {points}"
 
 
 def test_killed_again_and_again(tree: dict[str, Any], expected: dict[str, bytes], tmp_path: Path) -> None:

@@ -276,13 +276,17 @@ def export(run: Path, onnx: bool, int8: bool, out: Path | None, as_json: bool) -
 
 @stillroom.command("export-answers")
 @RUN
-@click.option("--parquet", is_flag=True, help="One row an answer: key, split, label, probabilities.")
+@click.option(
+    "--parquet",
+    is_flag=True,
+    help="One row an answer: key, split, label, probabilities; of a language model a row a position.",
+)
 @click.option("--jsonl", is_flag=True, help="The same as JSON lines (the default).")
 @click.option("--openai", is_flag=True, help="Chat messages, for fine-tuning services.")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="The file to write.")
 def export_answers(run: Path, parquet: bool, jsonl: bool, openai: bool, out: Path) -> None:
     """The teacher's answers, for other tools."""
-    from stillroom.finished import answers_for
+    from stillroom.finished import answers_for, notice_beside
     from stillroom.rundir import refuse_taken
 
     forms = [name for name, wanted in (("parquet", parquet), ("jsonl", jsonl), ("openai", openai)) if wanted]
@@ -291,6 +295,8 @@ def export_answers(run: Path, parquet: bool, jsonl: bool, openai: bool, out: Pat
     refuse_taken(out)
     count = answers_for(run, forms[0] if forms else "jsonl", out)
     click.echo(f"wrote {count:,} answers to {out}", err=True)
+    if notice_beside(out).is_file():
+        click.echo(f"whose they are, and under which licence, is told in {notice_beside(out)}", err=True)
 
 
 @stillroom.command()

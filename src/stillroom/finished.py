@@ -14,14 +14,16 @@ import numpy as np
 from stillroom.errors import CorruptFile, DataError, InputError, ModelError, NotYet, StillroomError
 from stillroom.evaluation.intervals import mcnemar
 from stillroom.evaluation.predictions import read_test
+from stillroom.progress import Silent
 from stillroom.questions.sources import read_rows
 from stillroom.questions.views import view_number
 from stillroom.rows import PLAIN_VIEW, Questions, Raw, take_rows
-from stillroom.rundir import read_json, write_named
+from stillroom.rundir import RunDir, read_json, refuse_taken, write_named
 from stillroom.stages.ask import answers_of
-from stillroom.stages.opening import load, look_in, views_of
+from stillroom.stages.opening import Run, clock_of, load, look_in, views_of
 
 if TYPE_CHECKING:
+    from stillroom.recipe import Recipe
     from stillroom.transfer_set.store import Kept
 
 NEW_TOKENS = 32
@@ -226,15 +228,12 @@ def side_by_side(runs: Sequence[Path]) -> dict[str, Any]:
 def answers_for(run: Path, form: str, out: Path) -> int:
     """Write a run's kept answers for another tool: key, split, view, label, top answer, probabilities.
 
-    Views are told by their numbers; 0 is the row as it is. Returns how many rows were written.
+    Views are told by their numbers; 0 is the row as it is. Of a language model a row for each position, see
+    stages/token_answers.py, and a notice beside the file. Returns how many rows were written.
     """
     recipe, folder = load(recipe_file(run))
     if recipe.is_language:
-        raise NotYet(
-            "export-answers of a language model, whose records are projections of its teacher's weights",
-            where=str(run),
-            cure="Read them with stillroom.transfer_set.sparse_logits, and mind the teacher's licence",
-        )
+        return _token_answers(run, recipe, folder, form, out)
     kept, splits = answers_of(run), recipe.questions.build(look_in(folder))
     rows: list[dict[str, Any]] = []
     parts = {"train": splits.train, "validation": splits.validation, "test": splits.test}
@@ -252,6 +251,39 @@ def answers_for(run: Path, form: str, out: Path) -> int:
         )
     write_named(out, _encoded(rows, form))
     return len(rows)
+
+
+def _token_answers(run: Path, recipe: Recipe, folder: Path, form: str, out: Path) -> int:
+    """The same of a language model; whose answers they are goes with them."""
+    from stillroom.stages.token_answers import token_answers
+    from stillroom.transfer_set.notice import notice
+
+    if form == "openai":
+        raise DataError(
+            "a language model's probabilities are no chat messages", where="--openai", cure="Use --parquet or --jsonl"
+        )
+    kept, work = answers_of(run), Run(recipe, RunDir(run), look_in(folder), Silent(), clock_of(recipe, run))
+    tables = [] if kept.header.layout is None or not len(kept) else list(token_answers(work, kept))
+    if not tables:
+        raise DataError(
+            "no answer of this run's teacher is kept position by position: it is live, or its words are recorded",
+            where=str(run),
+            cure="Take a run with a kept transfer set",
+        )
+    beside = notice_beside(out)
+    refuse_taken(beside)
+    teachers = [member.describe() for member in recipe.teacher.each()]
+    basis = kept.header.layout is not None and "basis" in kept.header.layout
+    write_named(out, _encoded_tables(tables, form))
+    write_named(beside, notice(f"The answers in {out.name}", teachers, kept.header.licences, basis).encode())
+    return sum(table.num_rows for table in tables)
+
+
+def notice_beside(out: Path) -> Path:
+    """Where it is told whose answers are in a file."""
+    from stillroom.transfer_set.notice import NOTICE
+
+    return out.with_name(f"{out.name}.{NOTICE}")
 
 
 def _answers_in(kept: Kept, questions: Questions, view: int, split: str, classes: list[Any]) -> list[dict[str, Any]]:
@@ -285,6 +317,17 @@ def _chat(raw: Raw, place: int, row: dict[str, Any]) -> dict[str, Any]:
 def _as_text(value: Any) -> str:
     """A cell as it stood in the file: a whole number without a point."""
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+
+
+def _encoded_tables(tables: list[Any], form: str) -> bytes:
+    if form != "parquet":
+        return b"".join(_encoded(table.to_pylist(), form) for table in tables)
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    sink = pa.BufferOutputStream()
+    parquet.write_table(pa.concat_tables(tables), sink)
+    return bytes(sink.getvalue().to_pybytes())
 
 
 def _encoded(rows: list[dict[str, Any]], form: str) -> bytes:

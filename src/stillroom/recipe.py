@@ -92,7 +92,8 @@ class Fidelity(Knobs):
     """How close to the teacher a language model's kept answers must be."""
 
     kl: float = Field(gt=0)
-    """Largest mean KL(teacher, kept) on validation text, nats a position; more bytes are spent until it is met."""
+    """Largest mean KL(teacher, kept) on training and on validation text, nats a position; a basis of other text is fitted
+    anew, then more bytes are spent, until it is met on both."""
 
 
 class Price(Knobs):

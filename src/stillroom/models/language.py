@@ -149,7 +149,7 @@ def transformed(model: Any, hidden_PH: torch.Tensor) -> torch.Tensor:
 
 
 def _logit_factor(network: LanguageNetwork) -> float:
-    """The factor some architectures put on their logits, found by trying; a ModelError where none gives the model's own."""
+    """The factor some architectures put on their logits, found by trying; a ModelError where none gives the model's own, or that is NaN."""
     model, config = network.model, network.model.config.get_text_config()
     factors = [1.0]
     for name, invert in (("logit_scale", False), ("logits_scaling", True), ("lm_head_multiplier", False)):
@@ -165,6 +165,12 @@ def _logit_factor(network: LanguageNetwork) -> float:
     with evaluating(model), pretrained.quiet():
         filled_BT = ids_BT.masked_fill(~there_BT, network.fill)
         wanted_PV = model(input_ids=filled_BT, attention_mask=there_BT.long()).logits[there_BT].float()
+        if wanted_PV.isnan().any():
+            raise ModelError(
+                f"a {type(model).__name__} answers NaN to a few tokens",
+                where=f"model type {model.config.model_type}",
+                cure="Look at its weights: some are NaN, or too large",
+            )
         for factor in factors:
             hidden_PH = network(Tokens(ids_BT, there_BT)).hidden_BH * factor
             if _same(logits(hidden_PH, network.head), wanted_PV):

@@ -30,7 +30,7 @@ from transformers.modeling_utils import remove_tied_weights_from_state_dict
 from transformers.utils import logging
 
 from stillroom.errors import ModelError, StillroomError
-from stillroom.models.references import GGUF, refuse_pickles
+from stillroom.models.references import GGUF, refuse_pickles, weight_files
 from stillroom.rundir import MANIFEST, fingerprint, read_json, sha256_file, write_file, write_json
 
 Purpose = Literal["causal", "masked", "classification", "base"]
@@ -387,3 +387,11 @@ def fingerprint_of(path: Path) -> str:
     kinds = {".safetensors", ".json", ".jinja", ".txt", ".model"}
     files = sorted(found for found in path.iterdir() if found.suffix in kinds and found.name not in ours)
     return fingerprint("transformers", [(found.name, sha256_file(found)) for found in files])
+
+
+def weights_fingerprint(path: Path) -> str:
+    """A digest of a model's weights and configuration alone; of a GGUF file, of all that is in it."""
+    if path.is_file():
+        return fingerprint_of(path)
+    files = [*weight_files(path), path / "config.json"]
+    return fingerprint("weights", [(found.name, sha256_file(found)) for found in files if found.is_file()])

@@ -37,7 +37,6 @@ PAGE_BYTES = {True: 130_000, False: 340_000}
 """report.html, details and scorecards, of language models and of classifiers: they hardly depend on the data."""
 SMALL_FILES = 16 * BLOCK
 """recipe.yaml, events.jsonl, headers and folders."""
-CALIBRATION_WINDOWS = 240
 
 
 class Planned(NamedTuple):
@@ -139,10 +138,11 @@ def _asking_bytes(run: Run, found: Rehearsed) -> int:
     """What is held of a shard's answers while they are made, and of the hidden states that a basis is fitted on."""
     splits = run.splits
     if run.recipe.is_language:
+        from stillroom.transfer_set.recording import CALIBRATION_POSITIONS
+
         if not _keeps(run) or run.recipe.transfer_set.tail != "hidden":
             return 0
-        positions = scored_positions(run) // max(1, len(views_of(run.recipe)))
-        drawn = positions * min(CALIBRATION_WINDOWS, len(splits.train)) // max(1, len(splits.train))
+        drawn = min(CALIBRATION_POSITIONS, scored_positions(run) // max(1, len(views_of(run.recipe))))
         return 2 * WEIGHT_BYTES * drawn * found.hidden_width // len(run.recipe.teacher.each())
     members = len(run.recipe.teacher.each())
     rows = [len(splits.validation), len(splits.test), 0 if run.recipe.transfer_set.live else len(splits.train)]

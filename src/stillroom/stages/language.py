@@ -207,8 +207,27 @@ def _kept_facts(run: Run, asked: AskedTeacher, kept: Kept) -> dict[str, Any]:
         "dense_bytes_per_token": 2 * layout.vocabulary,
         "tail": layout.tail,
         "layout": layout.to_json(),
-        "fidelity": {**by_source["test"], "by_source": by_source, **({"by_slice": by_slice} if by_slice else {})},
+        "fidelity": {
+            **by_source["test"],
+            "by_source": by_source,
+            **_where_there_is(by_slice, _per_byte(measured_before)),
+        },
     }
+
+
+def _where_there_is(by_slice: dict[str, Any], per_byte: list[dict[str, float]]) -> dict[str, Any]:
+    """Of what not every run measures."""
+    return ({"by_slice": by_slice} if by_slice else {}) | ({"per_byte": per_byte} if len(per_byte) > 1 else {})
+
+
+def _per_byte(fidelity: dict[str, Any]) -> list[dict[str, float]]:
+    """What each form that was tried before the asking loses on validation text, by the bytes of its record."""
+    found = [
+        {"bytes": size, "kl": fidelity["tried"][name]["validation"]["kl"]}
+        for name, size in fidelity.get("bytes", {}).items()
+        if "kl" in fidelity["tried"][name]["validation"] and "basis of" not in name
+    ]
+    return sorted(found, key=lambda one: one["bytes"])
 
 
 def _test_slices(splits: Splits) -> dict[str, Questions]:

@@ -7,16 +7,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from stillroom.errors import BudgetReached, ModelError
 from stillroom.kinds import AskedTeacher
-from stillroom.rows import PositionAnswers, Questions
-from stillroom.rundir import fingerprint, read_json, write_json
+from stillroom.rows import Array, PositionAnswers, Questions
+from stillroom.rundir import fingerprint, read_json, write_file, write_json
 from stillroom.stages.language_text import is_recorded
 from stillroom.stages.layers import further_width, showing_layers
 from stillroom.stages.opening import Run, store_of, views_of
+from stillroom.stages.store_notes import tell_what_is_asked_anew
+from stillroom.transfer_set.notice import NOTICE, notice
 
 if TYPE_CHECKING:
     from stillroom.recipe import Fidelity
@@ -47,8 +50,24 @@ def ask_language(
     store = store_of(run)
     with store.hold():
         recorder = _recorder_of_nothing(asked) if run.recipe.transfer_set.live else recorder_of(run, asked, store)
+        tell_what_is_asked_anew(run, recorder, store.root)
     metered = _Metered(run, recorder)
-    return _ask_all(run, store, metered, kind, licences, lambda rows: count(rows, metered.taken()), questions)
+    kept = _ask_all(run, store, metered, kind, licences, lambda rows: count(rows, metered.taken()), questions)
+    _say_whose(run, store, kept)
+    return kept
+
+
+def _say_whose(run: Run, store: Store, kept: Kept) -> None:
+    """Beside a basis, which is a projection of the teacher's weights, say so, and under which licence these are."""
+    if kept.header.layout is None or "basis" not in kept.header.layout:
+        return
+    # Several teachers' folders look alike; which of them this one is, its licence and digests tell.
+    teachers = sorted({member.describe() for member in run.recipe.teacher.each()})
+    text = notice("The answers in this folder", [" or ".join(teachers)], kept.header.licences, basis=True).encode()
+    path = kept.folder / NOTICE
+    if not path.is_file() or path.read_bytes() != text:
+        with store.hold():
+            write_file(path, text)
 
 
 def merge_language(
@@ -98,7 +117,7 @@ class _Metered:
             recorder.classes,
             recorder.hidden_width,
         )
-        self.shard_rows, self.written = recorder.shard_rows, recorder.written
+        self.shard_rows, self.written, self.made_of = recorder.shard_rows, recorder.written, recorder.made_of
         self._answered = 0
 
     def answer(self, questions: Questions, view: int = 0) -> PositionAnswers:
@@ -140,7 +159,7 @@ def _ask_all(
         store, packs, run.splits.train if questions is None else questions, kind=kind, licences=licences,
         views=[] if recipe.transfer_set.live else views_of(recipe),
         seen=run.seen_as(recipe.questions.augment), progress=count, shard_rows=recorder.shard_rows,
-        layout=recorder.written,
+        layout=recorder.written, made_of=recorder.made_of,
     )  # fmt: skip
 
 
@@ -153,36 +172,67 @@ def _recorder_of_nothing(asked: Speaks) -> Recorder:
 
 
 def recorder_of(run: Run, asked: AskedLanguageModel, store: Store) -> Recorder:
-    """What packs this teacher's answers. Its basis is fitted once and found again; too poor a one is given more bytes."""
-    from stillroom.transfer_set.basis import FittedBasis, fit_basis
-    from stillroom.transfer_set.recording import BASIS, Recorder, calibrate
-    from stillroom.transfer_set.sparse_logits import Layout
+    """What packs this teacher's answers. Its basis is fitted once and found again, be it by another run with the same store.
 
+    One of other text that keeps too little of this run's is fitted anew on this one at equal bytes; where that keeps too
+    little too, more bytes are given.
+    """
     knobs, wanted = run.recipe.transfer_set, run.recipe.transfer_set.fidelity
-    with_hidden = needs_hidden(run)
-    tail_bytes, hidden_NG = knobs.tail_bytes, None
-    speaks = showing_layers(run, asked) if with_hidden else asked
-    # Held-out windows of a masked model come masked; training windows are seen here in their first view.
-    view = views_of(run.recipe)[0]
-    train = run.seen_as(run.recipe.questions.augment)(run.splits.train, view)
-    tried = _tried(run, asked)
+    tried, tail_bytes = _tried(run, asked), knobs.tail_bytes
+    fits = _Fits(run, asked, store, tried, wanted)
     while True:
-        layout = Layout.of(asked.model.vocabulary, knobs.head, knobs.tail, tail_bytes)
-        recorder = Recorder(speaks, layout, None, with_hidden, run.recipe.questions.model_dump(mode="json")["augment"])
-        basis = store.root / recorder.fingerprint[:16] / BASIS
-        if knobs.tail == "hidden" and basis.is_file():
-            recorder.fitted = FittedBasis.load(basis)
-        elif knobs.tail == "hidden" and not tried.too_far(recorder, wanted):
-            hidden_NG = calibrate(asked, train) if hidden_NG is None else hidden_NG
-            recorder.fitted = fit_basis(hidden_NG, *asked.head(), tail_bytes=tail_bytes, seed=0)
+        recorder = fits.recorder(tail_bytes)
         kl = tried.kl(recorder)
+        if tried.other_text(recorder) is not None and wanted is not None and kl > wanted.kl:
+            recorder = fits.recorder(tail_bytes, tried.own)
+            kl = tried.kl(recorder)
         if wanted is None or kl <= wanted.kl:
-            if recorder.fitted is not None and not basis.is_file():
-                recorder.fitted.save(basis)
+            fits.keep(recorder)
             return recorder
         if tail_bytes * GROWTH > MOST_TAIL_BYTES or knobs.tail != "hidden":
             _refuse_poor(kl, wanted)
         tail_bytes = round(tail_bytes * GROWTH)
+
+
+class _Fits:
+    """Recorders of one teacher, each with the basis that its store has, or one that is fitted on the run's own questions."""
+
+    def __init__(
+        self, run: Run, asked: AskedLanguageModel, store: Store, tried: Tried, wanted: Fidelity | None
+    ) -> None:
+        self.knobs, self.augment = run.recipe.transfer_set, run.recipe.questions.model_dump(mode="json")["augment"]
+        self.asked, self.store, self.tried, self.wanted = asked, store, tried, wanted
+        self.with_hidden = needs_hidden(run)
+        self.speaks = showing_layers(run, asked) if self.with_hidden else asked
+        self._hidden_NG: Array | None = None
+
+    def recorder(self, tail_bytes: int, text: str | None = None) -> Recorder:
+        """One whose tail has so many bytes. Without a basis where it is known to keep too little: that needs none."""
+        from stillroom.transfer_set.basis import FittedBasis, fit_basis
+        from stillroom.transfer_set.recording import Recorder, calibrate
+        from stillroom.transfer_set.sparse_logits import Layout
+
+        layout = Layout.of(self.asked.model.vocabulary, self.knobs.head, self.knobs.tail, tail_bytes)
+        found = Recorder(self.speaks, layout, None, self.with_hidden, self.augment, text)
+        basis = self._basis(found)
+        if self.knobs.tail == "hidden" and basis.is_file():
+            found.fitted = FittedBasis.load(basis)
+        elif self.knobs.tail == "hidden" and not self.tried.too_far(found, self.wanted):
+            if self._hidden_NG is None:
+                self._hidden_NG = calibrate(self.asked, self.tried.parts["train"])
+            fitted = fit_basis(self._hidden_NG, *self.asked.head(), tail_bytes=tail_bytes, seed=0)
+            found.fitted = replace(fitted, fitted_on=self.tried.own)
+        return found
+
+    def keep(self, recorder: Recorder) -> None:
+        """Put its basis where its records will be."""
+        if recorder.fitted is not None and not self._basis(recorder).is_file():
+            recorder.fitted.save(self._basis(recorder))
+
+    def _basis(self, recorder: Recorder) -> Path:
+        from stillroom.transfer_set.recording import BASIS
+
+        return self.store.root / recorder.fingerprint[:16] / BASIS
 
 
 def _refuse_poor(kl: float, wanted: Fidelity) -> NoReturn:
@@ -211,34 +261,51 @@ def _tried(run: Run, asked: AskedLanguageModel | None) -> Tried:
 class Tried:
     """How close to the teacher each form of record is on a run's own text; measured once, whatever comes of it.
 
-    fidelity.json: "tried", by the fingerprint of who answers and in which form, the figures of each part; "kept", the last.
+    fidelity.json: "tried", by the fingerprint of who answers and in which form, and by the text that its basis is of where
+    that is not the run's own, the figures of each part; "bytes", of a record of each; "kept", the last.
     """
 
     def __init__(self, path: Path, parts: dict[str, Questions]) -> None:
         self.path, self.parts = path, parts
+        """`parts`: of training questions the first view, and validation questions."""
         self.made_from = fingerprint({name: part.fingerprint() for name, part in parts.items()})
+        self.own = parts["train"].fingerprint()
         found = read_json(path) if path.is_file() else {}
-        self.known: dict[str, Any] = found["tried"] if found.get("made_from") == self.made_from else {}
+        same = found.get("made_from") == self.made_from
+        self.known: dict[str, Any] = found["tried"] if same else {}
+        self.bytes: dict[str, int] = found.get("bytes", {}) if same else {}
 
-    def too_far(self, recorder: Packer, wanted: Fidelity | None) -> bool:
+    def other_text(self, packer: Packer) -> str | None:
+        """The questions that its basis was fitted on, where it was found in a store and these are not the run's own."""
+        fitted = getattr(packer, "fitted", None)
+        return None if fitted is None or fitted.fitted_on == self.own else fitted.fitted_on or "unknown"
+
+    def _name(self, packer: Packer) -> str:
+        other = self.other_text(packer)
+        return packer.fingerprint if other is None else f"{packer.fingerprint}, basis of {other}"
+
+    def too_far(self, packer: Packer, wanted: Fidelity | None) -> bool:
         """Already measured, and found too far from the teacher: needs no basis."""
-        known = self.known.get(recorder.fingerprint)
+        known = self.known.get(packer.fingerprint)
         return known is not None and wanted is not None and _kl(known) > wanted.kl
 
-    def kl(self, recorder: Packer) -> float:
-        """Mean KL(teacher, kept) on validation text, nats a position; infinite for a sample, which leaves tokens out."""
+    def kl(self, packer: Packer) -> float:
+        """Mean KL(teacher, kept) in nats a position, on training or validation text, whichever is worse; infinite for a
+        sample, which leaves tokens out."""
         from stillroom.transfer_set.recording import measured
 
-        name = recorder.fingerprint
+        name = self._name(packer)
         if name not in self.known or read_json(self.path)["kept"] != name:
             if name not in self.known:
-                self.known[name] = {part: measured(recorder, each) for part, each in self.parts.items()}
-            write_json(self.path, {"made_from": self.made_from, "kept": name, "tried": self.known})
+                self.known[name] = {part: measured(packer, each) for part, each in self.parts.items()}
+                self.bytes[name] = packer.layout.record_bytes
+            told = {"made_from": self.made_from, "kept": name, "tried": self.known, "bytes": self.bytes}
+            write_json(self.path, told)
         return _kl(self.known[name])
 
 
 def _kl(figures: dict[str, Any]) -> float:
-    return float(figures["validation"].get("kl", float("inf")))
+    return max(float(found.get("kl", float("inf"))) for found in figures.values())
 
 
 def scored_positions(run: Run) -> int:

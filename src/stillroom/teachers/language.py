@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from copy import copy
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from stillroom.models import pretrained, tokenizers
 from stillroom.models.blending import side_by_side
 from stillroom.models.classifier import autocast, evaluating, showing
 from stillroom.models.language import LanguageModel, logits
 from stillroom.models.mixed import MixedModel
 from stillroom.rows import PADDING, Answers, Array, Head, Mean, Output, Questions, Tokens
+from stillroom.rundir import fingerprint
 
 FORWARD_TOKENS = 2048
 """A batch that is asked has about so many tokens."""
@@ -32,6 +35,11 @@ class Speaks:
         self.model, self.folders = model, folders
         """`folders`: where its weights stand, for their size."""
         self.fingerprint = model.fingerprint
+
+    @property
+    def made_of(self) -> dict[str, str]:
+        """Digests that tell in what two teachers differ, by the name of the part."""
+        return {"teacher": self.fingerprint}
 
     def output(self, tokens: Tokens) -> Output:
         """The last hidden layer of the scored positions [P, G], and the output layer; no gradient."""
@@ -77,6 +85,14 @@ class AskedLanguageModel(Speaks):
         self.single = model
         self.hidden_width = model.network.hidden_width
         self.layers: tuple[int, ...] = ()
+
+    @cached_property
+    def made_of(self) -> dict[str, str]:  # weights are read for it, which takes a while
+        tokenizer = self.single.tokenizer
+        parts = {"tokenizer": tokenizers.fingerprint(tokenizer), "template": fingerprint(tokenizer.chat_template)}
+        if self.folders:
+            parts["weights"] = pretrained.weights_fingerprint(self.folders[0])
+        return {"teacher": self.fingerprint} | parts
 
     def with_layers(self, layers: tuple[int, ...]) -> AskedLanguageModel:
         """The same teacher, which shows the hidden states after these layers too."""

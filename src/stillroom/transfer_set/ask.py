@@ -47,13 +47,14 @@ def ask(
     known: Callable[[int], None] = lambda rows: None,
     shard_rows: int = SHARD_ROWS,
     layout: dict[str, Any] | None = None,
+    made_of: dict[str, str] | None = None,
 ) -> Kept:
     """Every question's answer in every view, asking only for those that are not kept yet.
 
     `progress` is called with the number of rows just answered, `known` with that of rows found answered. Raises RunBusy,
     NotFinite, DiskFull, CorruptFile.
     """
-    header = Header(teacher.fingerprint, kind, teacher.classes, teacher.hidden_width, licences, layout)
+    header = Header(teacher.fingerprint, kind, teacher.classes, teacher.hidden_width, licences, layout, made_of or {})
     with store.hold():
         kept = store.of(header)
         for view in views:

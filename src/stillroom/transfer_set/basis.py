@@ -62,6 +62,8 @@ class FittedBasis:
     """Mean row of the output matrix under the metric's weights, and of `matrix`."""
     centre_M: torch.Tensor
     soft_cap: float | None = None
+    fitted_on: str | None = None
+    """A digest of the questions whose hidden states it was fitted on, where who fitted it said so."""
 
     @property
     def tail_bytes(self) -> int:
@@ -111,7 +113,9 @@ class FittedBasis:
         write_file(path, self._bytes())
 
     def _bytes(self) -> bytes:
-        facts = {"format": FORMAT, "bits": self.bits_M, "soft_cap": self.soft_cap}
+        facts: dict[str, Any] = {"format": FORMAT, "bits": self.bits_M, "soft_cap": self.soft_cap}
+        if self.fitted_on is not None:
+            facts["fitted_on"] = self.fitted_on
         copies = {name: tensor.cpu().contiguous() for name, tensor in self._tensors().items()}
         written: bytes = save(copies, {"facts": json.dumps(facts)})
         return written
@@ -133,7 +137,7 @@ class FittedBasis:
             raise CorruptFile("this basis is damaged", where=str(path), cure=cure) from error
         if facts.get("format") != FORMAT:
             raise CorruptFile("this basis is in a format that this version cannot read", where=str(path), cure=cure)
-        return cls(**tensors, bits_M=tuple(facts["bits"]), soft_cap=facts["soft_cap"])
+        return cls(**tensors, bits_M=tuple(facts["bits"]), soft_cap=facts["soft_cap"], fitted_on=facts.get("fitted_on"))
 
 
 def fit_basis(

@@ -55,6 +55,11 @@ class Merger:
         self.fingerprint = fingerprint("merged", teacher.mean, pairs, self.layout.to_json())
 
     @property
+    def made_of(self) -> dict[str, str]:
+        """A digest of the ensemble, for a header; those of its members stand in theirs."""
+        return self.teacher.made_of
+
+    @property
     def written(self) -> dict[str, Any]:
         """The layout for a header."""
         return self.layout.to_json()

@@ -25,8 +25,8 @@ from stillroom.transfer_set.sparse_logits import Layout, decode, encode
 
 BASIS = "basis.safetensors"
 CALIBRATION_POSITIONS = 40_000
-"""Hidden states that the basis is fitted on, drawn at random over the run's own training questions."""
-CALIBRATION_WINDOWS = 240
+"""Hidden states that the basis is fitted on, of windows drawn at random over the run's own training questions; fewer where
+there are no more."""
 FIDELITY_POSITIONS = 4_096
 
 
@@ -41,6 +41,11 @@ class Packer(Protocol):
     @property
     def teacher(self) -> Speaks:
         """Who answers."""
+        ...
+
+    @property
+    def layout(self) -> Layout:
+        """What a record holds."""
         ...
 
     def pack(self, output: Output, target_P: torch.Tensor, seed_P: Array) -> Array:
@@ -61,17 +66,24 @@ class Recorder:
 
     def __init__(
         self, teacher: Speaks, layout: Layout, fitted: FittedBasis | None, with_hidden: bool,
-        augment: Sequence[Any] = (),
+        augment: Sequence[Any] = (), text: str | None = None,
     ) -> None:  # fmt: skip
-        self.teacher, self.layout, self.fitted = teacher, layout, fitted
+        """`text`: a digest of the questions whose own basis this is, where the store has one of other text already."""
+        self.teacher, self.layout, self.fitted, self.text = teacher, layout, fitted, text
         self.hidden_width = teacher.hidden_width if with_hidden else None
         # The views are part of it: answers in view 1 of another masking are answers to other questions.
         layers = list(getattr(teacher, "layers", ())) if with_hidden else []
-        further = [layers] if layers else []  # equal widths may be of other layers
+        further: list[Any] = [layers] if layers else []  # equal widths may be of other layers
+        further += [] if text is None else [{"basis of": text}]
         self.fingerprint = fingerprint(
             teacher.fingerprint, layout.to_json(), self.hidden_width, list(augment), *further
         )
         self.gives = teacher.gives
+
+    @property
+    def made_of(self) -> dict[str, str]:
+        """Digests of what the teacher consists of, for a header."""
+        return self.teacher.made_of
 
     @property
     def written(self) -> dict[str, Any]:
@@ -119,15 +131,17 @@ def some(questions: Questions, windows: int, seed: int) -> Questions:
 
 
 def calibrate(teacher: AskedLanguageModel, questions: Questions) -> Array:
-    """Hidden states float32 [N, G] of positions drawn at random over the questions, for fitting a basis."""
+    """Hidden states float32 [N, G] of so many windows, drawn at random, as hold CALIBRATION_POSITIONS; for fitting a basis."""
+    assert isinstance(questions.raw, dict), "windows are named arrays"
+    order = np.random.default_rng(0).permutation(len(questions))
+    held = np.cumsum((questions.raw["target"] >= 0).sum(1)[order])
+    enough = int(np.searchsorted(held, CALIBRATION_POSITIONS)) + 1
     found = []
-    for _, output, _ in teacher.outputs(some(questions, CALIBRATION_WINDOWS, 0)):
+    for _, output, _ in teacher.outputs(questions.take(np.sort(order[:enough]))):
         assert output.hidden_BH is not None
         found.append(output.hidden_BH.float().cpu().numpy())
-    hidden_NG = np.concatenate(found)
-    chosen = np.random.default_rng(1).permutation(len(hidden_NG))[:CALIBRATION_POSITIONS]
-    drawn_NG: Array = hidden_NG[np.sort(chosen)]
-    return drawn_NG
+    hidden_NG: Array = np.concatenate(found)[:CALIBRATION_POSITIONS]
+    return hidden_NG
 
 
 def measured(recorder: Packer, questions: Questions, positions: int = FIDELITY_POSITIONS) -> dict[str, float]:

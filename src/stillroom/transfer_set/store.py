@@ -16,7 +16,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +59,9 @@ class Header:
     """Teacher or member -> licence as the recipe gave it, or "unknown"."""
     layout: dict[str, Any] | None = None
     """Of a language model's records (sparse_logits.Layout); None: rows of log-probabilities over the classes."""
+    made_of: dict[str, str] = field(default_factory=dict)
+    """Digests of a language model: `teacher` (the model as a whole), `weights`, `tokenizer` and `template`. The fingerprint
+    says which answers these are; this is for a reader who asks what two teachers differ in, and is empty in older headers."""
 
     def arrays(self) -> dict[str, tuple[type, int]]:
         """Name -> number format and width of what is kept, of each row or each scored position."""
@@ -99,8 +102,10 @@ class Store:
             )
         said_now = {whose: licence for whose, licence in header.licences.items() if licence != UNKNOWN}
         licences = header.licences | kept.header.licences | said_now
-        if licences != kept.header.licences:  # a licence that is said later is true of the answers before
-            kept.header = replace(kept.header, licences=licences)
+        made_of = kept.header.made_of or header.made_of
+        # What is said later is true of the answers before: the fingerprint is the same.
+        if (licences, made_of) != (kept.header.licences, kept.header.made_of):
+            kept.header = replace(kept.header, licences=licences, made_of=made_of)
             write_json(folder / HEADER, {"format": FORMAT, **kept.header.__dict__})
         return kept
 
