@@ -23,7 +23,6 @@ from stillroom.stages.ask import answers_of
 from stillroom.stages.opening import Run, clock_of, load, look_in, views_of
 
 if TYPE_CHECKING:
-    from stillroom.recipe import Recipe
     from stillroom.transfer_set.store import Kept
 
 NEW_TOKENS = 32
@@ -233,7 +232,8 @@ def answers_for(run: Path, form: str, out: Path) -> int:
     """
     recipe, folder = load(recipe_file(run))
     if recipe.is_language:
-        return _token_answers(run, recipe, folder, form, out)
+        work = Run(recipe, RunDir(run), look_in(folder), Silent(), clock_of(recipe, run))
+        return _token_answers(work, form, out)
     kept, splits = answers_of(run), recipe.questions.build(look_in(folder))
     rows: list[dict[str, Any]] = []
     parts = {"train": splits.train, "validation": splits.validation, "test": splits.test}
@@ -253,7 +253,7 @@ def answers_for(run: Path, form: str, out: Path) -> int:
     return len(rows)
 
 
-def _token_answers(run: Path, recipe: Recipe, folder: Path, form: str, out: Path) -> int:
+def _token_answers(run: Run, form: str, out: Path) -> int:
     """The same of a language model; whose answers they are goes with them."""
     from stillroom.stages.token_answers import token_answers
     from stillroom.transfer_set.notice import notice
@@ -262,17 +262,17 @@ def _token_answers(run: Path, recipe: Recipe, folder: Path, form: str, out: Path
         raise DataError(
             "a language model's probabilities are no chat messages", where="--openai", cure="Use --parquet or --jsonl"
         )
-    kept, work = answers_of(run), Run(recipe, RunDir(run), look_in(folder), Silent(), clock_of(recipe, run))
-    tables = [] if kept.header.layout is None or not len(kept) else list(token_answers(work, kept))
+    kept = answers_of(run.dir.path)
+    tables = [] if kept.header.layout is None or not len(kept) else list(token_answers(run, kept))
     if not tables:
         raise DataError(
             "no answer of this run's teacher is kept position by position: it is live, or its words are recorded",
-            where=str(run),
+            where=str(run.dir.path),
             cure="Take a run with a kept transfer set",
         )
     beside = notice_beside(out)
     refuse_taken(beside)
-    teachers = [member.describe() for member in recipe.teacher.each()]
+    teachers = [member.describe() for member in run.recipe.teacher.each()]
     basis = kept.header.layout is not None and "basis" in kept.header.layout
     write_named(out, _encoded_tables(tables, form))
     write_named(beside, notice(f"The answers in {out.name}", teachers, kept.header.licences, basis).encode())

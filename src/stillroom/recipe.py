@@ -92,8 +92,7 @@ class Fidelity(Knobs):
     """How close to the teacher a language model's kept answers must be."""
 
     kl: float = Field(gt=0)
-    """Largest mean KL(teacher, kept) on training and on validation text, nats a position; a basis of other text is fitted
-    anew, then more bytes are spent, until it is met on both."""
+    """Largest mean KL(teacher, kept), nats a position, on training and on validation text; more bytes are spent to meet it."""
 
 
 class Price(Knobs):

@@ -149,7 +149,7 @@ def transformed(model: Any, hidden_PH: torch.Tensor) -> torch.Tensor:
 
 
 def _logit_factor(network: LanguageNetwork) -> float:
-    """The factor some architectures put on their logits, found by trying; a ModelError where none gives the model's own, or that is NaN."""
+    """The factor some architectures put on their logits, found by trying. Raises ModelError where none gives the model's own."""
     model, config = network.model, network.model.config.get_text_config()
     factors = [1.0]
     for name, invert in (("logit_scale", False), ("logits_scaling", True), ("lm_head_multiplier", False)):
