@@ -124,7 +124,7 @@ def test_hidden_states_are_kept_for_each_position(whole: Any, home: Path) -> Non
     assert kept.header.hidden_width == 16
     teacher = AskedLanguageModel(LanguageModel.load(home / "llama", "causal"))
     train = windows(home)
-    for count_B, output, _ in teacher.outputs(train.take(np.arange(3))):
+    for _, count_B, output, _ in teacher.outputs(train.take(np.arange(3))):
         reader = kept.position_reader(train.key_N[:3])
         assert reader.count(np.arange(3)).tolist() == count_B.tolist()
         stored = torch.from_numpy(reader.take(np.arange(3), "hidden")).float()
@@ -164,6 +164,14 @@ def test_a_run_goes_on_where_it_was_and_asks_nothing_again(home: Path) -> None:
             {
                 "transfer_set": {"live": True},
                 "objectives": [{**SOFT, "temperature": 2, "divergence": "jensen_shannon"}, {"kind": "hidden"}],
+            },
+        ),
+        (
+            "narrow",
+            {
+                "transfer_set": {"live": True},
+                "dtype": "bfloat16",
+                "objectives": [{"kind": "hard_label", "from": "teacher"}, {"kind": "hidden", "distance": "cosine"}],
             },
         ),
     ],

@@ -121,6 +121,16 @@ def test_bfloat16_on_a_network_of_float32_weights() -> None:
     assert 0 < (found - exact).abs().max() < 0.1 * exact.abs().max()
 
 
+@pytest.mark.parametrize("name", [*CAUSAL, *MASKED])
+def test_under_autocast_hidden_states_come_as_the_output_layer_takes_them(name: str) -> None:
+    """The losses without logits multiply in the format they are given; a last norm's float32 would cost them twice the time."""
+    tokenizer = byte_pairs() if name in CAUSAL else word_pieces()
+    network = LanguageNetwork(tiny(name, tokenizer))
+    assert network(some_tokens(tokenizer)).hidden_BH.dtype == torch.float32
+    with torch.autocast("cpu", torch.bfloat16):
+        assert network(some_tokens(tokenizer)).hidden_BH.dtype == torch.bfloat16
+
+
 class Cubed(transformers.LlamaForCausalLM):
     """A head that is more than a linear layer."""
 

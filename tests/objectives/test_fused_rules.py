@@ -30,6 +30,7 @@ from objectives.test_fused import (
     student,
 )
 from stillroom.errors import ModelError, RecipeError
+from stillroom.objectives import fused_products
 from stillroom.objectives.fused import fused_cross_entropy, fused_dense, fused_sparse
 from stillroom.objectives.fused_products import WHOLE_BYTES, Logits
 from stillroom.rows import Head, SparseTargets
@@ -91,12 +92,41 @@ def test_any_temperature_gives_finite_gradients(heat: float, dtype: torch.dtype,
         assert all(g.isfinite().all() for g in torch.autograd.grad(value, leaves(hidden, head))), name
 
 
+@pytest.mark.parametrize("native", [False, True])
 @pytest.mark.parametrize("name", NAMES)
-def test_half_precision_is_that_of_its_inputs(name: str) -> None:
+def test_half_precision_is_that_of_its_inputs(name: str, native: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fused_products, "gains_from_bfloat16", lambda device: native)
     hidden, head = student(soft_cap=4.0, dtype=torch.bfloat16)
     loss = every_loss(hidden, head)[name]
     hidden64, head64 = doubled(hidden, head)
     agrees(loss(hidden, head), loss(hidden64, head64), leaves(hidden, head), leaves(hidden64, head64), bar=2e-2)
+
+
+@pytest.mark.parametrize("weight", [torch.float32, torch.bfloat16])
+def test_products_are_narrow_only_where_the_hidden_state_is_and_that_gains(
+    weight: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = torch.empty(0, device="cpu", dtype=weight)
+    for native in (False, True):
+        monkeypatch.setattr(fused_products, "gains_from_bfloat16", lambda device, native=native: native)
+        half, brain = (torch.empty(0, device="cpu", dtype=dtype) for dtype in (torch.float16, torch.bfloat16))
+        assert fused_products.product_dtype(brain, given) == (torch.bfloat16 if native else torch.float32)
+        for exact in (torch.float32, torch.float64):
+            assert fused_products.product_dtype(torch.empty(0, device="cpu", dtype=exact), given) == exact
+        assert fused_products.product_dtype(half, given) == torch.float32
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_float32_is_the_same_to_the_bit_on_a_processor_with_bfloat16(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hidden, head = student(soft_cap=4.0)
+    loss, found = every_loss(hidden, head)[name], list[Tensor]()
+    for native in (False, True):
+        monkeypatch.setattr(fused_products, "gains_from_bfloat16", lambda device, native=native: native)
+        value = loss(hidden, head)
+        found.append(torch.cat([one.flatten() for one in (value, *torch.autograd.grad(value, leaves(hidden, head)))]))
+    assert torch.equal(found[0], found[1])
 
 
 def test_autocast_changes_nothing() -> None:
@@ -260,10 +290,11 @@ def test_another_vocabulary_is_refused() -> None:
 
 
 @pytest.mark.parametrize("weight", [torch.float32, torch.bfloat16])
-def test_products_in_half_precision_sum_in_full(weight: torch.dtype) -> None:
-    """What an accelerator does, which multiplies in the dtype of the hidden state."""
+def test_products_in_half_precision_sum_in_full(weight: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What an accelerator does, and a processor with instructions for it: products in the dtype of the hidden state."""
     hidden, head = student(soft_cap=4.0)
     inner = Head(head.weight_VH.detach().to(weight), head.bias_V, 4.0)
+    monkeypatch.setattr(fused_products, "TILE_BYTES", 40 * 2 * WIDTH)  # several of them, and the last one is not full
     layer = Logits(inner, torch.bfloat16, torch.float32, 2.0, ROWS, back=True)
     out, gradient = torch.empty(ROWS, VOCABULARY), torch.randn(ROWS, VOCABULARY)
     hidden64, head64 = doubled(hidden, head)
@@ -279,7 +310,8 @@ def test_products_in_half_precision_sum_in_full(weight: torch.dtype) -> None:
         assert (one / 2 - other).abs().max() < 2e-2 * other.abs().max()
 
 
-def test_a_large_weight_of_another_dtype_is_converted_tile_by_tile() -> None:
+def test_a_large_weight_of_another_dtype_is_converted_tile_by_tile(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fused_products, "gains_from_bfloat16", lambda device: False)
     width = 64
     vocabulary = WHOLE_BYTES // (4 * width) + 321
     weight = (torch.randn(vocabulary, width) * 0.1).bfloat16().requires_grad_()
@@ -290,8 +322,9 @@ def test_a_large_weight_of_another_dtype_is_converted_tile_by_tile() -> None:
     loss = fused_cross_entropy(hidden, Head(weight), target, chunk=2)
     made = torch.autograd.grad(loss, [hidden, weight])
     exact = torch.nn.functional.cross_entropy(whole, target, reduction="sum")
-    # An accelerator multiplies in the dtype of the hidden state, half precision here.
-    assert torch.allclose(loss, exact, rtol=1e-5 if loss.device.type == "cpu" else 1e-3)
+    # Where half precision is native, the products of its hidden states are in it.
+    narrow = fused_products.product_dtype(hidden, weight) == torch.bfloat16
+    assert torch.allclose(loss, exact, rtol=1e-3 if narrow else 1e-5)
     for one, other in zip(
         made, (gradient @ weight.detach().float(), gradient.T @ hidden.detach().float()), strict=True
     ):

@@ -115,8 +115,13 @@ class LanguageNetwork(nn.Module):
         return self._output(found[0][:, -1]), getattr(found, name, None)
 
     def _output(self, hidden_PH: torch.Tensor) -> Output:
-        hidden_PH = transformed(self.model, hidden_PH)
-        return Output(None, hidden_PH if self.scale == 1.0 else hidden_PH * self.scale, self.head)
+        hidden_PH, kind = transformed(self.model, hidden_PH), self.head.weight_VH.device.type
+        if self.scale != 1.0:
+            hidden_PH = hidden_PH * self.scale
+        if torch.is_autocast_enabled(kind):
+            # As the output layer would take them; a last norm gives float32, and losses multiply in what they are given.
+            hidden_PH = hidden_PH.to(torch.get_autocast_dtype(kind))
+        return Output(None, hidden_PH, self.head)
 
     def _body(self, ids_BT: torch.Tensor, **more: Any) -> Any:
         there_BT = ids_BT != PADDING

@@ -100,6 +100,6 @@ def _top(teacher: Output) -> torch.Tensor:
     assert teacher.head is not None
     weight_VH, bias_V, _ = teacher.head  # a cap changes no order
     for hidden_pG in torch.split(teacher.hidden_BH, CHUNK):
-        logits_pV = hidden_pG @ weight_VH.T
+        logits_pV = hidden_pG.to(weight_VH.dtype) @ weight_VH.T
         found.append((logits_pV if bias_V is None else logits_pV + bias_V).argmax(1))
     return torch.cat(found)

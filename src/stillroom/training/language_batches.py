@@ -86,7 +86,7 @@ class WindowBatches:
             batch.weight_B = weight_B.repeat_interleave(tokens.scored_BT.sum(1))
         if self.source.live is not None:
             batch.teacher = self.source.live.output(tokens)
-            batch.hidden_BH = hidden_of(batch.teacher) if self.source.with_hidden else None
+            batch.hidden_BH = hidden_of(batch.teacher).float() if self.source.with_hidden else None
         elif self.source.readers:
             self._read(batch, self.source.readers[number], index_B)
         return batch
