@@ -20,6 +20,7 @@ import torch
 
 from benchmarks.language_sizes import TINY, Sizes
 from stillroom.rows import PADDING, Array, Head, Questions, Splits
+from stillroom.teachers.language import in_order
 
 SKIP = 32
 """First positions of a window that are left out: they have little before them."""
@@ -169,8 +170,10 @@ class Teacher:
         for start in range(done, len(ids_NT), BATCH):
             rows = slice(start, start + BATCH)
             part = Questions.of({"ids": ids_NT[rows], "target": target_NT[rows]})
-            outputs = [output.hidden_BH.float().numpy() for _, output, _ in self.asked.outputs(part)]
-            kept_NTG[rows][target_NT[rows] != PADDING] = np.concatenate(outputs)
+            heard = list(self.asked.outputs(part))
+            index_P, _ = in_order([(one.place_B, one.count_B) for one in heard])
+            said_PG = np.concatenate([one.output.hidden_BH.float().numpy() for one in heard])
+            kept_NTG[rows][target_NT[rows] != PADDING] = said_PG[index_P]
             kept_NTG.flush()
             told.write_text(str(min(start + BATCH, len(ids_NT))))
             print(f"  {name}: {min(start + BATCH, len(ids_NT)):,} of {len(ids_NT):,} windows", flush=True)

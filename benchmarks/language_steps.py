@@ -139,7 +139,7 @@ class Bench:
         return Recorder(self.asked, layout, fitted, with_hidden=False)
 
     def _basis(self) -> FittedBasis:
-        outputs = [output.hidden_BH.float().numpy() for _, output, _ in self.asked.outputs(self.questions)]
+        outputs = [one.output.hidden_BH.float().numpy() for one in self.asked.outputs(self.questions)]
         return fit_basis(np.concatenate(outputs), *self.asked.head(), tail_bytes=TAIL_BYTES)
 
     def _soft_target(self, batch: Batch) -> torch.Tensor:

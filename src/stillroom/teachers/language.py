@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from copy import copy
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -20,7 +20,19 @@ from stillroom.rows import PADDING, Answers, Array, Head, Mean, Output, Question
 from stillroom.rundir import fingerprint
 
 FORWARD_TOKENS = 2048
-"""A batch that is asked has about so many tokens."""
+"""A batch that is asked has at most so many tokens, padding included, or one window."""
+
+
+class Heard(NamedTuple):
+    """What a batch of windows was answered with; batches come by length, and not in the order of the questions."""
+
+    place_B: Array
+    """Where each window stands among the questions."""
+    count_B: Array
+    """Its scored positions."""
+    output: Output
+    target_P: torch.Tensor
+    """The tokens that stand there."""
 
 
 class Speaks:
@@ -47,26 +59,45 @@ class Speaks:
 
     def answer(self, questions: Questions, view: int = 0) -> Answers:
         """Log-probabilities [N, V] of the last scored position of each window: what comes next, as a classifier would say."""
-        found = []
-        for count_B, output, _ in self.outputs(questions):
+        found, places = [], []
+        for place_B, count_B, output, _ in self.outputs(questions):
             assert output.hidden_BH is not None
             assert output.head is not None
             last_B = torch.from_numpy(np.cumsum(count_B) - 1)
             found.append(logits(output.hidden_BH[last_B].float(), output.head).log_softmax(1).cpu().numpy())
-        return Answers(np.concatenate(found))
+            places.append(place_B)
+        return Answers(np.concatenate(found)[np.argsort(np.concatenate(places))])
 
-    def outputs(self, questions: Questions) -> Iterator[tuple[Array, Output, torch.Tensor]]:
-        """Batch by batch: scored positions of each question [B], the output, and the target tokens [P]."""
+    def outputs(self, questions: Questions) -> Iterator[Heard]:
+        """Batch by batch, windows of like length together, so that short ones are not padded to the longest."""
         assert isinstance(questions.raw, dict), "windows are named arrays"
         ids_NT, target_NT = questions.raw["ids"], questions.raw["target"]
-        rows = max(1, FORWARD_TOKENS // ids_NT.shape[1])
-        for start in range(0, len(questions), rows):
-            there = ids_NT[start : start + rows] != PADDING
-            longest = int(there.sum(1).max())
-            ids_BT = torch.from_numpy(ids_NT[start : start + rows, :longest]).long().to(self.model.device.name)
-            target_BT = torch.from_numpy(target_NT[start : start + rows, :longest]).long().to(self.model.device.name)
+        length_N = (ids_NT != PADDING).sum(1)
+        for place_B in by_length(length_N):
+            longest = int(length_N[place_B[-1]])
+            ids_BT = torch.from_numpy(ids_NT[place_B, :longest]).long().to(self.model.device.name)
+            target_BT = torch.from_numpy(target_NT[place_B, :longest]).long().to(self.model.device.name)
             scored_BT = target_BT != PADDING
-            yield scored_BT.sum(1).cpu().numpy(), self.output(Tokens(ids_BT, scored_BT)), target_BT[scored_BT]
+            count_B = scored_BT.sum(1).cpu().numpy()
+            yield Heard(place_B, count_B, self.output(Tokens(ids_BT, scored_BT)), target_BT[scored_BT])
+
+
+def by_length(length_N: Array) -> Iterator[Array]:
+    """The places of windows of these lengths, shortest first, in batches of at most FORWARD_TOKENS with their padding."""
+    order_N, start = np.argsort(length_N, kind="stable"), 0
+    while start < len(order_N):
+        tokens_n = np.arange(1, len(order_N) - start + 1) * length_N[order_N[start:]]
+        rows = max(1, int(np.searchsorted(tokens_n, FORWARD_TOKENS, side="right")))
+        yield order_N[start : start + rows]
+        start += rows
+
+
+def in_order(heard: Sequence[tuple[Array, Array]]) -> tuple[Array, Array]:
+    """Of batches' places and counts, laid end to end: the positions' indices [P] in the questions' order, and counts [N]."""
+    place_N, count_N = (np.concatenate(column) for column in zip(*heard, strict=True))
+    start_N, back_N = np.cumsum(count_N) - count_N, np.argsort(place_N)
+    index_P = np.concatenate([np.arange(start_N[at], start_N[at] + count_N[at]) for at in back_N])
+    return index_P, count_N[back_N]
 
 
 def hidden_of(output: Output) -> torch.Tensor:

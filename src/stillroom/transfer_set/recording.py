@@ -18,7 +18,7 @@ from stillroom.errors import CorruptFile
 from stillroom.questions.dice import GOLDEN, mix, seeds
 from stillroom.rows import Array, Head, Output, PositionAnswers, Questions, SparseTargets
 from stillroom.rundir import fingerprint
-from stillroom.teachers.language import AskedLanguageModel, Speaks, hidden_of
+from stillroom.teachers.language import AskedLanguageModel, Speaks, hidden_of, in_order
 from stillroom.transfer_set.basis import FittedBasis
 from stillroom.transfer_set.fidelity import fidelity, joined, summary
 from stillroom.transfer_set.sparse_logits import Layout, decode, encode
@@ -92,18 +92,16 @@ class Recorder:
 
     def answer(self, questions: Questions, view: int = 0) -> PositionAnswers:
         """Packed records of every scored position. Raises NotFinite."""
-        records, counts, hidden = [], [], []
+        records, heard, hidden = [], [], []
         word_N = seeds(questions.key_N)
-        done = 0
-        for count_B, output, target_P in self.teacher.outputs(questions):
-            seed_P = position_seeds(word_N[done : done + len(count_B)], count_B, view)
-            done += len(count_B)
-            records.append(self.pack(output, target_P, seed_P))
-            counts.append(count_B)
+        for place_B, count_B, output, target_P in self.teacher.outputs(questions):
+            records.append(self.pack(output, target_P, position_seeds(word_N[place_B], count_B, view)))
+            heard.append((place_B, count_B))
             if self.hidden_width:
                 hidden.append(hidden_of(output).float().cpu().numpy().astype(np.float16))
+        index_P, count_N = in_order(heard)
         return PositionAnswers(
-            np.concatenate(records), np.concatenate(counts), np.concatenate(hidden) if hidden else None
+            np.concatenate(records)[index_P], count_N, np.concatenate(hidden)[index_P] if hidden else None
         )
 
     def pack(self, output: Output, target_P: torch.Tensor, seed_P: Array) -> Array:
@@ -137,9 +135,9 @@ def calibrate(teacher: AskedLanguageModel, questions: Questions) -> Array:
     held = np.cumsum((questions.raw["target"] >= 0).sum(1)[order])
     enough = int(np.searchsorted(held, CALIBRATION_POSITIONS)) + 1
     found = []
-    for _, output, _ in teacher.outputs(questions.take(np.sort(order[:enough]))):
-        assert output.hidden_BH is not None
-        found.append(output.hidden_BH.float().cpu().numpy())
+    for one in teacher.outputs(questions.take(np.sort(order[:enough]))):
+        assert one.output.hidden_BH is not None
+        found.append(one.output.hidden_BH.float().cpu().numpy())
     hidden_NG: Array = np.concatenate(found)[:CALIBRATION_POSITIONS]
     return hidden_NG
 
@@ -152,7 +150,7 @@ def measured(recorder: Packer, questions: Questions, positions: int = FIDELITY_P
     assert isinstance(questions.raw, dict), "windows are named arrays"
     windows = max(1, positions // questions.raw["ids"].shape[1])
     parts: list[dict[str, Array]] = []
-    for count_B, output, target_P in recorder.teacher.outputs(some(questions, windows, 2)):
+    for _, count_B, output, target_P in recorder.teacher.outputs(some(questions, windows, 2)):
         assert output.hidden_BH is not None
         assert output.head is not None
         seed_P = position_seeds(np.zeros(len(count_B), np.uint64), count_B, len(parts))
