@@ -24,8 +24,8 @@ from benchmarks.language_sizes import PRESETS
 WORDS = (
     "Ratios of times are of blocks that take turns in one process on one thread, by the processor time of that process: the "
     "median over the rounds of the ratio within a round, with the order statistics that hold the true median with 95 %. "
-    "Where this processor only emulates bfloat16 the default dtype is float32, and float32 is what is timed, on both sides "
-    "of a ratio. A block of timings may be run again when the machine is quieter; its last run counts. "
+    "Steps are timed in float32 and in the default dtype, and a bar is held to the worse; where this processor only emulates "
+    "bfloat16 the default is float32 too. A block of timings may be run again when the machine is quieter; its last run counts. "
 )
 PRESET_WORDS = {
     "smoke": "Preset smoke: everything runs, nothing is measured.",

@@ -1,7 +1,8 @@
 """Training steps of a language student timed against each other: what a teacher costs, kept or live.
 
 A step is all of it: windows and records read from memory maps and decoded, forward, loss, backward, AdamW. Every block
-trains the same student, so that weights, gradients and the optimiser's moments lie in the same memory.
+trains the same student, so that weights, gradients and the optimiser's moments lie in the same memory. All blocks are
+timed in float32, and again in the number format that a recipe gets on this machine where that is another.
 """
 
 from __future__ import annotations
@@ -22,11 +23,13 @@ from benchmarks import language_tiny
 from benchmarks.language_sizes import Shape, Sizes
 from benchmarks.results import Found, Row, Table, fingerprint
 from benchmarks.timing import paired_difference, paired_ratio, rounds
-from stillroom.models.device import Device, gains_from_bfloat16
+from stillroom.models.classifier import autocast
+from stillroom.models.device import Device
 from stillroom.models.language import LanguageModel, LanguageNetwork
-from stillroom.objectives.fused import fused_cross_entropy, fused_dense
+from stillroom.models.pretrained import count_parameters
+from stillroom.objectives.fused import fused_cross_entropy
 from stillroom.objectives.soft_target import SoftTargetLoss
-from stillroom.rows import Array, Batch, Questions
+from stillroom.rows import Array, Batch, Head, Output, Questions
 from stillroom.teachers.language import AskedLanguageModel
 from stillroom.training.language_batches import WindowBatches, WindowSource
 from stillroom.transfer_set.ask import ask
@@ -52,14 +55,15 @@ WORDS = {
 
 
 class Bench:
-    """Student, teacher, windows and records of one shape; everything on disk lies in `folder`."""
+    """Student, teacher, windows and records of one shape; everything on disk lies in `folder`. `dtype`: as in a recipe."""
 
-    def __init__(self, shape: Shape, folder: Path, batches: int = BATCHES) -> None:
+    def __init__(self, shape: Shape, folder: Path, batches: int = BATCHES, dtype: str = "float32") -> None:
         self.shape, self.folder, self.number = shape, folder, batches
         self.questions = _windows(shape, folder / "windows.npy", batches * shape.rows)
         self.student = LanguageNetwork(
             language_tiny.llama(shape.vocabulary, shape.width, shape.layers, shape.tokens), "causal"
         )
+        self.device = Device().for_size(count_parameters(self.student), dtype)
         self.optimiser = torch.optim.AdamW(self.student.parameters(), 1e-4, fused=True)
         self._step_number = 0
 
@@ -72,9 +76,22 @@ class Bench:
         asked.fingerprint = fingerprint([str(shape)])
         return asked
 
+    @cached_property
+    def beside(self) -> AskedLanguageModel:
+        """The same teacher as it answers beside a student: in bfloat16 wherever that gains."""
+        single = self.asked.single
+        device = Device().for_size(single.parameters, "auto")
+        return AskedLanguageModel(LanguageModel(single.network.model, _Nameless(), "causal", device))
+
     def batches(self, **source: Any) -> WindowBatches:
         """The product's own batches."""
-        return WindowBatches(WindowSource(self.questions, **source), self.shape.rows, 0, Device())
+        return WindowBatches(WindowSource(self.questions, **source), self.shape.rows, 0, self.device)
+
+    def hear(self, batch: Batch) -> Output:
+        """What the student makes of a batch, as the product's loop has it said."""
+        with autocast(self.device):
+            found: Output = self.student(batch.input)
+        return found
 
     def _step(self, batches: WindowBatches, loss_of: Callable[[Batch], torch.Tensor]) -> Step:
         def step() -> None:
@@ -92,7 +109,7 @@ class Bench:
         """Next-token loss on text, without the logits."""
 
         def loss(batch: Batch) -> torch.Tensor:
-            _, hidden_PH, head, _ = self.student(batch.input)
+            _, hidden_PH, head, _ = self.hear(batch)
             assert batch.label_B is not None
             return fused_cross_entropy(hidden_PH, head, batch.label_B) / len(batch.label_B)
 
@@ -103,7 +120,8 @@ class Bench:
 
         def loss(batch: Batch) -> torch.Tensor:
             ids_BT = batch.input.ids_BT  # type: ignore[union-attr]
-            found: torch.Tensor = self.student.model(input_ids=ids_BT, labels=ids_BT, use_cache=False).loss
+            with autocast(self.device):
+                found: torch.Tensor = self.student.model(input_ids=ids_BT, labels=ids_BT, use_cache=False).loss
             return found
 
         return self._step(self.batches(), loss)
@@ -144,38 +162,45 @@ class Bench:
 
     def _soft_target(self, batch: Batch) -> torch.Tensor:
         loss = SoftTargetLoss(1.0, "forward", False)
-        return loss.sum(self.student(batch.input), batch) / loss.count(batch)
+        return loss.sum(self.hear(batch), batch) / loss.count(batch)
 
     def live(self) -> Step:
         """The teacher asked in the step."""
-        return self._step(self.batches(live=self.asked), self._soft_target)
+        return self._step(self.batches(live=self.beside), self._soft_target)
 
     def liger(self, loss_class: Any, compiled: bool) -> Step:
         """The same teacher and student, Liger's loss: KL alone, beta 0 of its Jensen-Shannon family."""
         judge = loss_class(weight_hard_loss=0.0, weight_soft_loss=1.0, beta=0.0, compiled=compiled)
 
         def loss(batch: Batch) -> torch.Tensor:
-            _, hidden_PH, head, _ = self.student(batch.input)
-            assert batch.teacher is not None
-            assert batch.teacher.head is not None
-            teacher_PG, weight_VG = batch.teacher.hidden_BH, batch.teacher.head.weight_VH
-            found: torch.Tensor = judge(hidden_PH, head.weight_VH, teacher_PG, weight_VG, batch.label_B)
-            return found
+            return self._judged(judge, self.hear(batch), batch)
 
-        return self._step(self.batches(live=self.asked), loss)
+        return self._step(self.batches(live=self.beside), loss)
+
+    @cached_property
+    def _teacher_weight_VG(self) -> torch.Tensor:
+        """The teacher's output matrix in the format of its hidden states, for Liger multiplies only what is alike."""
+        weight_VG: torch.Tensor = self.beside.head().weight_VH
+        return weight_VG.bfloat16() if self.beside.single.device.dtype == "bfloat16" else weight_VG
+
+    def _judged(self, judge: Any, output: Output, batch: Batch) -> torch.Tensor:
+        """Liger's loss, under the autocast that the student is under."""
+        assert batch.teacher is not None
+        assert output.hidden_BH is not None
+        assert isinstance(output.head, Head)
+        given = (output.hidden_BH, output.head.weight_VH, batch.teacher.hidden_BH, self._teacher_weight_VG)
+        with autocast(self.device):
+            found: torch.Tensor = judge(*given, batch.label_B)
+        return found
 
     def same_loss(self, loss_class: Any) -> float:
-        """Our live loss and Liger's on one batch: the largest relative difference, which must be rounding."""
-        batch = self.batches(live=self.asked)(0)
+        """Our live loss and Liger's on one batch: the relative difference, which must be rounding."""
+        batch = self.batches(live=self.beside)(0)
         with torch.no_grad():
-            _, hidden_PH, head, _ = self.student(batch.input)
-        assert batch.teacher is not None
-        assert batch.teacher.head is not None
-        assert batch.teacher.hidden_BH is not None
-        teacher = batch.teacher
-        ours = fused_dense(hidden_PH, head, batch.teacher.hidden_BH, batch.teacher.head) / len(hidden_PH)
+            output = self.hear(batch)
+        ours = SoftTargetLoss(1.0, "forward", False).sum(output, batch) / batch.rows
         judge = loss_class(weight_hard_loss=0.0, weight_soft_loss=1.0, beta=0.0, compiled=False)
-        theirs = judge(hidden_PH, head.weight_VH, teacher.hidden_BH, batch.teacher.head.weight_VH, batch.label_B)
+        theirs = self._judged(judge, output, batch)
         return float(((ours - theirs).abs() / theirs.abs()).detach())
 
     def teacher_pass(self) -> Step:
@@ -239,46 +264,67 @@ def _faster(bench: Bench, loss_class: Any) -> tuple[Step, str]:
 
 
 def steps(sizes: Sizes) -> Row:
-    """All blocks in turn, and the ratios that the bars ask for."""
+    """All blocks in turn, in float32 and in the default number format, and the ratios that the bars ask for."""
     loss_class, version, why = liger()
-    with tempfile.TemporaryDirectory(prefix="stillroom-language-") as folder:
-        bench = Bench(sizes.shape, Path(folder))
-        blocks: dict[str, Step] = {
-            "ce": bench.ce(),
-            "labels": bench.labels(),
-            "samples": bench.stored("sample"),
-            "tail": bench.stored("hidden"),
-            "live": bench.live(),
-        }
-        note = why
-        if loss_class is not None:
-            blocks["liger"], way = _faster(bench, loss_class)
-            same = bench.same_loss(loss_class)
-            note = f"Liger {version}, {way}; on one batch its loss and ours differ by {same:.1g} of it."
-        blocks["pass"] = bench.teacher_pass()
-        seconds = rounds(blocks, sizes.rounds)
-    return Row(_bars(seconds, sizes, why), {"steps": _table(seconds, sizes.shape, note), "payback": _payback(seconds)})
+    seconds: dict[str, dict[str, list[float]]] = {}
+    tables: dict[str, Table] = {}
+    for wanted, name in (("float32", "steps"), ("auto", "steps-default")):
+        with tempfile.TemporaryDirectory(prefix="stillroom-language-") as folder:
+            bench = Bench(sizes.shape, Path(folder), dtype=wanted)
+            dtype, theirs = bench.device.dtype, bench.beside.single.device.dtype
+            if dtype in seconds:  # the default is float32 here
+                continue
+            seconds[dtype], told = _timed(bench, sizes.rounds, loss_class, version)
+        note = f"The live teacher computes in {theirs} beside both losses. {told or why}"
+        tables[name] = _table(seconds[dtype], sizes.shape, dtype, note)
+    tables["payback"] = _payback(seconds[dtype], dtype)
+    return Row(_bars(seconds, sizes.rounds, theirs, why), tables)
 
 
-def _bars(seconds: Mapping[str, Sequence[float]], sizes: Sizes, why: str) -> dict[str, Found]:
-    n = f"{sizes.rounds} rounds"
-    wide = "" if gains_from_bfloat16("cpu") else (
-        "with the teacher in float32 on both sides, for torch emulates bfloat16 on this processor"
-    )  # fmt: skip
-    pairs = {
-        "lm-stored-vs-fused-ce": ("samples", "ce"),
-        "lm-stored-vs-labels": ("samples", "labels"),
-        "lm-tail-vs-fused-ce": ("tail", "ce"),
+def _timed(bench: Bench, count: int, loss_class: Any, version: str) -> tuple[dict[str, list[float]], str]:
+    """Seconds of every block, and what is to be told of Liger's; nothing where there is none."""
+    blocks: dict[str, Step] = {
+        "ce": bench.ce(),
+        "labels": bench.labels(),
+        "samples": bench.stored("sample"),
+        "tail": bench.stored("hidden"),
+        "live": bench.live(),
     }
-    found = {name: Found(*paired_ratio(seconds[one], seconds[other]), n) for name, (one, other) in pairs.items()}
-    if "liger" in seconds:
-        found["lm-live-vs-liger"] = Found(*paired_ratio(seconds["live"], seconds["liger"]), n, wide)
-    else:
-        found["lm-live-vs-liger"] = Found(None, why=why)
+    told = ""
+    if loss_class is not None:
+        blocks["liger"], way = _faster(bench, loss_class)
+        told = (
+            f"Liger {version}, {way}; on one batch its loss and ours differ by {bench.same_loss(loss_class):.1g} of it."
+        )
+    blocks["pass"] = bench.teacher_pass()
+    return rounds(blocks, count), told
+
+
+PAIRS = {
+    "lm-stored-vs-fused-ce": ("samples", "ce"),
+    "lm-stored-vs-labels": ("samples", "labels"),
+    "lm-tail-vs-fused-ce": ("tail", "ce"),
+    "lm-live-vs-liger": ("live", "liger"),
+}
+LIVE = "lm-live-vs-liger"
+
+
+def _bars(seconds: Mapping[str, Mapping[str, Sequence[float]]], count: int, teacher: str, why: str) -> dict[str, Found]:
+    """Of each number format's ratios the worse; n says which they are, and in what the live teacher computed."""
+    found = {}
+    for name, (one, other) in PAIRS.items():
+        if not all(other in times for times in seconds.values()):
+            found[name] = Found(None, why=why)
+            continue
+        ratios = {dtype: paired_ratio(times[one], times[other]) for dtype, times in seconds.items()}
+        told = " and ".join(f"{ratio:.3f} in {dtype}" for dtype, (ratio, _) in ratios.items())
+        n = f"{count} rounds: " + (f"the worse of {told}" if len(ratios) > 1 else f"{told}, the default here")
+        n += f"; the teacher in {teacher} on both sides" if name == LIVE else ""
+        found[name] = Found(*max(ratios.values(), key=lambda ratio: ratio[0]), n)
     return found
 
 
-def _table(seconds: Mapping[str, Sequence[float]], shape: Shape, note: str) -> Table:
+def _table(seconds: Mapping[str, Sequence[float]], shape: Shape, dtype: str, note: str) -> Table:
     rows = []
     for name, words in WORDS.items():
         if name not in seconds:
@@ -289,12 +335,12 @@ def _table(seconds: Mapping[str, Sequence[float]], shape: Shape, note: str) -> T
         rows.append([words, round(median(times), 4), span, f"{ratio:.3f}", f"{ends[0]:.3f} to {ends[1]:.3f}"])
     title = (
         f"A step of {shape.rows} x {shape.tokens} tokens, vocabulary {shape.vocabulary:,}, student {shape.width} wide with "
-        f"{shape.layers} layers, teacher {shape.teacher_width} wide with {shape.teacher_layers}, float32"
+        f"{shape.layers} layers, teacher {shape.teacher_width} wide with {shape.teacher_layers}, {dtype}"
     )
     return Table(title, ["", "s/step", "range", "over fused cross-entropy", "95 % interval"], rows, note)
 
 
-def _payback(seconds: Mapping[str, Sequence[float]]) -> Table:
+def _payback(seconds: Mapping[str, Sequence[float]], dtype: str) -> Table:
     """How soon asking once is cheaper than asking in each step."""
     once = median(seconds["pass"])
     rows: list[list[Any]] = []
@@ -314,4 +360,6 @@ def _payback(seconds: Mapping[str, Sequence[float]]) -> Table:
         )
     columns = ["", "asking and keeping, s a batch, once", "saved against live, s a step", "epochs to pay back", "95 % interval",
                "cheaper by the end of epoch"]  # fmt: skip
-    return Table("When asking once is paid back", columns, rows, "Every seed, arm and later run saves the same again.")
+    return Table(
+        f"When asking once is paid back, {dtype}", columns, rows, "Every seed, arm and later run saves the same again."
+    )

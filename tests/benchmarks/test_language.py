@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -13,7 +15,7 @@ import torch
 from benchmarks.blocks import NotMade
 from benchmarks.language_sizes import PRESETS
 from benchmarks.language_states import FAR, Teacher
-from benchmarks.results import read_bars
+from benchmarks.results import Found, read_bars
 from tests.transfer_set.sparse_teacher import VOCABULARY, exact, teacher
 
 from benchmarks import (
@@ -27,6 +29,7 @@ from benchmarks import (
     language_runs,
     language_steps,
 )
+from stillroom.models import device
 from stillroom.recipe import Recipe
 from stillroom.rows import Batch, Tokens
 from stillroom.training.language_batches import WindowBatches
@@ -69,12 +72,50 @@ def test_every_bar_belongs_to_a_bench_and_every_block_can_be_found() -> None:
     )
 
 
-def test_steps_give_ratios_with_intervals() -> None:
+class Plain:
+    """Stands for Liger's loss: KL with all logits, under the autocast that is on; it keeps what it was given."""
+
+    given: ClassVar[list[tuple[torch.dtype, torch.dtype, bool]]] = []
+
+    def __init__(self, **knobs: Any) -> None:
+        pass
+
+    def __call__(self, hidden_PH: Any, weight_VH: Any, teacher_PG: Any, weight_VG: Any, label_P: Any) -> torch.Tensor:
+        self.given.append((teacher_PG.dtype, weight_VG.dtype, torch.is_autocast_enabled("cpu")))
+        log_p, log_q = (
+            (one @ other.T).float().log_softmax(1) for one, other in ((hidden_PH, weight_VH), (teacher_PG, weight_VG))
+        )
+        return (log_q.exp() * (log_q - log_p)).sum(1).mean()
+
+
+@pytest.mark.parametrize("native", [False, True])
+def test_steps_give_the_worse_ratio_of_both_number_formats(native: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(device, "gains_from_bfloat16", lambda name: native)
+    monkeypatch.setattr(device, "WORTHWHILE_PARAMETERS", 0)
+    monkeypatch.setattr(language_steps, "liger", lambda: (Plain, "9", ""))
+    Plain.given.clear()
     row = language_steps.steps(SIZES)
-    asked = {"lm-stored-vs-fused-ce", "lm-stored-vs-labels", "lm-tail-vs-fused-ce", "lm-live-vs-liger"}
-    assert set(row.bars) == asked
-    assert all(row.bars[name].value for name in asked - {"lm-live-vs-liger"})
+    assert set(row.bars) == set(language_steps.PAIRS)
+    formats = ["float32", "bfloat16"] if native else ["float32"]
+    tables = [row.tables[name] for name in ("steps", "steps-default") if name in row.tables]
+    assert [table.title.rpartition(" ")[2] for table in tables] == formats
+    for name, bar in row.bars.items():
+        told = [float(found) for found in re.findall(r"(\d+\.\d+) in ", bar.n)]
+        assert bar.value == pytest.approx(max(told), abs=1e-3)
+        assert [dtype in bar.n for dtype in formats] == [True] * len(formats)
+        assert len(told) == len(formats)
+        assert (f"the teacher in {formats[-1]} on both sides" in bar.n) == (name == "lm-live-vs-liger")
+    assert all(f"teacher computes in {formats[-1]} beside both" in table.note for table in tables)
+    assert {one[:2] for one in Plain.given} == {(getattr(torch, formats[-1]),) * 2}
+    assert {one[2] for one in Plain.given} == ({False, True} if native else {False})
     assert "epochs to pay back" in row.tables["payback"].columns
+
+
+def test_without_liger_its_bar_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(language_steps, "liger", lambda: (None, "", "not run: nowhere"))
+    row = language_steps.steps(SIZES)
+    assert row.bars["lm-live-vs-liger"] == Found(None, why="not run: nowhere")
+    assert "not run: nowhere" in row.tables["steps"].note
 
 
 def test_liger_is_left_out_with_a_reason(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
