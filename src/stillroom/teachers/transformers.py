@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -9,9 +10,12 @@ from pydantic import Field
 
 from stillroom.errors import ModelError
 from stillroom.kinds import AskedTeacher, Task, Teacher
+from stillroom.rundir import fingerprint
 
 if TYPE_CHECKING:
+    from stillroom.models.classifier import Classifier
     from stillroom.models.device import Device
+    from stillroom.models.language import LanguageModel
 
 
 class Transformers(Teacher):
@@ -25,6 +29,9 @@ class Transformers(Teacher):
     """What it is asked: classes of texts, the next token, or hidden tokens."""
     length: int | None = Field(default=None, ge=2)
     """Most tokens a text may have, for a classifier; none: what the model can look at."""
+    dtype: Literal["auto", "float32", "bfloat16"] = "float32"
+    """Of matrix products while it is asked; auto: bfloat16 where the processor multiplies it natively and the network is large
+    enough. Answers in bfloat16 are kept apart from others. A live teacher computes in the recipe's `dtype`."""
 
     def solves(self) -> Task:
         return self.task
@@ -53,8 +60,17 @@ class Transformers(Teacher):
             from stillroom.models.language import LanguageModel
             from stillroom.teachers.language import AskedLanguageModel
 
-            return AskedLanguageModel(LanguageModel.load(path, self.task, device or Device()), [path])
+            model = LanguageModel.load(path, self.task, device or Device())
+            self._settle(model)
+            return AskedLanguageModel(model, [path])
         return self._classifier(path, folders, classes, device or Device())
+
+    def _settle(self, model: LanguageModel | Classifier) -> None:
+        """Have it compute in the format asked for; in bfloat16 it is another teacher, whose answers are others."""
+        settled = model.device.for_size(model.parameters, self.dtype).dtype
+        if settled == "bfloat16":
+            model.device = replace(model.device, dtype=settled)
+            model.fingerprint = fingerprint(model.fingerprint, settled)
 
     def _classifier(self, path: Path, folders: list[Path], classes: list[Any], device: Device) -> AskedTeacher:
         """A sequence classifier whose labels are the data's classes, in whatever order the model has them."""
@@ -79,5 +95,6 @@ class Transformers(Teacher):
         inputs = text.inputs_for(None, tokenizer, self.length, text.context_of(path))
         found = Classifier(knobs, text.network_of(model, tokenizer, "classification"), inputs, classes, device)
         found.fingerprint = fingerprint_of(path)
+        self._settle(found)
         found.network.eval()
         return found
