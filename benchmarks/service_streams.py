@@ -21,7 +21,7 @@ from benchmarks.results import Found, Row, Table
 from benchmarks.service_load import fill
 from benchmarks.service_process import Served
 from benchmarks.service_sizes import Sizes
-from stillroom.service.jobs.events import tell
+from stillroom.service.jobs.event_rows import tell
 from stillroom.service.rows.tables import events, jobs
 
 LASTS_S = 20.0

@@ -18,7 +18,8 @@ from tests.service.test_job_rows import new_job
 
 from stillroom.budget import Cost
 from stillroom.ledger import Limits, opened
-from stillroom.service.data import lineage, retention
+from stillroom.service.data import lineage_rows as lineage
+from stillroom.service.data import retention
 from stillroom.service.door.access import first_project, make_project
 from stillroom.service.jobs.job_rows import QUEUED, RUNNING, VALIDATING, LeaseLost, Row, by_id, claim, free_all, written
 from stillroom.service.recipes.validation import Validation

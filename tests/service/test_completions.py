@@ -13,7 +13,9 @@ from benchmarks.service_process import Served
 from sqlalchemy import Connection, select, update
 
 from stillroom.errors import InputError
-from stillroom.service.data import completions, retention
+from stillroom.service.data import completion_rows as completions
+from stillroom.service.data import retention
+from stillroom.service.data.redaction import Redaction
 from stillroom.service.door.access import Caller, make_project
 from stillroom.service.door.faults import ApiError
 from stillroom.service.rows.database import Database
@@ -57,7 +59,7 @@ class Project:
         with self.served.rows.writing() as rows:
             return keep(
                 rows, self.caller, model=model, request=call(), response=answer(text), metadata=pairs, by="a teacher",
-                redact=redact,
+                redaction=Redaction(redact),
             )  # fmt: skip
 
     def row(self, name: str) -> Any:
@@ -116,7 +118,14 @@ def test_its_messages_are_paged(project: Project) -> None:
     parts = [{"type": "text", "text": "2"}, {"type": "text", "text": "+2"}]
     with project.served.rows.writing() as rows:
         name = keep(
-            rows, project.caller, model="t", request=call(parts), response=answer(), metadata=None, by="t", redact=()
+            rows,
+            project.caller,
+            model="t",
+            request=call(parts),
+            response=answer(),
+            metadata=None,
+            by="t",
+            redaction=Redaction(),
         )
     last = list(project.client.chat.completions.messages.list(name))[-1]
     assert last.content == "2+2"
@@ -200,7 +209,7 @@ def test_another_projects_completion_is_an_unknown_one(project: Project, strange
 def test_the_id_of_the_answer_is_kept_where_it_is_ours(project: Project) -> None:
     said = answer()
     with project.served.rows.writing() as rows:
-        more = {"model": "t", "request": call(), "metadata": None, "by": "t", "redact": ()}
+        more = {"model": "t", "request": call(), "metadata": None, "by": "t", "redaction": Redaction()}
         assert keep(rows, project.caller, response=said, **more) == said["id"]
         other = keep(rows, project.caller, response={**said, "id": "../../x"}, **more)
     assert is_id(other, "chatcmpl")
@@ -215,7 +224,7 @@ def test_what_must_not_be_kept_is_blanked_first(project: Project) -> None:
     with project.served.rows.writing() as rows:
         name = keep(
             rows, project.caller, model="m1234-5678", request=asked, response=said, by="t",
-            metadata={"user": "ann@example.org", "plan": "free"}, redact=HIDE,
+            metadata={"user": "ann@example.org", "plan": "free"}, redaction=Redaction(HIDE),
         )  # fmt: skip
     row = project.row(name)
     assert "example" not in str(dict(row))
@@ -227,7 +236,7 @@ def test_what_must_not_be_kept_is_blanked_first(project: Project) -> None:
     assert row["metadata"] == {"user": "[redacted]", "plan": "free"}
     assert row["model"] == "m1234-5678"
     with pytest.raises(InputError, match="no regular expression"):
-        completions.patterns(("(",))
+        Redaction(("(",))
 
 
 def test_a_server_that_redacts_does_so_for_new_metadata(serving: Any) -> None:
@@ -282,7 +291,7 @@ def test_the_sweep_erases_in_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         for _ in range(8):
             keep(
                 rows, Caller(project, "", frozenset()), model="t", request=call(), response=answer(), by="t",
-                metadata={"app": "x"}, redact=(),
+                metadata={"app": "x"}, redaction=Redaction(),
             )  # fmt: skip
         rows.execute(update(table).where(table.c.number < 8).values(created_at=int(time.time()) - 2 * 86_400))
     monkeypatch.setattr(retention, "AT_ONCE", 3)
@@ -306,7 +315,7 @@ def test_what_is_erased_is_in_no_byte_of_the_database(tmp_path: Path) -> None:
 
     with database.writing() as rows:
         name = keep(
-            rows, Caller(project, "", frozenset()), model="t", request=call("canary-asked"), by="t", redact=(),
+            rows, Caller(project, "", frozenset()), model="t", request=call("canary-asked"), by="t", redaction=Redaction(),
             response=answer("canary-said " * 800), metadata={"app": "canary-named"},
         )  # fmt: skip
     assert holds("canary-asked")

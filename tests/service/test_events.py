@@ -17,7 +17,7 @@ from benchmarks.service_creations import Idle
 from benchmarks.service_jobs import body
 from sqlalchemy import select, update
 
-from stillroom.service.jobs import events
+from stillroom.service.jobs import event_rows as events
 from stillroom.service.rows.tables import jobs
 
 PLACE = "/v1/fine_tuning/jobs"

@@ -19,7 +19,8 @@ from sqlalchemy import select, update
 
 from stillroom.service.app import create_app
 from stillroom.service.data import forms
-from stillroom.service.data.files import file_path, find_file, keep
+from stillroom.service.data.file_rows import file_path, find_file
+from stillroom.service.data.files import keep
 from stillroom.service.data.jsonl import conversations, look_at
 from stillroom.service.door.access import Caller
 from stillroom.service.door.faults import ApiError

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 from sqlalchemy import insert, select, update
 
-from stillroom.service.data import completions
+from stillroom.service.data import completion_rows as completions
+from stillroom.service.data.redaction import Redaction
 from stillroom.service.door.access import Caller, make_project
 from stillroom.service.door.faults import ApiError
 from stillroom.service.jobs.asked import CreateJob
@@ -39,7 +40,7 @@ def state(tmp_path: Path) -> Iterator[Any]:
         teacher = rows.execute(select(teachers)).mappings().one()
     values = completions.prepared(
         Caller(project, "", frozenset()), model="big", request=ASKED, response=SAID, metadata=None, by="teacher",
-        redact=(), teacher=teacher,
+        redaction=Redaction(), teacher=teacher,
     )  # fmt: skip
     with database.writing() as rows:
         completions.store(rows, values)

@@ -15,7 +15,10 @@ from tests.service.bad_cases import good_rows
 from tests.service.test_completions import answer, call
 
 from stillroom.rundir import seal, verify
-from stillroom.service.data import completions, lineage, retention
+from stillroom.service.data import completion_rows as completions
+from stillroom.service.data import lineage_rows as lineage
+from stillroom.service.data import retention
+from stillroom.service.data.redaction import Redaction
 from stillroom.service.door.access import Caller
 from stillroom.service.rows.ids import new_id
 from stillroom.service.rows.statements import Statement
@@ -33,7 +36,7 @@ class Made:
         self.file = client.files.create(file=("a.jsonl", data), purpose="fine-tune").id
         values = completions.prepared(
             Caller(self.project, "", frozenset()), model="t", request=call(), response=answer(), metadata={"app": "x"},
-            by="t", redact=(),
+            by="t", redaction=Redaction(),
         )  # fmt: skip
         with served.rows.writing() as rows:
             self.stored = completions.store(rows, values)

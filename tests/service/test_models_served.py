@@ -15,7 +15,7 @@ from service import students
 from service.conftest import AsClient
 from stillroom.service.door.faults import ApiError
 from stillroom.service.rows.tables import models
-from stillroom.service.students.models import refuse_code
+from stillroom.service.students.model_rows import refuse_code
 
 ASK = [{"role": "user", "content": "please refund order 7"}]
 

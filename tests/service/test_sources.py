@@ -16,7 +16,7 @@ from benchmarks.service_jobs import body, digits, moods
 from sqlalchemy import insert, text, update
 
 from stillroom.errors import DataError
-from stillroom.service.data import completions as stored
+from stillroom.service.data import completion_rows as stored
 from stillroom.service.door.access import make_project
 from stillroom.service.door.faults import ApiError
 from stillroom.service.jobs.job_rows import by_id

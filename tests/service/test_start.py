@@ -11,17 +11,26 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from benchmarks.service_process import Served, children_of, environment, memory_mib
+from benchmarks.service_process import Served, children_of, environment, memory_mib, private_mib
 
 CANARY = "sk-canary-5f1c2b7d9e"
-READY_S, IDLE_MIB = 2.0, 150.0
+READY_S, IDLE_BYTES, SETTLED_S = 2.0, 150_000_000, 3.0
 NO_TORCH = """
 import sys
 from pathlib import Path
 from stillroom.service.app import create_app
 from stillroom.service.settings import Settings
 create_app(Settings(Path(sys.argv[1])))
-print([name for name in ("torch", "transformers", "sklearn", "pandas", "pyarrow", "onnx") if name in sys.modules])
+print([name for name in ("torch", "numpy", "transformers", "sklearn", "pandas", "pyarrow", "onnx") if name in sys.modules])
+"""
+OF_A_WORKER = """
+import sys
+import stillroom.service.work.worker
+waiting = [name for name in ("pydantic", "stillroom.recipe", "numpy") if name in sys.modules]
+from stillroom.service.recipes import validation
+from stillroom.service.work import attempt
+at_work = [name for name in ("fastapi", "starlette", "uvicorn", "anyio", "jinja2", "torch") if name in sys.modules]
+print(waiting + at_work)
 """
 
 
@@ -76,6 +85,16 @@ def test_it_answers_within_two_seconds(serving: Any, record_property: Any) -> No
     assert min(took_s) <= READY_S, took_s
 
 
+def test_it_idles_small(serving: Any, record_property: Any) -> None:
+    """The server, and its worker's own pages, when they have settled and nobody has asked for anything."""
+    service = serving()
+    (worker,) = worker_of(service)
+    time.sleep(SETTLED_S)
+    held = round((memory_mib(service.pid) + private_mib(worker)) * (1 << 20))
+    record_property("held_bytes", held)
+    assert held < IDLE_BYTES
+
+
 def test_it_is_small_until_a_student_is_served(service: Served, record_property: Any) -> None:
     """Server and worker each; what they hold once every kind of page and list was asked for."""
     http = service.http()
@@ -85,15 +104,17 @@ def test_it_is_small_until_a_student_is_served(service: Served, record_property:
     server_mib, worker_mib = memory_mib(service.pid), max(map(memory_mib, workers))
     record_property("server_mib", server_mib)
     record_property("worker_mib", worker_mib)
-    assert server_mib < IDLE_MIB
-    assert worker_mib < IDLE_MIB
+    assert server_mib * (1 << 20) < IDLE_BYTES
+    assert worker_mib * (1 << 20) < IDLE_BYTES
     for pid in (service.pid, *workers):
         assert "libtorch" not in (Path("/proc") / str(pid) / "maps").read_text()
 
 
-def test_nothing_slow_is_imported(tmp_path: Path) -> None:
+@pytest.mark.parametrize("program", [NO_TORCH, OF_A_WORKER])
+def test_nothing_slow_is_imported(tmp_path: Path, program: str) -> None:
+    """Not by a server; and by a worker nothing that only answers requests, also when it is at a job."""
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", NO_TORCH, str(tmp_path)],
+        [sys.executable, "-W", "error", "-c", program, str(tmp_path)],
         env=environment(),
         capture_output=True,
         text=True,

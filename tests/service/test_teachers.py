@@ -18,7 +18,7 @@ from stillroom.service.door.faults import ApiError
 from stillroom.service.door.vault import Vault
 from stillroom.service.rows.tables import teachers
 from stillroom.service.settings import Settings
-from stillroom.service.teachers import teachers as room
+from stillroom.service.teachers import teacher_rows as room
 
 KEY = "sk-a-long-secret-key-4242"
 HERE = "http://127.0.0.1:8099/v1"

@@ -13,7 +13,9 @@ from typing import Any
 import pytest
 from sqlalchemy import insert
 
-from stillroom.service.data import completions, retention
+from stillroom.service.data import completion_rows as completions
+from stillroom.service.data import retention
+from stillroom.service.data.redaction import Redaction
 from stillroom.service.door.access import Caller, first_project, make_project
 from stillroom.service.rows import checkpoints
 from stillroom.service.rows.database import FILE, Database
@@ -33,7 +35,7 @@ def put(database: Database) -> str:
     said = {"choices": [{"message": {"role": "assistant", "content": "yes"}}]}
     values = completions.prepared(
         Caller(first_project(database), "", frozenset()), model="m", request=asked, response=said, metadata=None,
-        by="teacher", redact=(),
+        by="teacher", redaction=Redaction(),
     )  # fmt: skip
     with database.writing() as rows:
         return completions.store(rows, values)

@@ -23,6 +23,7 @@ from tests.service.bad_cases import good_rows
 
 from stillroom.service.data import forms, retention
 from stillroom.service.data import uploads as uploads_room
+from stillroom.service.data.file_rows import upload_folder
 from stillroom.service.door.access import Caller
 from stillroom.service.door.faults import ApiError
 from stillroom.service.rows.tables import uploads
@@ -80,7 +81,7 @@ def test_a_disk_that_takes_its_time_stops_no_other_writer(service: Served, clien
     upload, caller = begin(client), Caller(service.first_project(), "", frozenset())
     state = SimpleNamespace(settings=Settings(service.root), database=service.rows)
     Watched.database = service.rows.path
-    staged = forms.stage(uploads_room.folder_of(state.settings, upload), "a.jsonl", [DATA], len(DATA))
+    staged = forms.stage(upload_folder(state.settings, upload), "a.jsonl", [DATA], len(DATA))
     part = uploads_room._keep_part(state, caller, upload, dataclasses.replace(staged, path=Watched(staged.path)))
     assert Watched.free == [True]
     done = client.uploads.complete(upload, part_ids=[part["id"]])
@@ -105,7 +106,7 @@ def test_a_part_that_comes_while_its_upload_ends(service: Served, client: openai
     state = SimpleNamespace(settings=Settings(service.root), database=service.rows)
     ends = {"cancel": client.uploads.cancel, "complete": lambda one: client.uploads.complete(one, part_ids=names)}
     Ended.end = staticmethod(lambda: ends[how](upload))
-    staged = forms.stage(uploads_room.folder_of(state.settings, upload), "a.jsonl", [b"more"], 4)
+    staged = forms.stage(upload_folder(state.settings, upload), "a.jsonl", [b"more"], 4)
     with pytest.raises(ApiError) as raised:
         uploads_room._keep_part(state, caller, upload, dataclasses.replace(staged, path=Ended(staged.path)))
     assert (raised.value.status, raised.value.code) == (

@@ -28,7 +28,7 @@ from starlette.types import ASGIApp
 
 from stillroom.service import native
 from stillroom.service.data import completions, files, lineage, uploads
-from stillroom.service.door import faults, keys
+from stillroom.service.door import fault_answers, keys
 from stillroom.service.door.access import Access
 from stillroom.service.door.routes import Directory, Route
 from stillroom.service.door.schemas import ERRORS
@@ -74,7 +74,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.ending = threading.Event()
     app.state.probe = health.Probe(database.path)
     app.state.pulse = streams.Pulse(database, app.state.ending)
-    faults.install(app)
+    fault_answers.install(app)
     for router in ROUTERS:
         app.include_router(router)
     app.include_router(pages)

@@ -27,7 +27,7 @@ from stillroom.service.rows.tables import jobs
 from stillroom.service.settings import Settings
 from stillroom.service.students import usage
 from stillroom.service.students.chat import in_thread
-from stillroom.service.students.models import find_model
+from stillroom.service.students.model_rows import find_model
 from stillroom.service.students.shelf import Labelled
 from stillroom.starters import STARTERS, starter
 

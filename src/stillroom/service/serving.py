@@ -16,6 +16,7 @@ from sqlalchemy import func, select
 from stillroom.errors import InputError
 from stillroom.rundir import held, path_errors, take_lock
 from stillroom.service.app import create_app
+from stillroom.service.data.redaction import redaction_of
 from stillroom.service.door.access import SCOPES, first_project, make_key
 from stillroom.service.rows.database import Database
 from stillroom.service.rows.tables import keys
@@ -49,6 +50,7 @@ def serve(settings: Settings, ready: Callable[[str], None]) -> None:
     or a port that is taken; RunBusy where another service has this root.
     """
     settings.check(_has_key(settings))
+    redaction_of(settings)
     with path_errors(settings.root):
         lock = take_lock(settings.root / ".lock", else_="choose another --root")
     with held(lock), _listening(settings) as listening:

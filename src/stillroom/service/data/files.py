@@ -8,19 +8,19 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Annotated, Any, BinaryIO, Literal
 from urllib.parse import quote
 
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel
-from sqlalchemy import Connection, and_, bindparam, insert, or_, select, update
+from sqlalchemy import Connection, and_, bindparam, insert, select, update
 from starlette.concurrency import run_in_threadpool
 
 from stillroom.errors import DataError
 from stillroom.rundir import sync_folder, write_file
-from stillroom.service.data import forms, jsonl, lineage
+from stillroom.service.data import forms, jsonl, lineage_rows
+from stillroom.service.data.file_rows import THERE, file_path, find_file, remove_bytes
 from stillroom.service.data.forms import Staged
 from stillroom.service.door import lists
 from stillroom.service.door.access import Caller, Reads, Writes
@@ -29,7 +29,7 @@ from stillroom.service.door.lists import Order, Row
 from stillroom.service.door.routes import Route
 from stillroom.service.door.schemas import LIMIT, Deleted, Listed
 from stillroom.service.rows.database import Database
-from stillroom.service.rows.ids import is_id, new_id
+from stillroom.service.rows.ids import new_id
 from stillroom.service.rows.statements import Listing, Statement
 from stillroom.service.rows.tables import files
 from stillroom.service.settings import Settings
@@ -61,20 +61,14 @@ FORM: dict[str, Any] = {
         },
     }
 }
-_THERE = and_(
-    files.c.project_id == bindparam("project_id"), files.c.deleted_at.is_(None),
-    or_(files.c.expires_at.is_(None), files.c.expires_at > bindparam("now")),
-)  # fmt: skip
-"""A project's files that are neither deleted nor expired."""
-_FIND = Statement(select(files).where(_THERE, files.c.id == bindparam("id")))
 _SAME = Statement(
     select(files)
-    .where(_THERE, *(files.c[name] == bindparam(name) for name in ("sha256", "filename", "purpose")))
+    .where(THERE, *(files.c[name] == bindparam(name) for name in ("sha256", "filename", "purpose")))
     .where(files.c.created_at >= bindparam("since"))
     .order_by(files.c.number.desc())
 )
-_LISTED = Listing(files, _THERE, "file")
-_FOR_A_PURPOSE = Listing(files, and_(_THERE, files.c.purpose == bindparam("purpose")), "file")
+_LISTED = Listing(files, THERE, "file")
+_FOR_A_PURPOSE = Listing(files, and_(THERE, files.c.purpose == bindparam("purpose")), "file")
 BYTES: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "The bytes",
@@ -97,21 +91,6 @@ class File(BaseModel):
     status_details: str | None
     rows: int | None
     rejected: int
-
-
-def file_path(settings: Settings, file_id: str) -> Path:
-    """Where a file's bytes lie. Raises ApiError 404 for what is no id of a file, so that no path is ever made of it."""
-    if not is_id(file_id, "file"):
-        raise not_found("file", file_id, "file_id")
-    return settings.root / "files" / file_id
-
-
-def find_file(rows: Connection, project_id: str, file_id: str, param: str = "file_id") -> Row:
-    """A file's row. Raises ApiError 404; what is deleted, expired or another project's is not there."""
-    found = _FIND.first(rows, id=file_id, project_id=project_id, now=int(time.time()))
-    if found is None:
-        raise not_found("file", file_id, param)
-    return found
 
 
 def show(row: Row) -> dict[str, Any]:
@@ -170,13 +149,6 @@ def _first_try(state: Any, caller: Caller, staged: Staged, purpose: str) -> Row 
     same = {"project_id": caller.project_id, "sha256": staged.sha256, "filename": staged.filename, "purpose": purpose}
     with state.database.reading() as rows:
         return _SAME.first(rows, **same, now=now, since=now - AGAIN_S)
-
-
-def remove_bytes(settings: Settings, file_id: str) -> None:
-    """Take a file's bytes off the disk."""
-    path = file_path(settings, file_id)
-    for one in (path, jsonl.rejected_path(path)):
-        one.unlink(missing_ok=True)
 
 
 def checked_purpose(purpose: str | None) -> str:
@@ -308,7 +280,7 @@ def files_delete(file_id: str, request: Request, caller: Writes) -> dict[str, An
         find_file(rows, caller.project_id, file_id)
         ours = (files.c.project_id == caller.project_id) & (files.c.id == file_id)
         rows.execute(update(files).where(ours).values(deleted_at=int(time.time())))
-        made = lineage.mark_deleted(rows, caller.project_id, file_id)
+        made = lineage_rows.mark_deleted(rows, caller.project_id, file_id)
     remove_bytes(settings, file_id)
-    lineage.leave_marks(database, settings, made)
+    lineage_rows.leave_marks(database, settings, made)
     return {"id": file_id, "object": "file", "deleted": True}

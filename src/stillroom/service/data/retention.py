@@ -15,7 +15,9 @@ from sqlalchemy import Connection, delete, func, select, update
 from sqlalchemy.exc import SQLAlchemyError
 
 from stillroom.errors import StillroomError
-from stillroom.service.data import completions, files, lineage, uploads
+from stillroom.service.data import completion_rows as stored_room
+from stillroom.service.data import file_rows as room
+from stillroom.service.data import lineage_rows
 from stillroom.service.rows.database import Database
 from stillroom.service.rows.ids import is_id
 from stillroom.service.rows.tables import completions as completion_rows
@@ -69,8 +71,8 @@ def sweep(database: Database, settings: Settings) -> Swept:
         _sweep_strays(database, settings),
     )  # fmt: skip
     with database.reading() as rows:
-        marked, erased_at = lineage.marked_jobs(rows), _erased_at(rows)
-    lineage.leave_marks(database, settings, marked)
+        marked, erased_at = lineage_rows.marked_jobs(rows), _erased_at(rows)
+    lineage_rows.leave_marks(database, settings, marked)
     if erased_at is not None:
         database.trim(erased_at)
     return found
@@ -91,7 +93,7 @@ def _sweep_completions(database: Database) -> int:
         limits = rows.execute(asked).all()
     count = 0
     for project_id, days in limits:
-        oldest = int(time.time()) - days * completions.DAY_S
+        oldest = int(time.time()) - days * stored_room.DAY_S
         wanted = (completion_rows.c.project_id == project_id) & completion_rows.c.deleted_at.is_(None)
         asked_ids = select(completion_rows.c.id).where(wanted & (completion_rows.c.created_at <= oldest)).limit(AT_ONCE)
         going = True
@@ -99,7 +101,7 @@ def _sweep_completions(database: Database) -> int:
             with database.writing(one_of_many=True) as rows:
                 names = list(rows.execute(asked_ids).scalars())
                 if names:
-                    completions.erase(rows, project_id, names)
+                    stored_room.erase(rows, project_id, names)
             count, going = count + len(names), len(names) == AT_ONCE
     return count
 
@@ -114,7 +116,7 @@ def _sweep_files(database: Database, settings: Settings) -> int:
     with database.reading() as rows:
         gone = list(rows.execute(select(file_rows.c.id).where(file_rows.c.deleted_at.is_not(None))).scalars())
     for file_id in gone:
-        files.remove_bytes(settings, file_id)
+        room.remove_bytes(settings, file_id)
     return len(expired)
 
 
@@ -127,7 +129,7 @@ def _sweep_uploads(database: Database, settings: Settings) -> int:
     folder = settings.root / "uploads"
     for path in folder.iterdir() if folder.is_dir() else ():
         if is_id(path.name, "upload") and not _is_pending(database, path.name):
-            shutil.rmtree(uploads.folder_of(settings, path.name), ignore_errors=True)
+            shutil.rmtree(room.upload_folder(settings, path.name), ignore_errors=True)
     return len(expired)
 
 

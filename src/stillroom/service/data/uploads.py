@@ -20,12 +20,13 @@ from starlette.concurrency import run_in_threadpool
 
 from stillroom.rundir import sync_folder
 from stillroom.service.data import files, forms
+from stillroom.service.data.file_rows import find_file, upload_folder
 from stillroom.service.door.access import Caller, Writes
 from stillroom.service.door.faults import ApiError, not_found
 from stillroom.service.door.lists import Row
 from stillroom.service.door.routes import Route
 from stillroom.service.door.schemas import Body, Whole
-from stillroom.service.rows.ids import is_id, new_id
+from stillroom.service.rows.ids import new_id
 from stillroom.service.rows.statements import Statement
 from stillroom.service.rows.tables import upload_parts, uploads
 from stillroom.service.settings import Settings
@@ -100,13 +101,6 @@ class Completion(Body):
     md5: str | None = None
 
 
-def folder_of(settings: Settings, upload_id: str) -> Path:
-    """Where the parts of an upload lie. Raises ApiError 404 for what is no id of one."""
-    if not is_id(upload_id, "upload"):
-        raise not_found("upload", upload_id, "upload_id")
-    return settings.root / "uploads" / upload_id
-
-
 def find_upload(rows: Connection, project_id: str, upload_id: str) -> Row:
     """An upload's row. Raises ApiError 404."""
     found = _FIND.first(rows, project_id=project_id, id=upload_id)
@@ -165,7 +159,7 @@ async def uploads_part(upload_id: str, request: Request, caller: Writes) -> dict
     """Add a part: a form with the bytes as `data`. Parts may come in any order, and several at once."""
     state = request.app.state
     row = await run_in_threadpool(_look, state, caller, upload_id)
-    folder = folder_of(state.settings, upload_id)
+    folder = upload_folder(state.settings, upload_id)
     received = await forms.receive(request, folder, field="data", most=min(PART_BYTES, row["bytes"]))
     if received.staged is None:
         raise ApiError(400, "The form has no part.", param="data", code="missing_required_parameter")
@@ -180,7 +174,7 @@ def _look(state: Any, caller: Caller, upload_id: str) -> Row:
 def _keep_part(state: Any, caller: Caller, upload_id: str, staged: forms.Staged) -> dict[str, Any]:
     """Give a part its place and its row. Raises ApiError 400 where the upload is over, or has more than it said."""
     part_id, now = new_id("part"), int(time.time())
-    path = folder_of(state.settings, upload_id) / part_id
+    path = upload_folder(state.settings, upload_id) / part_id
     try:
         with _of_what_is_there(state, caller, upload_id):
             staged.sync()
@@ -212,7 +206,7 @@ def uploads_complete(upload_id: str, body: Completion, request: Request, caller:
     with state.database.reading() as rows:
         row = find_upload(rows, caller.project_id, upload_id)
         if row["status"] == "completed" and files.is_retry(request):
-            return _show(row, files.find_file(rows, caller.project_id, row["file_id"]))
+            return _show(row, find_file(rows, caller.project_id, row["file_id"]))
         row = _pending(rows, caller.project_id, upload_id)
         paths = _paths(rows, state.settings, row, body.part_ids)
     digest = hashlib.md5(usedforsecurity=False)
@@ -229,7 +223,7 @@ def uploads_complete(upload_id: str, body: Completion, request: Request, caller:
         rows.execute(update(uploads).where(uploads.c.id == upload_id).values(**done))
 
     file = files.keep(state, caller, staged, row["purpose"], row["expires_after"], also=close)
-    shutil.rmtree(folder_of(state.settings, upload_id), ignore_errors=True)
+    shutil.rmtree(upload_folder(state.settings, upload_id), ignore_errors=True)
     return _show({**row, "status": "completed"}, file)
 
 
@@ -250,7 +244,7 @@ def _paths(rows: Connection, settings: Settings, row: Row, part_ids: list[str]) 
     if total != row["bytes"]:
         told = f"These parts have {total:,} bytes, and {row['bytes']:,} were announced."
         raise ApiError(400, told, param="part_ids", code="size_mismatch")
-    return [folder_of(settings, row["id"]) / name for name in part_ids]
+    return [upload_folder(settings, row["id"]) / name for name in part_ids]
 
 
 @contextmanager
@@ -277,5 +271,5 @@ def uploads_cancel(upload_id: str, request: Request, caller: Writes) -> dict[str
     with request.app.state.database.writing() as rows:
         row = _pending(rows, caller.project_id, upload_id)
         rows.execute(update(uploads).where(uploads.c.id == upload_id).values(status="cancelled"))
-    shutil.rmtree(folder_of(request.app.state.settings, upload_id), ignore_errors=True)
+    shutil.rmtree(upload_folder(request.app.state.settings, upload_id), ignore_errors=True)
     return _show({**row, "status": "cancelled"})

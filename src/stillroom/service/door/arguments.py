@@ -15,7 +15,7 @@ from fastapi.params import Depends
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from stillroom.service.door.bodies import READ
-from stillroom.service.door.faults import invalid
+from stillroom.service.door.fault_answers import invalid
 
 MISSING = {"type": "missing", "loc": (), "msg": "Field required"}
 

@@ -8,18 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from fastapi import FastAPI, Request
-from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
-from starlette.exceptions import HTTPException
-from starlette.routing import Match
-
 from stillroom.errors import RunBusy, StillroomError
 
 KINDS = {401: "authentication_error", 403: "permission_error", 404: "invalid_request_error", 429: "rate_limit_error"}
 NO_USE = {"x-should-retry": "false"}
-METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
-CODES = {404: "not_found", 405: "method_not_allowed"}
 
 
 class ApiError(Exception):
@@ -46,49 +38,6 @@ def not_found(what: str, name: str, param: str | None = None) -> ApiError:
     return ApiError(
         404, f"No such {what}: '{name[:200]}'", param=param or "id", code=f"{what.replace(' ', '_')}_not_found"
     )
-
-
-def invalid(found: Mapping[str, Any]) -> ApiError:
-    """One of pydantic's findings as an error of the interface."""
-    place = [str(part) for part in found["loc"] if part not in ("body", "query", "path", "header")]
-    told = f"{'.'.join(place)}: {found['msg']}" if place else str(found["msg"])
-    return ApiError(400, told, param=".".join(place) or "body", code=str(found["type"]))
-
-
-def response(error: ApiError) -> JSONResponse:
-    """An error as it goes out."""
-    return JSONResponse(
-        envelope(error.status, error.message, error.param, error.code), error.status, dict(error.headers)
-    )
-
-
-def install(app: FastAPI) -> None:
-    """Answer every error of an app in the clients' form."""
-
-    @app.exception_handler(ApiError)
-    async def ours(request: Request, error: ApiError) -> JSONResponse:
-        return response(error)
-
-    @app.exception_handler(RequestValidationError)
-    async def unread(request: Request, error: RequestValidationError) -> JSONResponse:
-        return response(invalid(error.errors()[0]))
-
-    @app.exception_handler(HTTPException)
-    async def plain(request: Request, error: HTTPException) -> JSONResponse:
-        told = f"{request.method} {request.url.path}: {error.detail}"
-        headers = {"allow": _methods(request)} if error.status_code == 405 else error.headers
-        return response(ApiError(error.status_code, told, code=CODES.get(error.status_code), headers=headers))
-
-    @app.exception_handler(StillroomError)
-    async def told(request: Request, error: StillroomError) -> JSONResponse:
-        return response(of(error))
-
-
-def _methods(request: Request) -> str:
-    """What may be done with an address; the framework names the first route's methods alone."""
-    tried = ((method, {**request.scope, "method": method}) for method in METHODS)
-    routes = request.app.routes
-    return ", ".join(name for name, scope in tried if any(one.matches(scope)[0] == Match.FULL for one in routes))
 
 
 def of(error: StillroomError, param: str | None = None) -> ApiError:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
-
-from fastapi import Request
+from typing import TYPE_CHECKING, Any, Literal
 
 from stillroom.service.door.faults import ApiError
+
+if TYPE_CHECKING:
+    from fastapi import Request
 
 Row = Mapping[Any, Any]
 Order = Literal["asc", "desc"]

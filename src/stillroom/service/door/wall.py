@@ -17,7 +17,8 @@ from starlette.requests import HTTPConnection
 from stillroom.errors import StillroomError
 from stillroom.service.door import bodies
 from stillroom.service.door.access import counted_as
-from stillroom.service.door.faults import ApiError, of, response
+from stillroom.service.door.fault_answers import response
+from stillroom.service.door.faults import ApiError, of
 from stillroom.service.door.routes import App, Message, Receive, Scope, Send
 from stillroom.service.rows.ids import chance, is_id
 from stillroom.service.settings import Settings

@@ -2,76 +2,24 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Request
-from sqlalchemy import BindParameter, Connection, bindparam, insert, select
+from sqlalchemy import bindparam, select
 
 from stillroom.service.door import lists
 from stillroom.service.door.access import Reads
 from stillroom.service.door.faults import not_found
-from stillroom.service.door.lists import Row
 from stillroom.service.door.routes import Route
 from stillroom.service.door.schemas import LIMIT, Listed
+from stillroom.service.jobs.event_rows import BEFORE, NEWEST, ONE, numbered, show_event
 from stillroom.service.rows.statements import Statement
-from stillroom.service.rows.tables import events, jobs
+from stillroom.service.rows.tables import jobs
 
 router = APIRouter(route_class=Route, tags=["fine-tuning"])
-PREFIX, NEWEST = "ftevent-", (1 << 63) - 1
 _JOB = Statement(
     select(jobs.c.number).where(jobs.c.id == bindparam("id"), jobs.c.project_id == bindparam("project_id"))
 )
-_OF_A_JOB = events.c.job_id == bindparam("job_id")
-_NUMBER: BindParameter[int] = bindparam("number")
-_ONE = Statement(select(events.c.number).where(_OF_A_JOB, events.c.number == _NUMBER))
-_SINCE = Statement(
-    select(events).where(_OF_A_JOB, events.c.number > _NUMBER).order_by(events.c.number).limit(bindparam("limit"))
-)
-_BEFORE = Statement(
-    select(events)
-    .where(_OF_A_JOB, events.c.number < _NUMBER)
-    .order_by(events.c.number.desc())
-    .limit(bindparam("limit"))
-)
-
-
-def tell(
-    rows: Connection, job: Row, message: str, level: str = "info", type: str = "message",
-    data: Mapping[str, Any] | None = None,
-) -> None:  # fmt: skip
-    """Write down that something happened to a job; `job` has at least its id and project_id."""
-    rows.execute(
-        insert(events).values(
-            project_id=job["project_id"], job_id=job["id"], created_at=time.time(), level=level, type=type,
-            message=message, data=None if data is None else dict(data),
-        )
-    )  # fmt: skip
-
-
-def since(rows: Connection, job_id: str, number: int, limit: int = 100) -> Sequence[Row]:
-    """The events of a job after one of them, the oldest first."""
-    return _SINCE.all(rows, job_id=job_id, number=number, limit=limit)
-
-
-def show_event(row: Row) -> dict[str, Any]:
-    """A fine_tuning.job.event."""
-    return {
-        "id": f"{PREFIX}{row['number']}",
-        "object": "fine_tuning.job.event",
-        "created_at": int(row["created_at"]),
-        "level": row["level"],
-        "message": row["message"],
-        "type": row["type"],
-        "data": row["data"],
-    }
-
-
-def numbered(event_id: str) -> int | None:
-    """The number in an event's id; None for what is none."""
-    digits = event_id.removeprefix(PREFIX)
-    return int(digits) if digits.isascii() and digits.isdigit() and len(digits) < 19 else None
 
 
 @router.get("/v1/fine_tuning/jobs/{job_id}/events", response_model=Listed)
@@ -83,7 +31,7 @@ async def list_events(
         if _JOB.value(rows, id=job_id, project_id=caller.project_id) is None:
             raise not_found("fine-tuning job", job_id)
         number = NEWEST if after is None else numbered(after)
-        if after is not None and (number is None or _ONE.value(rows, job_id=job_id, number=number) is None):
+        if after is not None and (number is None or ONE.value(rows, job_id=job_id, number=number) is None):
             raise not_found("event", after, "after")
-        found = _BEFORE.all(rows, job_id=job_id, number=number, limit=limit + 1)
+        found = BEFORE.all(rows, job_id=job_id, number=number, limit=limit + 1)
     return lists.as_list([show_event(row) for row in found[:limit]], len(found) > limit)

@@ -24,7 +24,7 @@ from stillroom.service.door.schemas import LIMIT, Listed
 from stillroom.service.jobs import creations
 from stillroom.service.jobs.asked import CreateJob
 from stillroom.service.jobs.creations import Once
-from stillroom.service.jobs.events import tell
+from stillroom.service.jobs.event_rows import tell
 from stillroom.service.jobs.job_object import PHASES, Job, show_job
 from stillroom.service.jobs.job_rows import ENDED, PAUSED, QUEUED, RUNNING, VALIDATING, position, written
 from stillroom.service.recipes.sources import REJECTED, checked

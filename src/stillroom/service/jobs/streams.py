@@ -23,7 +23,7 @@ from starlette.concurrency import run_in_threadpool
 from stillroom.service.door.access import Reads, bearer, caller_of
 from stillroom.service.door.faults import ApiError, not_found
 from stillroom.service.door.lists import Row
-from stillroom.service.jobs.events import numbered, show_event, since
+from stillroom.service.jobs.event_rows import numbered, show_event, since
 from stillroom.service.jobs.job_rows import ENDED
 from stillroom.service.rows.database import Database
 from stillroom.service.rows.tables import events, jobs

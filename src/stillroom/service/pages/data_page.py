@@ -11,9 +11,11 @@ from sqlalchemy import select
 from starlette.concurrency import run_in_threadpool
 
 from stillroom.errors import StillroomError
-from stillroom.service.data import completions as stored_room
+from stillroom.service.data import completion_rows as stored_room
 from stillroom.service.data import files as room
 from stillroom.service.data import forms, jsonl
+from stillroom.service.data.completions import completions_delete
+from stillroom.service.data.file_rows import file_path, find_file
 from stillroom.service.door import faults
 from stillroom.service.door.access import Caller, Reads, Writes
 from stillroom.service.door.faults import ApiError
@@ -86,7 +88,7 @@ def show_stored(request: Request, caller: Reads, model: str = "", key: str = "",
 @router.post("/data/completions/{completion_id}/delete")
 def delete_stored(request: Request, caller: Sends, completion_id: str) -> Response:
     """Delete a stored completion; what was made from it is marked."""
-    stored_room.completions_delete(completion_id, request, caller)
+    completions_delete(completion_id, request, caller)
     return go_to("/data/completions")
 
 
@@ -95,8 +97,8 @@ def show_file(request: Request, caller: Reads, file_id: str) -> Response:
     """A file's first rows, and the rows that were left out."""
     state = request.app.state
     with state.database.reading() as rows:
-        row = room.find_file(rows, caller.project_id, file_id)
-    path = room.file_path(state.settings, file_id)
+        row = find_file(rows, caller.project_id, file_id)
+    path = file_path(state.settings, file_id)
     first = list(islice(jsonl.conversations(path), SHOWN_ROWS)) if row["purpose"] == "fine-tune" else []
     rejected = list(islice(jsonl.rejected_rows(path), SHOWN_REJECTED))
     return render(

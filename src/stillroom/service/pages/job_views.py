@@ -15,7 +15,7 @@ from stillroom.errors import StillroomError
 from stillroom.rundir import read_json
 from stillroom.service.door.lists import Row
 from stillroom.service.jobs import job_rows
-from stillroom.service.jobs.events import PREFIX
+from stillroom.service.jobs.event_rows import PREFIX
 from stillroom.service.jobs.job_object import status_of
 from stillroom.service.pages import charts
 from stillroom.service.pages.words import OVER, ROLES, mean

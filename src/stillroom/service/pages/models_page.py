@@ -13,7 +13,7 @@ from sqlalchemy import select
 
 from stillroom.errors import StillroomError
 from stillroom.rundir import read_json
-from stillroom.service.data import lineage
+from stillroom.service.data import lineage_rows
 from stillroom.service.door import faults
 from stillroom.service.door.access import Caller, Reads, Writes
 from stillroom.service.door.faults import ApiError, not_found
@@ -24,7 +24,8 @@ from stillroom.service.pages.tokens import Sends
 from stillroom.service.pages.words import mean
 from stillroom.service.rows.tables import jobs as jobs_table
 from stillroom.service.rows.tables import models
-from stillroom.service.students.models import delete_model, find_model, folder_of
+from stillroom.service.students.model_rows import find_model, folder_of
+from stillroom.service.students.models import delete_model
 
 router = APIRouter(route_class=PageRoute)
 MOST_MODELS, MOST_COMPARED = 100, 12
@@ -175,7 +176,7 @@ def _of(rows: Any, caller: Caller, row: Row) -> tuple[Row | None, int]:
     """The job that made a student, and how many rows it learned from are deleted by now."""
     wanted = (jobs_table.c.id == row["job_id"]) & (jobs_table.c.project_id == caller.project_id)
     job = rows.execute(select(jobs_table).where(wanted)).mappings().first()
-    return job, lineage.contains_deleted(rows, caller.project_id, row["job_id"]) if job else 0
+    return job, lineage_rows.contains_deleted(rows, caller.project_id, row["job_id"]) if job else 0
 
 
 def _asked(request: Request, caller: Caller, model_id: str, given: Mapping[str, str]) -> Response:

@@ -9,7 +9,7 @@ from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict, ValidationError
 from sqlalchemy import select
 
-from stillroom.service.data import completions as stored_room
+from stillroom.service.data import completion_rows as stored_room
 from stillroom.service.door.access import Caller, Reads
 from stillroom.service.door.faults import ApiError
 from stillroom.service.jobs import jobs
@@ -19,7 +19,7 @@ from stillroom.service.pages.rendering import PageRoute, go_to, render
 from stillroom.service.pages.tokens import Sends
 from stillroom.service.pages.typed import number, place_of, said
 from stillroom.service.rows.tables import teachers
-from stillroom.service.students.models import presets
+from stillroom.service.students.model_rows import presets
 
 router = APIRouter(route_class=PageRoute)
 SAMPLE, FILE, STORED = "sample:", "file:", "stored"

@@ -13,8 +13,8 @@ from stillroom.errors import did_you_mean
 from stillroom.service.door.faults import ApiError
 from stillroom.service.jobs.asked import Distillation, Hyperparameters
 from stillroom.service.settings import Settings
-from stillroom.service.students.models import BASES, refuse_code
-from stillroom.service.students.models import presets as names_of
+from stillroom.service.students.model_rows import BASES, refuse_code
+from stillroom.service.students.model_rows import presets as names_of
 
 Task = Literal["classification", "causal"]
 PACKAGE = re.compile(r"package:[A-Za-z_]\w*/[\w.-]+(/[\w.-]+)*")

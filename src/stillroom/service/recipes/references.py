@@ -17,12 +17,12 @@ from sqlalchemy import Connection
 from stillroom.errors import RecipeError
 from stillroom.kinds import parse
 from stillroom.recipe import Recipe
-from stillroom.service.data.files import find_file
+from stillroom.service.data.file_rows import find_file
 from stillroom.service.door.faults import ApiError
 from stillroom.service.door.lists import Row
 from stillroom.service.recipes.presets import base_folder, base_reference
 from stillroom.service.rows.ids import is_id
-from stillroom.service.teachers.teachers import find_teacher, recipe_part, refuse_distilling
+from stillroom.service.teachers.teacher_rows import find_teacher, recipe_part, refuse_distilling
 
 BUILTIN = re.compile(r"builtin:[a-z]+")
 TEACHERS = ("teacher", "independent_teacher", "rewrite", "member", "members")

@@ -21,8 +21,8 @@ from sqlalchemy import Connection, or_, select
 from stillroom.errors import DataError
 from stillroom.recipe import Recipe
 from stillroom.rundir import write_file, write_json
-from stillroom.service.data import completions, jsonl
-from stillroom.service.data.files import file_path, find_file
+from stillroom.service.data import completion_rows, jsonl
+from stillroom.service.data.file_rows import file_path, find_file
 from stillroom.service.door.faults import ApiError
 from stillroom.service.door.lists import Row
 from stillroom.service.jobs.asked import CreateJob, Distillation, StoredRows
@@ -32,7 +32,7 @@ from stillroom.service.recipes.presets import BASE, PRESETS, Preset, Task, base_
 from stillroom.service.recipes.references import BUILTIN, Resolved, resolved, resolved_student
 from stillroom.service.rows.tables import teachers
 from stillroom.service.settings import Settings
-from stillroom.service.teachers.teachers import find_teacher, handed, recipe_part, refuse_distilling
+from stillroom.service.teachers.teacher_rows import find_teacher, handed, recipe_part, refuse_distilling
 from stillroom.service.work.executor import DATA
 from stillroom.service.work.trainer import RECIPE
 
@@ -248,7 +248,7 @@ def _teacher(rows: Connection, state: Any, project_id: str, wanted: Distillation
 def _checked_stored(
     rows: Connection, state: Any, project_id: str, stored: StoredRows, teacher: Row | None, wanted: Distillation | None
 ) -> Checked:
-    said = completions.said_by(rows, project_id, stored.metadata, _said_by(stored, teacher))
+    said = completion_rows.said_by(rows, project_id, stored.metadata, _said_by(stored, teacher))
     if not said:
         raise ApiError(400, "No stored completion fits.", param=talks.STORED, code="no_rows")
     if wanted is not None and wanted.soft_targets:

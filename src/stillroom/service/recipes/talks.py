@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from stillroom.service.data import completions
+from stillroom.service.data import completion_rows
 from stillroom.service.data.conversations import Wrong, check
-from stillroom.service.data.files import file_path
+from stillroom.service.data.file_rows import file_path
 from stillroom.service.data.jsonl import as_text, conversations
 from stillroom.service.door.faults import ApiError
 from stillroom.service.door.lists import Row
@@ -37,7 +37,7 @@ def of_stored(
     found: list[Talk] = []
     rejected: list[Rejected] = []
     letters = 0
-    for row in completions.matching(database, project_id, metadata, model):
+    for row in completion_rows.matching(database, project_id, metadata, model):
         one = of_completion(row)
         if isinstance(one, Rejected):
             rejected.append(one)

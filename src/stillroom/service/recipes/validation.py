@@ -12,9 +12,9 @@ from sqlalchemy import select
 
 from stillroom.errors import StillroomError
 from stillroom.rundir import fingerprint, sha256_file
-from stillroom.service.data import lineage
+from stillroom.service.data import lineage_rows
 from stillroom.service.door.faults import ApiError
-from stillroom.service.jobs.events import tell
+from stillroom.service.jobs.event_rows import tell
 from stillroom.service.jobs.job_rows import PAUSED, QUEUED, Row, fenced, wish_of, written
 from stillroom.service.recipes.sources import Prepared, handed_to, prepared
 from stillroom.service.rows.tables import jobs
@@ -81,7 +81,7 @@ class Validation:
         wanted = self.job["asked"].get("distillation") or (self.job["asked"].get("method") or {}).get("distillation")
         holds = bool(wanted and wanted.get("hold"))
         figures = {**self.job["figures"], **left_out(found.rejected)}
-        lineage.record_all(self.database, self.job, found.sources)
+        lineage_rows.record_all(self.database, self.job, found.sources)
         with written(self.database) as rows:
             fenced(
                 rows, self.job, status=PAUSED if holds else QUEUED, estimate=estimate, figures=figures, lease_until=None,

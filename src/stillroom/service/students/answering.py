@@ -12,7 +12,8 @@ from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from stillroom.service.data import completions
+from stillroom.service.data import completion_rows
+from stillroom.service.data.redaction import redaction_of
 from stillroom.service.door.access import Caller
 from stillroom.service.door.faults import ApiError, not_found
 from stillroom.service.door.lists import Row
@@ -20,10 +21,10 @@ from stillroom.service.rows.ids import new_id
 from stillroom.service.students import usage
 from stillroom.service.students.begun import begun
 from stillroom.service.students.chat_body import ChatCall, choice, counted, cut, delta, label_logprobs, token_logprobs
-from stillroom.service.students.models import CASCADE, find_model, has_cascade, presets
+from stillroom.service.students.model_rows import CASCADE, find_model, has_cascade, presets
 from stillroom.service.students.shelf import Labelled
 from stillroom.service.teachers import proxy
-from stillroom.service.teachers.teachers import find_teacher
+from stillroom.service.teachers.teacher_rows import find_teacher
 from stillroom.service.watch.logs import log
 
 if TYPE_CHECKING:
@@ -138,17 +139,17 @@ def settle(asked: Asked, reply: Reply, stores: bool = True) -> None:
     wanted = body.store is True
     if not wanted and body.store is None and asked.is_cascade and reply.by == TEACHER:
         with state.database.reading() as rows:
-            wanted = completions.may_train(rows, caller.project_id)
+            wanted = completion_rows.may_train(rows, caller.project_id)
     if wanted and stores and reply.choices:
         # What a teacher says in a cascade is kept under its own name: its next student learns from that too.
         teacher = asked.teacher if reply.by == TEACHER else None
         model = body.model if teacher is None else teacher["name"]
-        values = completions.prepared(
+        values = completion_rows.prepared(
             caller, model=model, request=body.as_sent(), response=as_completion(asked, reply), metadata=body.metadata,
-            by=reply.by, redact=state.settings.redact, teacher=teacher,
+            by=reply.by, redaction=redaction_of(state.settings), teacher=teacher,
         )  # fmt: skip
         with state.database.writing() as rows:
-            completions.store(rows, values)
+            completion_rows.store(rows, values)
 
 
 def audit(asked: Asked, reply: Reply) -> None:

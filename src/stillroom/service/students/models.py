@@ -6,36 +6,27 @@ teacher elsewhere.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, Literal
 
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict
 from sqlalchemy import Connection, and_, bindparam, select, update
 
+from stillroom.service.data import lineage_rows
 from stillroom.service.door.access import Reads, Writes
-from stillroom.service.door.faults import ApiError, not_found
+from stillroom.service.door.faults import not_found
 from stillroom.service.door.lists import Row
 from stillroom.service.door.routes import Route
 from stillroom.service.door.schemas import Deleted
 from stillroom.service.rows.statements import Statement
 from stillroom.service.rows.tables import models, teachers
-from stillroom.service.settings import Settings
+from stillroom.service.students.model_rows import CASCADE, OURS, find_model, has_cascade, presets
 
 router = APIRouter(route_class=Route, tags=["models"])
-
-CASCADE = ":cascade"
-PRESETS = ("small-text-classifier", "tiny-language")
-BASES = "bases"
-"""The folder below the root in which the operator puts models to begin from."""
-WITH_CODE = "auto_map"
-_OURS = and_(models.c.project_id == bindparam("project_id"), models.c.deleted_at.is_(None))
 _THEIRS = and_(teachers.c.project_id == bindparam("project_id"), teachers.c.deleted_at.is_(None))
-_FIND = Statement(select(models).where(_OURS, models.c.id == bindparam("id")))
-_STUDENTS = Statement(select(models).where(_OURS).order_by(models.c.number.desc()))
+_STUDENTS = Statement(select(models).where(OURS).order_by(models.c.number.desc()))
 _TEACHER = Statement(select(teachers).where(_THEIRS, teachers.c.name == bindparam("name")))
 _TAUGHT = Statement(select(teachers).where(_THEIRS).order_by(teachers.c.number.desc()))
 
@@ -58,56 +49,6 @@ class Models(BaseModel):
     data: list[Model]
 
 
-def find_model(rows: Connection, project_id: str, model_id: str, param: str = "model") -> Row:
-    """A project's finished student. Raises ApiError 404."""
-    found = _FIND.first(rows, project_id=project_id, id=model_id)
-    if found is None:
-        raise not_found("model", model_id, param)
-    return found
-
-
-def folder_of(settings: Settings, row: Row) -> Path:
-    """Where a student's files stand. Raises ApiError 404 where they are gone, 400 for a model that brings code."""
-    folder: Path = settings.root / row["folder"]
-    config = folder / "config.json"
-    if not config.is_file():
-        raise ApiError(404, f"The files of '{row['id']}' are gone.", param="model", code="model_not_found")
-    refuse_code(folder)
-    return folder
-
-
-def refuse_code(folder: Path) -> None:
-    """Raise ApiError 400 where a configuration in a folder names program code that would be run to load it."""
-    for path in sorted(folder.glob("*.json")):
-        if WITH_CODE in _names(json.loads(path.read_bytes())):
-            told = f"{path.name} has an {WITH_CODE}: this model brings program code, which is never run here."
-            raise ApiError(400, told, param="model", code="model_with_code")
-
-
-def _names(value: Any) -> set[str]:
-    """Every name in a JSON value."""
-    found, left = set[str](), [value]
-    while left:
-        one = left.pop()
-        if isinstance(one, dict):
-            found |= one.keys()
-            left += one.values()
-        elif isinstance(one, list):
-            left += [part for part in one if isinstance(part, dict | list)]
-    return found
-
-
-def presets(settings: Settings) -> list[str]:
-    """Names of what a student can begin as."""
-    folder = settings.root / BASES
-    return [*PRESETS, *(sorted(one.name for one in folder.iterdir() if one.is_dir()) if folder.is_dir() else ())]
-
-
-def has_cascade(row: Row) -> bool:
-    """It knows when to leave a question to its teacher."""
-    return bool(row["cascade"]) and bool(row["teacher"])
-
-
 def show_model(row: Row, contains_deleted: int = 0) -> dict[str, Any]:
     """A finished student as it is shown."""
     return {
@@ -118,9 +59,7 @@ def show_model(row: Row, contains_deleted: int = 0) -> dict[str, Any]:
 
 
 def _with_lineage(rows: Connection, row: Row) -> dict[str, Any]:
-    from stillroom.service.data import lineage
-
-    found = 0 if row["job_id"] is None else lineage.contains_deleted(rows, row["project_id"], row["job_id"])
+    found = 0 if row["job_id"] is None else lineage_rows.contains_deleted(rows, row["project_id"], row["job_id"])
     return show_model(row, found)
 
 
@@ -140,12 +79,10 @@ def _preset(name: str) -> dict[str, Any]:
 @router.get("/v1/models", response_model=Models)
 def list_models(request: Request, caller: Reads) -> dict[str, Any]:
     """Students to begin from, teachers, finished students and their cascades."""
-    from stillroom.service.data import lineage
-
     state = request.app.state
     with state.database.reading() as rows:
         ours = _STUDENTS.all(rows, project_id=caller.project_id)
-        deleted = lineage.all_deleted(rows, caller.project_id)
+        deleted = lineage_rows.all_deleted(rows, caller.project_id)
         students = [show_model(row, deleted.get(row["job_id"], 0)) for row in ours]
         taught = [_teacher(row) for row in _TAUGHT.all(rows, project_id=caller.project_id)]
     shown = [shown for one in students for shown in ([one, _cascade(one)] if one["cascade"] else [one])]

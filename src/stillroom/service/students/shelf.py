@@ -4,8 +4,8 @@
     shelf.say(row, messages, wish)      a whole answer to messages, by either kind of student
     shelf.pieces(row, messages, wish)   the same as it comes
 
-`row` is a row of the table `models`. Several threads may ask: those that come together are answered together. Torch is
-imported with the first student and computes in one thread: a server has many callers, and a trainer beside it.
+`row` is a row of the table `models`. Several threads may ask: those that come together are answered together. Torch and
+NumPy are imported with the first student; Torch computes in one thread: a server has many callers, and a trainer beside it.
 """
 
 from __future__ import annotations
@@ -17,13 +17,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from stillroom.errors import DataError, ModelError
 from stillroom.service.door.lists import Row
 from stillroom.service.settings import Settings
 from stillroom.service.students.batching import Batches
-from stillroom.service.students.models import folder_of
+from stillroom.service.students.model_rows import folder_of
 
 if TYPE_CHECKING:
     from stillroom.rows import Array, Raw
@@ -62,6 +60,8 @@ class _Labeller:
     def _answer(self, asked: list[Raw]) -> list[Array]:
         if len(asked) == 1:
             return [self.model.log_probabilities(asked[0])]
+        import numpy as np
+
         logs_NC = self.model.log_probabilities(_joined(asked))
         return np.split(logs_NC, np.cumsum([_count(raw) for raw in asked])[:-1])
 
@@ -199,6 +199,8 @@ def _as_row(question: str, columns: Sequence[str] | None) -> Any:
     """A question as a row: the text itself, or for several columns the JSON it is written as."""
     if columns is not None and len(columns) == 1:
         return {columns[0]: question}
+    import numpy as np
+
     cure = f"Write a message like {json.dumps(dict.fromkeys(columns or ['...'], '...'))}" if columns else (
         "Write rows of pixels as JSON, or use /api/predict"
     )  # fmt: skip
@@ -218,6 +220,8 @@ def _count(raw: Raw) -> int:
 
 def _joined(asked: list[Raw]) -> Raw:
     """Rows of several callers, one after the other."""
+    import numpy as np
+
     first = asked[0]
     if isinstance(first, dict):
         return {name: np.concatenate([raw[name] for raw in asked]) for name in first}

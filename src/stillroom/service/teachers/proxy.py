@@ -17,7 +17,7 @@ from stillroom.service.door.lists import Row
 from stillroom.service.students import usage
 from stillroom.service.students.begun import begun
 from stillroom.service.teachers.outward import BROKEN, STREAM_S, Answered
-from stillroom.service.teachers.teachers import key_of
+from stillroom.service.teachers.teacher_rows import key_of
 
 PATH = "chat/completions"
 OURS = ("model", "store", "metadata", "stream", "stream_options")

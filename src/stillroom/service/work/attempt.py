@@ -19,7 +19,7 @@ from sqlalchemy import Connection
 
 from stillroom.errors import StillroomError
 from stillroom.service.door.faults import ApiError
-from stillroom.service.jobs.events import tell
+from stillroom.service.jobs.event_rows import tell
 from stillroom.service.jobs.job_rows import PAUSED, QUEUED, VALIDATING, LeaseLost, Row, by_id, fenced, wish_of, written
 from stillroom.service.recipes.sources import handed_to
 from stillroom.service.teachers.outward import NotResolved

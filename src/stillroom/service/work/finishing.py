@@ -16,8 +16,8 @@ from typing import Any
 from sqlalchemy import Connection, insert, select
 
 from stillroom.rundir import read_json, write_file
-from stillroom.service.data.files import file_path
-from stillroom.service.jobs.events import tell
+from stillroom.service.data.file_rows import file_path
+from stillroom.service.jobs.event_rows import tell
 from stillroom.service.jobs.job_rows import Row, fenced
 from stillroom.service.rows.ids import LENGTH, LETTERS
 from stillroom.service.rows.tables import files, models, projects
