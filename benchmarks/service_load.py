@@ -64,7 +64,7 @@ def load(sizes: Sizes, base: Path) -> Row:
 
 def once(sizes: Sizes, folder: Path, busy: bool) -> dict[str, dict[str, float]]:
     """One run: figures of reads and of writes."""
-    with Served(folder, limits={"requests_per_minute": 10_000_000}) as service:
+    with Served(folder, "--requests-per-minute", "10000000") as service:
         key = service.key("load")
         job = fill(service, sizes.jobs, sizes.events)
         completion = _stored(service)

@@ -60,5 +60,5 @@ def _served(folder: Path, measure: Callable[[Served, str, Path], dict[str, Any]]
 
     shutil.rmtree(folder, ignore_errors=True)
     student = written_letters(folder / "student", WIDTH, LAYERS, 512)
-    with Served(folder / "served", limits={"requests_per_minute": 10_000_000}) as service:
+    with Served(folder / "served", "--requests-per-minute", "10000000") as service:
         return measure(service, put(service, student, "language"), student)

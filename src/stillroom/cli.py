@@ -325,18 +325,25 @@ def loopback(spec: Path, overrides: tuple[str, ...], host: str, port: int) -> No
 @click.option("--allow-teacher", multiple=True, metavar="HOST:PORT", help="A teacher on a private address.")
 @click.option("--forbid-teacher", multiple=True, metavar="HOST|MODEL", help="A teacher nobody may distil from.")
 @click.option("--redact", multiple=True, metavar="REGEX", help="Blank what matches before a completion is stored.")
+@click.option(
+    "--redact-with", metavar="MODULE:FUNCTION", default="", help="Have a function of yours take out more: text -> text."
+)
+@click.option(
+    "--requests-per-minute", type=click.IntRange(min=1), default=60_000, show_default=True, help="Of one key."
+)
 @click.option("--new-key", metavar="NAME", help="Make a key with every right, print it once, and serve nothing.")
 @click.option("--open", "show", is_flag=True, help="Show the pages in this machine's browser.")
 def serve(
     root: Path, host: str, port: int, allow_host: tuple[str, ...], allow_teacher: tuple[str, ...],
-    forbid_teacher: tuple[str, ...], redact: tuple[str, ...], new_key: str | None, show: bool,
+    forbid_teacher: tuple[str, ...], redact: tuple[str, ...], redact_with: str, requests_per_minute: int,
+    new_key: str | None, show: bool,
 ) -> None:  # fmt: skip
     """The HTTP service and the web pages; the official OpenAI client works against it."""
     from stillroom.errors import ModelError
 
     try:
         from stillroom.service import serving
-        from stillroom.service.settings import Settings
+        from stillroom.service.settings import Limits, Settings
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("stillroom"):
             raise
@@ -345,7 +352,8 @@ def serve(
     if new_key is not None:
         click.echo(serving.new_key(root, new_key))
         return
-    settings = Settings(root, host, port, allow_host, allow_teacher, forbid_teacher, redact)
+    limits = Limits(requests_per_minute=requests_per_minute)
+    settings = Settings(root, host, port, allow_host, allow_teacher, forbid_teacher, redact, redact_with, limits)
 
     def ready(url: str) -> None:
         click.echo(f"Stillroom serves at {url}; Ctrl-C ends it", err=True)

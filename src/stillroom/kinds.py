@@ -1,6 +1,6 @@
 """Every extension point on one page: which kinds there are, and the base class of each.
 
-A recipe says `kind: NAME`; `find` turns the name into a class, and is the only dynamic import in Stillroom. To add a
+A recipe says `kind: NAME`; `find` turns the name into a class, and is the only dynamic import that a recipe reaches. To add a
 kind, write one file with one class and add one line to TABLE. Other packages add theirs as entry points in the group
 `stillroom.teacher`, `stillroom.objective`, and so on. A recipe never names an import path.
 

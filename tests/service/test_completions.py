@@ -9,13 +9,13 @@ from typing import Any
 
 import openai
 import pytest
-from benchmarks.service_process import Served
+from benchmarks.service_process import SOURCE, Served
 from sqlalchemy import Connection, select, update
 
 from stillroom.errors import InputError
 from stillroom.service.data import completion_rows as completions
 from stillroom.service.data import retention
-from stillroom.service.data.redaction import Redaction
+from stillroom.service.data.redaction import Redaction, loaded
 from stillroom.service.door.access import Caller, make_project
 from stillroom.service.door.faults import ApiError
 from stillroom.service.rows.database import Database
@@ -237,6 +237,58 @@ def test_what_must_not_be_kept_is_blanked_first(project: Project) -> None:
     assert row["model"] == "m1234-5678"
     with pytest.raises(InputError, match="no regular expression"):
         Redaction(("(",))
+
+
+def shout(text: str) -> Any:
+    """A hook that knows a name, and fails where it is told to."""
+    if "fail" in text:
+        raise ValueError(text)
+    return 7 if "seven" in text else text.replace("Ann", "somebody")
+
+
+def test_a_function_of_the_operators_redacts_too(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
+    redaction = Redaction(HIDE, shout)
+    assert redaction.text("Ann, ann@example.org") == "somebody, [redacted]"
+    assert redaction.pairs({"of Ann": "Ann", "n": "seven", "s": "fail: canary"}) == {
+        "of somebody": "somebody", "n": "[redacted]", "s": "[redacted]"
+    }  # fmt: skip
+    told = capsys.readouterr().err
+    assert "redaction failed" in told
+    assert "canary" not in told
+    with project.served.rows.writing() as rows:
+        name = keep(
+            rows, project.caller, model="m", request=call("I am Ann"), response=answer("Hello Ann", {"content": []}), by="t",
+            metadata={"for Ann": "Ann"}, redaction=Redaction((), shout),
+        )  # fmt: skip
+    row = project.row(name)
+    assert "Ann" not in str(dict(row))
+    assert row["response"]["choices"][0]["message"]["content"] == "Hello somebody"
+    assert row["response"]["choices"][0]["logprobs"] is None
+    assert row["metadata"] == {"for somebody": "somebody"}
+    assert [one.id for one in project.client.chat.completions.list(metadata={"for somebody": "somebody"})] == [name]
+
+
+@pytest.mark.parametrize(
+    ("named", "why"),
+    [("no_such_module:f", "No module named"), ("json:f", "no attribute"), ("json:__name__", "not callable"),
+     ("json:loads", "Expecting value"), ("builtins:len", "returns int"), ("builtins", ""), (":", "")],
+)  # fmt: skip
+def test_a_function_that_redacts_nothing_is_refused(named: str, why: str) -> None:
+    with pytest.raises(InputError, match=why) as raised:
+        loaded(named)
+    assert raised.value.where == "--redact-with"
+    assert "takes a text" in (raised.value.cure or "")
+
+
+def test_a_server_with_a_function_of_the_operators(serving: Any, tmp_path: Path) -> None:
+    (tmp_path / "ours.py").write_text("def hide(text):\n    return text.replace('Ann', 'somebody')\n")
+    hiding = serving("--redact-with", "ours:hide", env={"PYTHONPATH": f"{SOURCE}:{tmp_path}"})
+    project = Project(hiding, "hiding")
+    with project.client:
+        changed = project.client.chat.completions.update(project.store(), metadata={"Ann": "is Ann"})
+        assert changed.metadata == {"somebody": "is somebody"}
+    with pytest.raises(RuntimeError, match="--redact-with"):
+        serving("--redact-with", "ours:seek", env={"PYTHONPATH": f"{SOURCE}:{tmp_path}"})
 
 
 def test_a_server_that_redacts_does_so_for_new_metadata(serving: Any) -> None:

@@ -13,9 +13,9 @@ from benchmarks.service_creations import Idle, duplicates
 from benchmarks.service_jobs import body
 from sqlalchemy import Connection, delete, select, text
 
+from stillroom.service.door import creation_rows
 from stillroom.service.door.access import Caller, first_project
-from stillroom.service.jobs import creations
-from stillroom.service.jobs.creations import Once
+from stillroom.service.door.creation_rows import Once
 from stillroom.service.rows.database import Database
 from stillroom.service.rows.tables import creations as table
 
@@ -69,10 +69,10 @@ def test_an_answer_that_comes_late_is_not_another_calls(tmp_path: Path) -> None:
     def make() -> Callable[[Connection], dict[str, Any]]:
         with database.writing() as rows:
             rows.execute(delete(table))
-            creations._known(rows, caller, other)
+            creation_rows._known(rows, caller, other)
         return lambda rows: {"id": "mine"}
 
-    answer, known = creations.created(database, caller, Once("key mine", "digest", True, False), make)
+    answer, known = creation_rows.created(database, caller, Once("key mine", "digest", True, False), make)
     assert (answer, known) == ({"id": "mine"}, False)
     with database.reading() as rows:
         assert rows.execute(select(table.c.name, table.c.status, table.c.answer)).all() == [("key other", None, None)]

@@ -17,7 +17,7 @@ from benchmarks.service_kills import gone_within, lives
 
 from stillroom.recipe import Recipe
 from stillroom.rundir import read_json, write_json
-from stillroom.service.work import processes
+from stillroom.service.work import executor, processes
 from stillroom.service.work.executor import (
     BEAT,
     HANDED_FD,
@@ -32,6 +32,7 @@ from stillroom.service.work.executor import (
     told,
 )
 from stillroom.service.work.progress_told import advanced, new_point
+from stillroom.service.work.pulse import Pulse
 from stillroom.service.work.trainer import RECIPE, Teller
 
 
@@ -106,6 +107,58 @@ def test_a_trainer_that_stands_still_is_ended(tmp_path: Path) -> None:
     assert not lives(task.process.pid)
 
 
+@pytest.mark.parametrize(
+    ("does", "told"), [("threading.Event().wait()", "it has waited"), ("while True: pass", "it has computed")]
+)
+def test_a_trainer_whose_work_does_not_go_on_is_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, does: str, told: str
+) -> None:
+    """Its main thread waits for what never comes, or goes in circles, while another one lives."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "import threading\n"
+        "from stillroom import flow\n"
+        "from stillroom.service.work import pulse\n"
+        "pulse.WAITS_S, pulse.WORKS_S = 4.0, 12.0\n"
+        f"def at_work(*given, **more):\n    {does}\n"
+        "flow.distill = at_work\n"
+    )
+    local, wanted = Local(), order(tmp_path / "job")
+    task = local.submit(Order("job", wanted.folder, {**wanted.env, "PYTHONPATH": str(tmp_path)}))
+    ends = time.monotonic() + 120
+    while told not in local.logs(wanted.folder):
+        assert local.poll(task, 0).ended is None, local.logs(wanted.folder)
+        assert time.monotonic() < ends, local.logs(wanted.folder)
+        time.sleep(0.1)
+    monkeypatch.setattr(executor, "SILENT_S", 3.0)
+    found = followed(local, task, 30)
+    assert (found.outcome, found.code) == ("crashed", "silent")
+    assert "at_work" in local.logs(wanted.folder), "where it stood"
+    assert not lives(task.process.pid)
+
+
+def test_an_honest_step_may_take_long() -> None:
+    now_s, spent_s = 0.0, 0.0
+    pulse = Pulse(lambda: now_s, lambda: spent_s)
+
+    def ages(hours: float, share: float) -> str | None:
+        nonlocal now_s, spent_s
+        for _ in range(round(1800 * hours)):
+            now_s, spent_s = now_s + 2, spent_s + 2 * share
+            if (why := pulse.why_not()) is not None:
+                return why
+        return None
+
+    assert ages(2.9, 0.0) is None, "a teacher is out of order"
+    pulse.moved()
+    assert ages(23.0, 0.5) is None, "a model is fitted"
+    assert ages(0.9, 0.0) is None
+    pulse.moved()
+    assert ages(2.9, 0.001) is None
+    assert "stands still" in str(ages(0.2, 0.001))
+    pulse.moved()
+    assert "gets nowhere" in str(ages(24.1, 0.5))
+
+
 def test_a_trainer_of_an_earlier_worker_is_ended_before_another_begins(tmp_path: Path) -> None:
     left = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], start_new_session=True)
     write_json(tmp_path / PLACE, {"pid": left.pid, "started": processes.started_at(left.pid)})
@@ -119,7 +172,7 @@ def test_nobody_outlives_who_started_it(tmp_path: Path) -> None:
     child = f"""
 import subprocess, sys, time
 sys.path.insert(0, {str(processes.SOURCE)!r})
-from stillroom.service.work import processes
+from stillroom.service.work import executor, processes
 processes.begin()
 below = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
 print(processes.os.getpid(), below.pid, flush=True)

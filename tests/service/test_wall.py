@@ -179,7 +179,7 @@ def test_no_inline_script_is_allowed() -> None:
 
 def test_rates(serving: Any) -> None:
     """A key that asks too often waits; others do not notice."""
-    service = serving(limits={"requests_per_minute": 30})
+    service = serving("--requests-per-minute", "30")
     busy, calm = service.http(service.key("busy")), service.http(service.key("calm"))
     statuses = [busy.get("/healthz").status_code for _ in range(60)]
     assert statuses[:30] == [200] * 30
@@ -189,7 +189,7 @@ def test_rates(serving: Any) -> None:
         refused = busy.get("/healthz")
     error = error_of(refused, 429)
     assert (error["type"], error["code"]) == ("rate_limit_error", "rate_limit_exceeded")
-    assert refused.headers["retry-after"] == "1"
+    assert refused.headers["retry-after"] == "2", "one in two seconds"
     assert refused.headers["x-ratelimit-limit-requests"] == "30"
     assert refused.headers["x-ratelimit-remaining-requests"] == "0"
     assert refused.headers["content-security-policy"] == POLICY
@@ -200,7 +200,7 @@ def test_rates(serving: Any) -> None:
 
 def test_another_way_of_writing_is_no_new_bucket(serving: Any) -> None:
     """Nor is a word that is no key, a key that nobody made, or a cookie that is not ours."""
-    service = serving(limits={"requests_per_minute": 30})
+    service = serving("--requests-per-minute", "30")
     ways = [{}, {"cookie": "stillroom=x"}, {"cookie": "a=1"}, {"authorization": "Basic a"}, {"authorization": "sr_b"}]
     ways += [{"authorization": f"Bearer {word}"} for word in ("any", "other", "sr_short")]
     left = [service.http(headers=one).get("/healthz").headers["x-ratelimit-remaining-requests"] for one in ways]
@@ -216,7 +216,7 @@ def test_another_way_of_writing_is_no_new_bucket(serving: Any) -> None:
 
 
 def test_a_browsers_cookie_has_a_bucket_of_its_own(serving: Any) -> None:
-    service = serving(limits={"requests_per_minute": 30})
+    service = serving("--requests-per-minute", "30")
     page = service.http().get("/sign-in").text
     token = page.partition('name="form_token" value="')[2].partition('"')[0]
     signed = service.http()
@@ -229,10 +229,10 @@ def test_many_names_do_not_fill_anybodys_bucket_but_the_oldest(monkeypatch: pyte
     monkeypatch.setattr("stillroom.service.door.wall.MOST_BUCKETS", 10)
     buckets = Buckets(2)
     spent = [buckets.take(b"busy")[0] for _ in range(3)]
-    assert spent == [True, True, False]
+    assert spent == [0, 0, pytest.approx(30, abs=1)]
     for number in range(50):
         buckets.take(b"%d" % number)
-        assert not buckets.take(b"busy")[0]
+        assert buckets.take(b"busy")[0] > 0
 
 
 @pytest.mark.parametrize(

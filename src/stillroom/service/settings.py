@@ -45,6 +45,8 @@ class Settings:
     """Hosts or model names that the operator lets nobody distil from."""
     redact: tuple[str, ...] = ()
     """Regular expressions whose matches are blanked before a completion is stored."""
+    redact_with: str = ""
+    """`module:function`, which does so too: a text -> the text as it may be kept."""
     limits: Limits = field(default_factory=Limits)
     workers: int = 1
     """Jobs at once; 0: none is started here."""

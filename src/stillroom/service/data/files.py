@@ -5,16 +5,18 @@ The bytes reach the disk and are looked at before the row says that they are the
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Annotated, Any, BinaryIO, Literal
 from urllib.parse import quote
 
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel
-from sqlalchemy import Connection, and_, bindparam, insert, select, update
+from sqlalchemy import Connection, and_, bindparam, insert, update
 from starlette.concurrency import run_in_threadpool
 
 from stillroom.errors import DataError
@@ -24,21 +26,21 @@ from stillroom.service.data.file_rows import THERE, file_path, find_file, remove
 from stillroom.service.data.forms import Staged
 from stillroom.service.door import lists
 from stillroom.service.door.access import Caller, Reads, Writes
+from stillroom.service.door.creation_rows import Once, created
+from stillroom.service.door.creations import REPLAYED, once_of
 from stillroom.service.door.faults import ApiError, not_found
 from stillroom.service.door.lists import Order, Row
-from stillroom.service.door.routes import Route
+from stillroom.service.door.routes import Json, Route
 from stillroom.service.door.schemas import LIMIT, Deleted, Listed
 from stillroom.service.rows.database import Database
 from stillroom.service.rows.ids import new_id
-from stillroom.service.rows.statements import Listing, Statement
+from stillroom.service.rows.statements import Listing
 from stillroom.service.rows.tables import files
 from stillroom.service.settings import Settings
 
 router = APIRouter(route_class=Route, prefix="/v1/files", tags=["files"])
 PURPOSES = ("assistants", "batch", "evals", "fine-tune", "user_data", "vision")
 SHORTEST_S, LONGEST_S = 3_600, 2_592_000
-AGAIN_S = 120
-"""A client that tries once more within this time, and says so, gets the file of its first try."""
 CHUNK_BYTES = 1 << 18
 FEW = 100
 """So many are listed without a thread of their own."""
@@ -61,12 +63,6 @@ FORM: dict[str, Any] = {
         },
     }
 }
-_SAME = Statement(
-    select(files)
-    .where(THERE, *(files.c[name] == bindparam(name) for name in ("sha256", "filename", "purpose")))
-    .where(files.c.created_at >= bindparam("since"))
-    .order_by(files.c.number.desc())
-)
 _LISTED = Listing(files, THERE, "file")
 _FOR_A_PURPOSE = Listing(files, and_(THERE, files.c.purpose == bindparam("purpose")), "file")
 BYTES: dict[int | str, dict[str, Any]] = {
@@ -102,18 +98,45 @@ def show(row: Row) -> dict[str, Any]:
 
 
 def keep(
-    state: Any, caller: Caller, staged: Staged, purpose: str, lives_s: int | None, *, retried: bool = False,
+    state: Any, caller: Caller, staged: Staged, purpose: str, lives_s: int | None, *,
     also: Callable[[Connection, str], None] | None = None,
 ) -> Row:  # fmt: skip
     """Look at a staged file, give it its place, and write its row; with it whatever `also` writes, or nothing at all.
 
     Raises ApiError 400 with the line for a file that is wrong. The staged file is gone in either case.
     """
-    settings: Settings = state.settings
+    with _placed(state.settings, caller, staged, purpose, lives_s) as row, state.database.writing() as rows:
+        rows.execute(insert(files).values(**row))
+        if also is not None:
+            also(rows, row["id"])
+    return row
+
+
+def keep_once(
+    state: Any, caller: Caller, staged: Staged, purpose: str, lives_s: int | None, one: Once
+) -> tuple[dict[str, Any], bool]:
+    """The same for a call that may be sent again: its answer, and whether it is that of an earlier one. Raises ApiError."""
+    with ExitStack() as placing:
+        placing.callback(staged.remove)
+
+        def make() -> Callable[[Connection], dict[str, Any]]:
+            row = placing.enter_context(_placed(state.settings, caller, staged, purpose, lives_s))
+
+            def write(rows: Connection) -> dict[str, Any]:
+                rows.execute(insert(files).values(**row))
+                return show(row)
+
+            return write
+
+        return created(state.database, caller, one, make)
+
+
+@contextmanager
+def _placed(
+    settings: Settings, caller: Caller, staged: Staged, purpose: str, lives_s: int | None
+) -> Iterator[dict[str, Any]]:
+    """A staged file in its place, and the row that is to be written of it; without that its bytes are removed again."""
     try:
-        if retried and (found := _first_try(state, caller, staged, purpose)) is not None:
-            staged.remove()
-            return found
         looked = jsonl.look_at(staged.path, purpose, settings.limits)
     except DataError as error:
         staged.remove()
@@ -132,23 +155,11 @@ def keep(
         staged.sync()
         os.rename(staged.path, path)
         sync_folder(path.parent)
-        with state.database.writing() as rows:
-            rows.execute(insert(files).values(**row))
-            if also is not None:
-                also(rows, file_id)
+        yield row
     except BaseException:
         staged.remove()
         remove_bytes(settings, file_id)
         raise
-    return row
-
-
-def _first_try(state: Any, caller: Caller, staged: Staged, purpose: str) -> Row | None:
-    """The same file, kept a moment ago, whose answer the client did not get."""
-    now = int(time.time())
-    same = {"project_id": caller.project_id, "sha256": staged.sha256, "filename": staged.filename, "purpose": purpose}
-    with state.database.reading() as rows:
-        return _SAME.first(rows, **same, now=now, since=now - AGAIN_S)
 
 
 def checked_purpose(purpose: str | None) -> str:
@@ -176,13 +187,8 @@ def checked_life(anchor: str | None, seconds: str | int | None, purpose: str) ->
     return int(text)
 
 
-def is_retry(request: Request) -> bool:
-    """The official client says that it has tried before."""
-    return request.headers.get("x-stainless-retry-count", "0").lstrip("0") != ""
-
-
 @router.post("", response_model=File, openapi_extra=FORM)
-async def files_create(request: Request, caller: Writes) -> dict[str, Any]:
+async def files_create(request: Request, caller: Writes) -> Json:
     """Upload a file: a form with `purpose` and `file`, and perhaps `expires_after[anchor]` and `expires_after[seconds]`."""
     state = request.app.state
     folder, most = state.settings.root / "files", state.settings.limits.file_bytes
@@ -193,10 +199,13 @@ async def files_create(request: Request, caller: Writes) -> dict[str, Any]:
     try:
         purpose = checked_purpose(fields.get("purpose"))
         life = checked_life(fields.get("expires_after[anchor]"), fields.get("expires_after[seconds]"), purpose)
+        same = json.dumps([staged.sha256, staged.filename, purpose, life]).encode()
+        one = once_of(request, same)  # of a form's bytes also the border between its parts differs from try to try
     except ApiError:
         staged.remove()
         raise
-    return show(await run_in_threadpool(keep, state, caller, staged, purpose, life, retried=is_retry(request)))
+    answer, known = await run_in_threadpool(keep_once, state, caller, staged, purpose, life, one)
+    return Json(answer, headers=REPLAYED if known else None)
 
 
 @router.get("", response_model=Listed)

@@ -18,6 +18,7 @@ from stillroom.errors import StillroomError
 from stillroom.service.data import completion_rows as stored_room
 from stillroom.service.data import file_rows as room
 from stillroom.service.data import lineage_rows
+from stillroom.service.door import creation_rows
 from stillroom.service.rows.database import Database
 from stillroom.service.rows.ids import is_id
 from stillroom.service.rows.tables import completions as completion_rows
@@ -70,6 +71,8 @@ def sweep(database: Database, settings: Settings) -> Swept:
         _sweep_completions(database), _sweep_files(database, settings), _sweep_uploads(database, settings),
         _sweep_strays(database, settings),
     )  # fmt: skip
+    with database.writing() as rows:
+        creation_rows.forget_old(rows)
     with database.reading() as rows:
         marked, erased_at = lineage_rows.marked_jobs(rows), _erased_at(rows)
     lineage_rows.leave_marks(database, settings, marked)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -22,9 +22,10 @@ from stillroom.rundir import sync_folder
 from stillroom.service.data import files, forms
 from stillroom.service.data.file_rows import find_file, upload_folder
 from stillroom.service.door.access import Caller, Writes
+from stillroom.service.door.creations import Retriable, answered, is_retry
 from stillroom.service.door.faults import ApiError, not_found
 from stillroom.service.door.lists import Row
-from stillroom.service.door.routes import Route
+from stillroom.service.door.routes import Json, Route
 from stillroom.service.door.schemas import Body, Whole
 from stillroom.service.rows.ids import new_id
 from stillroom.service.rows.statements import Statement
@@ -131,9 +132,14 @@ def _show(row: Row, file: Row | None = None) -> dict[str, Any]:
 
 
 @router.post("", response_model=Upload)
-def uploads_create(body: NewUpload, request: Request, caller: Writes) -> dict[str, Any]:
-    """Begin one: how many bytes will come, and what for."""
-    settings: Settings = request.app.state.settings
+def uploads_create(body: NewUpload, request: Request, caller: Writes, one: Retriable) -> Json:
+    """Begin one: how many bytes will come, and what for. Sent again, it is the same upload."""
+    state = request.app.state
+    return answered(state.database, caller, one, lambda: _begun(state.settings, caller, body))
+
+
+def _begun(settings: Settings, caller: Caller, body: NewUpload) -> Callable[[Connection], dict[str, Any]]:
+    """What writes a new upload's row. Raises ApiError 400."""
     purpose = files.checked_purpose(body.purpose)
     life = body.expires_after
     lives_s = files.checked_life(life.anchor if life else None, life.seconds if life else None, purpose)
@@ -149,9 +155,12 @@ def uploads_create(body: NewUpload, request: Request, caller: Writes) -> dict[st
         "bytes": body.bytes, "status": "pending", "expires_after": lives_s, "file_id": None,
         "created_at": now, "expires_at": now + LIVES_S,
     }  # fmt: skip
-    with request.app.state.database.writing() as rows:
+
+    def write(rows: Connection) -> dict[str, Any]:
         rows.execute(insert(uploads).values(**row))
-    return _show(row)
+        return _show(row)
+
+    return write
 
 
 @router.post("/{upload_id}/parts", response_model=Part, openapi_extra=FORM)
@@ -205,7 +214,7 @@ def uploads_complete(upload_id: str, body: Completion, request: Request, caller:
     state = request.app.state
     with state.database.reading() as rows:
         row = find_upload(rows, caller.project_id, upload_id)
-        if row["status"] == "completed" and files.is_retry(request):
+        if row["status"] == "completed" and is_retry(request):
             return _show(row, find_file(rows, caller.project_id, row["file_id"]))
         row = _pending(rows, caller.project_id, upload_id)
         paths = _paths(rows, state.settings, row, body.part_ids)

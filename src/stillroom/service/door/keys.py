@@ -6,6 +6,7 @@ A project sees itself alone. New projects are made by whoever administers the fi
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request
@@ -13,7 +14,9 @@ from pydantic import BaseModel, Field, StrictBool
 from sqlalchemy import Connection, bindparam, select, update
 
 from stillroom.service.door import lists
-from stillroom.service.door.access import SCOPES, Administers, Caller, Reads, add_key, add_project, make_key, revoke_key
+from stillroom.service.door.access import SCOPES, Administers, Caller, Reads, add_key, add_project, revoke_key
+from stillroom.service.door.creation_rows import HEADER, created
+from stillroom.service.door.creations import Retriable, shown_once
 from stillroom.service.door.faults import ApiError, not_found
 from stillroom.service.door.lists import Row
 from stillroom.service.door.routes import Route
@@ -127,13 +130,20 @@ def set_project(rows: Connection, caller: Caller, project_id: str, values: dict[
 
 def new_key(state: Any, caller: Caller, body: NewKey) -> tuple[Row, str]:
     """A key's row and its secret. Raises ApiError 403 for scopes that the caller has not."""
+    write = _checked_key(caller, body)
+    with state.database.writing() as rows:
+        return write(rows)
+
+
+def _checked_key(caller: Caller, body: NewKey) -> Callable[[Connection], tuple[dict[str, Any], str]]:
+    """What writes a key's row. Raises ApiError 403."""
     beyond = [scope for scope in body.scopes if scope not in caller.scopes]
     if beyond:
         told = f"A key gives no more than the one that makes it, which lacks the scope {', '.join(beyond)}."
         raise ApiError(403, told, param="scopes", code="insufficient_scope")
     once = tuple(scope for scope in SCOPES if scope in body.scopes)
     until = None if body.expires_in_s is None else int(time.time()) + body.expires_in_s
-    return make_key(state.database, caller.project_id, body.name, once, until)
+    return lambda rows: add_key(rows, caller.project_id, body.name, once, until)
 
 
 @router.get("/projects", response_model=Listed)
@@ -147,17 +157,24 @@ async def projects_list(
 
 
 @router.post("/projects", response_model=MadeProject)
-def projects_create(body: NewProject, request: Request, caller: Administers) -> dict[str, Any]:
+def projects_create(body: NewProject, request: Request, caller: Administers, one: Retriable) -> dict[str, Any]:
     """A new project and its first key, which is shown this once. Only the first project's administrators may."""
-    state = request.app.state
+    state, secrets = request.app.state, list[str]()
     if caller.project_id != state.access.first:
         told = "New projects are made by an administrator of the service's first project."
         raise ApiError(403, told, code="insufficient_scope")
-    with state.database.writing() as rows:
+
+    def write(rows: Connection) -> dict[str, Any]:
         project_id = add_project(rows, **body.model_dump())
         row = rows.execute(select(projects).where(projects.c.id == project_id)).mappings().one()
-        _, secret = add_key(rows, project_id, "first")
-    return {**show_project(row), "key": secret}
+        secrets.append(add_key(rows, project_id, "first")[1])
+        return show_project(row)
+
+    shown, known = created(state.database, caller, one, lambda: write)
+    if known:
+        cure = f"make another project with a new {HEADER}; this one stays empty"
+        raise shown_once(f"The project {shown['id']} was made by this very call, its first key", cure)
+    return {**shown, "key": secrets[0]}
 
 
 @router.get("/projects/{project_id}", response_model=Project)
@@ -191,10 +208,25 @@ async def keys_list(
 
 
 @router.post("/keys", response_model=MadeKey)
-def keys_create(body: NewKey, request: Request, caller: Administers) -> dict[str, Any]:
-    """A new key. Its secret is in this answer and nowhere else."""
-    row, secret = new_key(request.app.state, caller, body)
-    return {**show_key(row), "key": secret}
+def keys_create(body: NewKey, request: Request, caller: Administers, one: Retriable) -> dict[str, Any]:
+    """A new key. Its secret is in this answer and nowhere else, so a call that is sent again is not answered with it."""
+    secrets = list[str]()
+
+    def make() -> Callable[[Connection], dict[str, Any]]:
+        add = _checked_key(caller, body)
+
+        def write(rows: Connection) -> dict[str, Any]:
+            row, secret = add(rows)
+            secrets.append(secret)
+            return show_key(row)
+
+        return write
+
+    shown, known = created(request.app.state.database, caller, one, make)
+    if known:
+        cure = f"revoke it (DELETE /api/keys/{shown['id']}) and make another with a new {HEADER}"
+        raise shown_once(f"The key {shown['id']} was made by this very call", cure)
+    return {**shown, "key": secrets[0]}
 
 
 @router.get("/keys/{key_id}", response_model=Key)

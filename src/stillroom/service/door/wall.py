@@ -7,6 +7,7 @@ any route does.
 from __future__ import annotations
 
 import hashlib
+import math
 import time
 from collections.abc import Iterable
 from urllib.parse import urlsplit
@@ -56,8 +57,8 @@ class Buckets:
         self.per_minute = per_minute
         self._left: dict[bytes, tuple[float, float]] = {}
 
-    def take(self, who: bytes) -> tuple[bool, int, float]:
-        """Whether one more is let in, how many are left, and seconds until all are there again."""
+    def take(self, who: bytes) -> tuple[float, int, float]:
+        """Seconds until one more is let in (0: it is now), how many are left, and seconds until all are there again."""
         now, rate = time.monotonic(), self.per_minute / MINUTE_S
         left, at = self._left.pop(who, (float(self.per_minute), now))
         left = min(float(self.per_minute), left + (now - at) * rate)
@@ -66,7 +67,7 @@ class Buckets:
         if len(self._left) >= MOST_BUCKETS:
             del self._left[next(iter(self._left))]  # whoever has asked for nothing for the longest time
         self._left[who] = (left, now)
-        return allowed, int(left), (self.per_minute - left) / rate
+        return (0.0 if allowed else (1 - left) / rate), int(left), (self.per_minute - left) / rate
 
 
 class Wall:
@@ -86,7 +87,7 @@ class Wall:
         scope.setdefault("state", {})["request_id"] = request_id
         request_id_here.set(request_id)
         who = counted_as(HTTPConnection(scope))
-        allowed, left, until_s = self._buckets.take(hashlib.sha256(who.encode()).digest())
+        wait_s, left, until_s = self._buckets.take(hashlib.sha256(who.encode()).digest())
         more = (
             *ALWAYS,
             (b"x-request-id", request_id.encode()),
@@ -105,9 +106,9 @@ class Wall:
             await send(message)
 
         try:
-            if not allowed:
+            if wait_s:
                 raise ApiError(429, "Too many requests a minute with this key.", code="rate_limit_exceeded",
-                               headers={"retry-after": "1"})  # fmt: skip
+                               headers={"retry-after": str(math.ceil(wait_s))})  # fmt: skip
             said = _said(scope["headers"])
             self._look_at(said)
             await self._app(scope, await self._bounded(scope, said, receive), told)

@@ -10,20 +10,19 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import APIRouter, Request, Response
 from fastapi.responses import HTMLResponse
 from sqlalchemy import Connection, bindparam, func, insert, select, update
 
 from stillroom.rundir import read_json
 from stillroom.service.door import lists
 from stillroom.service.door.access import Caller, Reads, Writes
+from stillroom.service.door.creations import Retriable, answered
 from stillroom.service.door.faults import ApiError, not_found
 from stillroom.service.door.lists import Row
 from stillroom.service.door.routes import Json, Route
 from stillroom.service.door.schemas import LIMIT, Listed
-from stillroom.service.jobs import creations
 from stillroom.service.jobs.asked import CreateJob
-from stillroom.service.jobs.creations import Once
 from stillroom.service.jobs.event_rows import tell
 from stillroom.service.jobs.job_object import PHASES, Job, show_job
 from stillroom.service.jobs.job_rows import ENDED, PAUSED, QUEUED, RUNNING, VALIDATING, position, written
@@ -124,7 +123,7 @@ def _shown(rows: Connection, row: Row) -> dict[str, Any]:
 
 
 @router.post("/v1/fine_tuning/jobs", response_model=Job)
-def create(request: Request, caller: Writes, body: CreateJob, one: Annotated[Once, Depends(creations.once)]) -> Json:
+def create(request: Request, caller: Writes, body: CreateJob, one: Retriable) -> Json:
     """Create a job. Sent again by the client's own retries, or with the same Idempotency-Key, it is the same job."""
     state = request.app.state
 
@@ -132,8 +131,7 @@ def create(request: Request, caller: Writes, body: CreateJob, one: Annotated[Onc
         write = checked_job(state, caller, body)
         return lambda rows: _shown(rows, write(rows))
 
-    answer, known = creations.created(state.database, caller, one, make)
-    return Json(answer, headers={"idempotent-replayed": "true"} if known else None)
+    return answered(state.database, caller, one, make)
 
 
 @router.get("/v1/fine_tuning/jobs", response_model=Listed)

@@ -141,15 +141,21 @@ def settle(asked: Asked, reply: Reply, stores: bool = True) -> None:
         with state.database.reading() as rows:
             wanted = completion_rows.may_train(rows, caller.project_id)
     if wanted and stores and reply.choices:
-        # What a teacher says in a cascade is kept under its own name: its next student learns from that too.
-        teacher = asked.teacher if reply.by == TEACHER else None
-        model = body.model if teacher is None else teacher["name"]
-        values = completion_rows.prepared(
-            caller, model=model, request=body.as_sent(), response=as_completion(asked, reply), metadata=body.metadata,
-            by=reply.by, redaction=redaction_of(state.settings), teacher=teacher,
-        )  # fmt: skip
+        values = to_store(asked, reply)
         with state.database.writing() as rows:
             completion_rows.store(rows, values)
+
+
+def to_store(asked: Asked, reply: Reply) -> dict[str, Any]:
+    """What is kept of a call and its answer, redacted."""
+    state, body = asked.state, asked.body
+    # What a teacher says in a cascade is kept under its own name: its next student learns from that too.
+    teacher = asked.teacher if reply.by == TEACHER else None
+    model = body.model if teacher is None else teacher["name"]
+    return completion_rows.prepared(
+        asked.caller, model=model, request=body.as_sent(), response=as_completion(asked, reply), metadata=body.metadata,
+        by=reply.by, redaction=redaction_of(state.settings), teacher=teacher,
+    )  # fmt: skip
 
 
 def audit(asked: Asked, reply: Reply) -> None:

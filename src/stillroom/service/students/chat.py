@@ -9,11 +9,15 @@ from typing import Any, TypeVar
 import anyio
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
+from sqlalchemy import Connection
 from starlette.background import BackgroundTask
 
 from stillroom.errors import StillroomError
+from stillroom.service.data import completion_rows
 from stillroom.service.door import faults
 from stillroom.service.door.access import Caller, Writes
+from stillroom.service.door.creation_rows import Once, created
+from stillroom.service.door.creations import REPLAYED, once
 from stillroom.service.door.faults import ApiError
 from stillroom.service.door.routes import Receive, Route, Scope, Send
 from stillroom.service.door.schemas import Error
@@ -29,6 +33,8 @@ AT_ONCE = 128
 """Calls that wait for a model or a teacher; they have threads of their own, so that other routes never wait for them."""
 END = b"data: [DONE]\n\n"
 STREAMED = {"cache-control": "no-cache", "x-accel-buffering": "no"}
+WAIT_S = 30.0
+"""For the answer to the first try of a call that is sent again: the client gives up after two refusals."""
 ANSWERED_BY = "x-stillroom-answered-by"
 FURTHER: dict[int | str, dict[str, Any]] = {
     200: {"content": {"text/event-stream": {}}},
@@ -43,6 +49,9 @@ async def create_completion(request: Request, caller: Writes, body: ChatCall) ->
     """An answer: by a finished student, by a teacher, or by a cascade; streamed where that is asked for."""
     body.check()
     state = request.app.state
+    if body.store is True and not body.stream:
+        one = await once(request)
+        return await in_thread(state, lambda: _stored_once(state, caller, body, one))
     return await in_thread(state, lambda: _answered(state, caller, body))
 
 
@@ -66,6 +75,37 @@ def _answered(state: Any, caller: Caller, body: ChatCall) -> Response:
         state, begun(_events(asked, reply, coming)), media_type="text/event-stream",
         headers={**STREAMED, ANSWERED_BY: reply.by}, background=_audit(state, asked, reply),
     )  # fmt: skip
+
+
+def _stored_once(state: Any, caller: Caller, body: ChatCall, one: Once) -> Response:
+    """A whole answer that is stored: asked for and stored once, however often the call is sent.
+
+    A call that is sent again is answered with what was stored: as it was redacted, and not at all once it is deleted.
+    """
+    said: list[tuple[Asked, Reply]] = []
+
+    def make() -> Callable[[Connection], dict[str, Any]]:
+        asked = answering.find(state, caller, body)
+        reply = answering.whole(asked)
+        answering.settle(asked, reply, stores=False)
+        values = answering.to_store(asked, reply)
+        said.append((asked, reply))
+        return lambda rows: {"id": completion_rows.store(rows, values)}
+
+    answer, known = created(state.database, caller, one, make, WAIT_S)
+    if not known:
+        (asked, reply) = said[0]
+        found = answering.as_completion(asked, reply)
+        return JSONResponse(found, headers={ANSWERED_BY: reply.by}, background=_audit(state, asked, reply))
+    with state.database.reading() as rows:
+        try:
+            row = completion_rows.find_completion(rows, caller.project_id, answer["id"])
+        except ApiError as error:
+            told = (
+                f"The answer to this very call was stored as {answer['id']}, and is gone; send the call as a new one."
+            )
+            raise ApiError(409, told, code="completion_deleted") from error
+    return JSONResponse(row["response"], headers={ANSWERED_BY: row["by"], **REPLAYED})
 
 
 class Flow(StreamingResponse):

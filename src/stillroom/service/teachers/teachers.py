@@ -7,7 +7,7 @@ to be sent to the address that it was given with. Another address wants the key 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request
@@ -16,9 +16,10 @@ from sqlalchemy import Connection, bindparam, insert, select, update
 
 from stillroom.recipe import AcceptedTerms
 from stillroom.service.door.access import Caller, SetsTeachers
+from stillroom.service.door.creations import Retriable, answered
 from stillroom.service.door.faults import ApiError, not_found
 from stillroom.service.door.lists import Order, Row, as_list
-from stillroom.service.door.routes import Route
+from stillroom.service.door.routes import Json, Route
 from stillroom.service.door.schemas import LIMIT, Deleted, Listed, Real, Strict
 from stillroom.service.rows.ids import is_id, new_id
 from stillroom.service.rows.statements import Listing, Statement
@@ -112,6 +113,13 @@ def show_teacher(row: Row) -> dict[str, Any]:
 
 def create(state: Any, caller: Caller, body: CreateTeacher) -> Row:
     """Set a teacher. Raises ApiError 400 for its address, 409 for a name that is taken."""
+    write = _checked(state, caller, body)
+    with state.database.writing() as rows:
+        return write(rows)
+
+
+def _checked(state: Any, caller: Caller, body: CreateTeacher) -> Callable[[Connection], Row]:
+    """What writes a teacher's row. Raises ApiError."""
     outward.pinned(body.base_url, state.settings)
     _refuse_reserved(state, body.name)
     found = new_id("teacher")
@@ -119,10 +127,13 @@ def create(state: Any, caller: Caller, body: CreateTeacher) -> Row:
         "id": found, "project_id": caller.project_id, "created_at": int(time.time()), "distillable": body.distillable,
         **_plain(body), **_sealed(state, caller.project_id, found, body.key),
     }  # fmt: skip
-    with state.database.writing() as rows:
+
+    def write(rows: Connection) -> Row:
         _refuse_taken(rows, caller.project_id, body.name, found)
         rows.execute(insert(teachers).values(**values))
         return find_teacher(rows, caller.project_id, found)
+
+    return write
 
 
 def change(state: Any, caller: Caller, teacher_id: str, body: UpdateTeacher) -> Row:
@@ -190,9 +201,15 @@ def _refuse_taken(rows: Connection, project_id: str, name: str, teacher_id: str)
 
 
 @router.post("/api/teachers", response_model=Teacher)
-def create_teacher(request: Request, caller: SetsTeachers, body: CreateTeacher) -> Mapping[str, Any]:
+def create_teacher(request: Request, caller: SetsTeachers, body: CreateTeacher, one: Retriable) -> Json:
     """Set a teacher: its key is sealed and never shown again."""
-    return show_teacher(create(request.app.state, caller, body))
+    state = request.app.state
+
+    def make() -> Callable[[Connection], dict[str, Any]]:
+        write = _checked(state, caller, body)
+        return lambda rows: show_teacher(write(rows))
+
+    return answered(state.database, caller, one, make)
 
 
 @router.get("/api/teachers", response_model=Listed)

@@ -6,6 +6,7 @@ It is started by an executor, is given the job's folder, and knows no rows. Each
 
 from __future__ import annotations
 
+import faulthandler
 import json
 import os
 import signal
@@ -23,6 +24,7 @@ from stillroom.progress import Done
 from stillroom.rundir import read_json
 from stillroom.service.work import processes
 from stillroom.service.work.executor import BEAT, DATA, RUN, TOLD
+from stillroom.service.work.pulse import Pulse
 
 NICE = 19
 TELL_S, BEAT_S = 0.5, 2.0
@@ -37,9 +39,11 @@ class Teller:
         if self._file.tell():
             self._file.write(b"\n")  # a kill may have cut the last line
         self._asked = 0
+        self.pulse = Pulse()
 
     def tell(self, **line: Any) -> None:
         """One line."""
+        self.pulse.moved()
         self._file.write(json.dumps({"at": round(time.time(), 3), **line}).encode() + b"\n")
         self._file.flush()
 
@@ -55,6 +59,7 @@ class Teller:
 
     def may_go_on(self) -> None:
         """See progress.Watching."""
+        self.pulse.moved()
         if self._asked:
             raise Interrupted("stopped by hand", cure="Resume the job: it goes on where it was")
 
@@ -73,6 +78,7 @@ class Teller:
         def done(more: int, before: bool = False) -> None:
             nonlocal count, said
             count += more
+            self.pulse.moved()
             if unit != "steps":  # a training is stopped after its step is kept, and not in it
                 self.may_go_on()
             if time.monotonic() - said >= TELL_S:
@@ -89,7 +95,7 @@ def main() -> None:
     folder = Path(order["folder"])
     teller = Teller(folder / TOLD)
     signal.signal(signal.SIGINT, teller.stop)
-    threading.Thread(target=_beat, args=(folder / BEAT,), daemon=True).start()
+    threading.Thread(target=_beat, args=(folder / BEAT, teller.pulse), daemon=True).start()
     teller.tell(end=_distilled(folder, teller))
     teller.close()
 
@@ -116,10 +122,13 @@ def _code(error: StillroomError) -> str:
     return "invalid_recipe" if isinstance(error, InputError) else "run_failed"
 
 
-def _beat(path: Path) -> None:
-    while True:
+def _beat(path: Path, pulse: Pulse) -> None:
+    """Signs of life while it goes on; then where every thread stands, for its log, and none any more."""
+    while (why := pulse.why_not()) is None:
         os.utime(path)
         time.sleep(BEAT_S)
+    sys.stderr.write(f"error: this trainer {why}\n")
+    faulthandler.dump_traceback(sys.stderr)
 
 
 if __name__ == "__main__":
