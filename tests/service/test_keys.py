@@ -15,8 +15,9 @@ from sqlalchemy import select
 
 from stillroom.service.door import keys as keys_room
 from stillroom.service.door.access import SCOPES, Caller, first_project
+from stillroom.service.door.creation_rows import Once
 from stillroom.service.rows.database import Database
-from stillroom.service.rows.tables import keys, projects
+from stillroom.service.rows.tables import creations, keys, projects
 
 SECOND_S = 1.0
 
@@ -137,10 +138,12 @@ def test_a_project_and_its_key_are_made_together_or_not_at_all(tmp_path: Path, m
     state = SimpleNamespace(database=database, access=SimpleNamespace(first=caller.project_id))
     request: Any = SimpleNamespace(app=SimpleNamespace(state=state))
     monkeypatch.setattr("stillroom.service.door.access.chance", fails)
+    one = Once("key one", "digest", keyed=True, retried=False)
     with pytest.raises(OSError, match="no room"):
-        keys_room.projects_create(keys_room.NewProject(name="half"), request, caller)
+        keys_room.projects_create(keys_room.NewProject(name="half"), request, caller, one)
     with database.reading() as rows:
         assert rows.execute(select(projects.c.id)).scalars().all() == [caller.project_id]
+        assert rows.execute(select(creations.c.name)).first() is None, "it can be sent again"
     database.close()
 
 
