@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +16,7 @@ from benchmarks.service_process import Served
 from service.conftest import AsClient
 from stillroom.loopback.serving import Loopback
 from stillroom.questions.intents import ROWS, intents
+from stillroom.service.pages.words import share, usd
 
 STORED, LATER, CALLERS = 500, 400, 8
 TEXTS, INTENTS = intents(ROWS, 0)
@@ -67,6 +69,13 @@ def savings_of(service: Served, model: str) -> dict[str, Any]:
     """The line of a model in what a project saved."""
     found = service.http().get("/api/savings").json()["data"]
     return next(one for one in found if one["model"] == model)
+
+
+def told_of(service: Served, model: str) -> list[str]:
+    """What the page says of a model's calls: all, the student's and the teacher's, dollars paid and saved, agreement."""
+    row = service.http().get("/keys").text.split(f'<th scope="row">{model}</th>')[1].split("</tr>")[0]
+    said = dict(re.findall('data-name="([^"]+)">([^<]*)</td>', row))
+    return [said[name] for name in ("Calls", "By student", "By teacher", "Paid", "Saved", "Agreement")]
 
 
 def test_the_flywheel(service: Served, client: openai.OpenAI, teacher: Any) -> None:
@@ -126,7 +135,11 @@ def test_the_flywheel(service: Served, client: openai.OpenAI, teacher: Any) -> N
     assert line["usd"] > 0
     assert 0 < line["audited"] <= by["student"]
     assert line["agreement"] == line["agreed"] / line["audited"]
-    assert cascade in service.http().get("/keys").text
+    assert told_of(service, cascade) == [
+        f"{LATER}", f"{by['student']}", f"{by['teacher']}", usd(line["usd"]), usd(line["saved_usd"]),
+        f"{share(line['agreement'])} of {line['audited']}",
+    ]  # fmt: skip
+    assert line["agreement"] > 0.5, "the student that answers when it is sure says mostly what its teacher says"
 
 
 def test_what_is_deleted_is_told(service: Served, client: openai.OpenAI) -> None:

@@ -160,6 +160,8 @@ def test_savings_of_nobody(service: Served) -> None:
         "usd": 0.0,
         "saved_usd": 0.0,
         "data": [],
+        "jobs_usd": 0.0,
+        "jobs": [],
     }
     assert fresh.get("/api/savings", params={"since": -1}).status_code == 400
 

@@ -94,13 +94,15 @@ class Run(BaseModel):
 
 
 class Savings(BaseModel):
-    """What a project's calls cost, and what the teacher would have cost where a student answered."""
+    """What a project's calls cost, what the teacher would have cost where a student answered, and what its jobs paid teachers."""
 
     object: Literal["savings"]
     calls: int
     usd: float
     saved_usd: float
     data: list[dict[str, Any]]
+    jobs_usd: float
+    jobs: list[dict[str, Any]]
 
 
 @router.post("/predict", response_model=Predicted)
@@ -212,7 +214,7 @@ def retrieve_kind(request: Request, caller: Reads, name: str) -> dict[str, Any]:
 def read_savings(
     request: Request, caller: Reads, since: Annotated[int, Query(ge=0, le=1 << 40, description="Unix seconds.")] = 0
 ) -> dict[str, Any]:
-    """Calls, USD paid and saved, and how often student and teacher agreed on the audit slice, by model.
+    """Calls, USD paid and saved, and how often student and teacher agreed on the audit slice, by model; what jobs paid, by job.
 
     What was saved is an estimate: what the student's teacher would have cost at four letters a token.
     """
@@ -220,8 +222,9 @@ def read_savings(
     state.usage.flush()
     with state.database.reading() as rows:
         data = usage.savings(rows, caller.project_id, since)
+        by_job = usage.spent_by_jobs(rows, caller.project_id, since)
     sums = {name: sum(one[name] for one in data) for name in ("calls", "usd", "saved_usd")}
-    return {"object": "savings", **sums, "data": data}
+    return {"object": "savings", **sums, "data": data, "jobs_usd": sum(one["usd"] for one in by_job), "jobs": by_job}
 
 
 @functools.cache

@@ -20,7 +20,7 @@ from stillroom.stages.notes import data_notes, licence_notes
 from stillroom.stages.on_policy_plan import Writing, writing_of
 from stillroom.stages.opening import Run, check_data, clock_of, look_in, views_of
 from stillroom.stages.paying import is_paid
-from stillroom.stages.pricing import expected_calls, refuse_pilot
+from stillroom.stages.pricing import expected_calls, figures_of, refuse_pilot, together
 from stillroom.stages.reasoning_on_paper import lacking, plan_on_paper
 from stillroom.stages.reasoning_plan import plan_reasoning
 from stillroom.stages.room import memory_notes, refuse_full_disks
@@ -28,8 +28,10 @@ from stillroom.stages.train import roles
 
 
 def plan(recipe: Recipe, folder: Path, pilot: int = 0) -> dict[str, Any]:
-    """{"name", "figures", "notes"}: rows, teacher calls, tokens, USD, disk, peak memory, minutes. Raises StillroomError.
+    """{"name", "figures", "teacher", "notes"}: rows, calls, tokens, USD, disk, peak memory, minutes. Raises StillroomError.
 
+    `teacher`: what those that are paid by the call take all together: {"calls", "tokens", "usd"}, each [low, middle, high];
+    empty where none is, and without USD where a price is not known.
     `pilot`: so many calls to a paid teacher may be made; only they cost anything.
     """
     recipe.check()
@@ -71,24 +73,30 @@ def plan(recipe: Recipe, folder: Path, pilot: int = 0) -> dict[str, Any]:
         figures["usd"] = round((seconds / 3600) * price.usd_per_hour, 6)
     notes = [*data_notes(run), *room]
     control_s = next((one.seconds(found) for one in trainings(run) if one.name == "control"), None)
-    notes += _price(run, figures, pilot, seconds, control_s)
+    more, paid = _price(run, figures, pilot, seconds, control_s)
+    notes += more
     if price is None:
         notes.append("no price is given, so no USD; add evaluation: {price: {usd_per_hour: ..}}")
     notes += licence_notes(recipe)
-    return {"name": recipe.name, "figures": figures, "notes": notes, **({"piloted": pilot} if pilot else {})}
+    told = {"name": recipe.name, "figures": figures, "teacher": paid, "notes": notes}
+    return {**told, "piloted": pilot} if pilot else told
 
 
-def _price(run: Run, figures: dict[str, Any], pilot: int, seconds: float, control_s: float | None) -> list[str]:
-    """Put what a paid teacher's calls take into the figures; what to say of it."""
-    notes, members = list[str](), run.recipe.teacher.each()
+def _price(
+    run: Run, figures: dict[str, Any], pilot: int, seconds: float, control_s: float | None
+) -> tuple[list[str], dict[str, list[float]]]:
+    """Put what a paid teacher's calls take into the figures; what to say of it, and all teachers' together as numbers."""
+    notes, members, each = list[str](), run.recipe.teacher.each(), []
     for place, member in enumerate(members):
         if member.costs:
-            paid, told, minutes = expected_calls(run, member, pilot, control_s)
+            found, told = expected_calls(run, member, pilot, control_s)
+            each.append(found)
             notes += told
-            seconds += 60 * minutes
+            seconds += 60 * found.minutes.middle
             figures["minutes"] = round(seconds / 60 + 0.1, 1)
+            paid = figures_of(found)
             figures |= paid if len(members) == 1 else {f"teacher {place + 1}, {k}": v for k, v in paid.items()}
-    return notes
+    return notes, together(each)
 
 
 def _tokens(run: Run, written: Writing) -> int:

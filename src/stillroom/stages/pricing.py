@@ -6,6 +6,8 @@ trained in no time; its answers are bought for good, and a run later finds them 
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -23,14 +25,14 @@ if TYPE_CHECKING:
 
 CONTROL_S = 20.0
 """A control that takes longer is not trained for a pilot."""
-Told = tuple[dict[str, Any], list[str], float]
-"""Figures, notes, and the minutes that calls take at the middle of their interval."""
 
 
-def expected_calls(run: Run, teacher: Teacher, pilot_calls: int, control_s: float | None = None) -> Told:
-    """Of a teacher that is paid by the call; makes at most `pilot_calls` calls. Raises what asking raises.
+def expected_calls(
+    run: Run, teacher: Teacher, pilot_calls: int, control_s: float | None = None
+) -> tuple[Expected, list[str]]:
+    """What a teacher takes that is paid by the call, and what to say of it; makes at most `pilot_calls` calls.
 
-    `control_s`: how long the run's control would train; None where it has none.
+    `control_s`: how long the run's control would train; None where it has none. Raises what asking raises.
     """
     from stillroom.teachers.api_estimates import expected, wanted_by
 
@@ -39,7 +41,7 @@ def expected_calls(run: Run, teacher: Teacher, pilot_calls: int, control_s: floa
     if not pilot_calls:
         found = expected(asked, wanted_by(asked, questions))
         notes = [f"calls, tokens, USD and minutes of the teacher are {found.basis} (--pilot 20)"]
-        return _figures(found), [*notes, *_rounds_note(run)], found.minutes.middle
+        return found, [*notes, *_rounds_note(run)]
     # The answers are the run's, so the folder is from now on; a run that is at work is not disturbed.
     with run.dir.hold(run.recipe.name), paying(run):
         assert run.ledger is not None, "a teacher that is paid has one"
@@ -50,7 +52,7 @@ def expected_calls(run: Run, teacher: Teacher, pilot_calls: int, control_s: floa
     bought = f"the pilot made {spent.calls:,} calls" + (f" for {spent.usd:.4g} USD" if found.usd is not None else "")
     told = f"{bought}; its answers are kept in {ledger_path(run)} and paid for once"
     basis = f"calls, tokens, USD and minutes of the teacher are what is still to come, by {found.basis}"
-    return _figures(found), [told, basis, *notes, *_rounds_note(run)], found.minutes.middle
+    return found, [told, basis, *notes, *_rounds_note(run)]
 
 
 def _to_learn(run: Run) -> Questions:
@@ -142,13 +144,32 @@ def _control_says(run: Run, known: Questions, asked: Questions) -> Array:
     return said
 
 
-def _figures(found: Expected) -> dict[str, Any]:
+def figures_of(found: Expected) -> dict[str, Any]:
+    """For people: each figure with the ends of its interval."""
     figures: dict[str, Any] = {
         "teacher calls": found.calls,
         "teacher tokens": ends(found.tokens, 0),
         "teacher minutes": ends(found.minutes, 1),
     }
     return figures if found.usd is None else {**figures, "teacher usd": ends(found.usd, 4)}
+
+
+def together(each: Sequence[Expected]) -> dict[str, list[float]]:
+    """The same of all paid teachers, as numbers: `calls`, `tokens` and `usd`, each [low, middle, high].
+
+    Nothing where there is none; no USD where a price is not known.
+    """
+    if not each:
+        return {}
+    low, middle, high = (sum(end) for end in zip(*(one.tokens for one in each), strict=True))
+    found: dict[str, list[float]] = {
+        "calls": [sum(one.calls for one in each)] * 3,
+        "tokens": [math.floor(low), round(middle), math.ceil(high)],
+    }
+    paid = [one.usd for one in each if one.usd is not None]
+    if len(paid) == len(each):
+        found["usd"] = [round(sum(end), 9) for end in zip(*paid, strict=True)]
+    return found
 
 
 def ends(found: Range, digits: int) -> str:

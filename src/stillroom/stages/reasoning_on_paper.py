@@ -74,11 +74,13 @@ def lacking(run: Run) -> list[str]:
 
 
 def plan_on_paper(run: Run, missing: list[str]) -> dict[str, Any]:
-    """{"name", "figures", "notes"} as of any plan, `missing` among the notes."""
+    """{"name", "figures", "teacher", "notes"} as of any plan, `missing` among the notes."""
     recipe, stated = run.recipe, run.recipe.traces.expect
     assert stated is not None, "figures are stated where something may be lacking"
     amounts = _amounts(run, stated)
     asking, teacher_usd = _asking(recipe, stated, amounts)
+    paid = {"calls": asking["teacher calls"] + asking.get("calls for rewriting", 0)} if asking else {}
+    paid |= {} if teacher_usd is None else {"usd": round(teacher_usd, 9)}
     hours = _hours(run, stated, amounts)
     figures: dict[str, Any] = {
         "training questions": amounts.questions,
@@ -103,7 +105,8 @@ def plan_on_paper(run: Run, missing: list[str]) -> dict[str, Any]:
         ),
     ]
     notes += licence_notes(recipe)
-    return {"name": recipe.name, "figures": figures, "notes": [*notes, *recipe.notes]}
+    numbers = {name: [value] * 3 for name, value in paid.items()}
+    return {"name": recipe.name, "figures": figures, "teacher": numbers, "notes": [*notes, *recipe.notes]}
 
 
 def _files(run: Run) -> list[str]:

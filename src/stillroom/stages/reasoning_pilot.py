@@ -36,6 +36,9 @@ class Told:
     notes: list[str]
     minutes: float
     usd: float | None
+    numbers: dict[str, list[float]]
+    """What they take as a plan tells it: `calls`, `tokens` and `usd`, each [low, middle, high], whoever writes traces again
+    included."""
 
 
 @dataclass(frozen=True)
@@ -114,7 +117,22 @@ def pilot_traces(run: Run, calls: int, scored: int) -> Told:
             "no sample of the pilot was accepted: look at the prompt, at transfer_set.verify and at the gold answers"
         )
     usd_of_all = None if found.usd is None else found.usd.middle + _rewriting_usd(run, seen, kept[1])
-    return Told(figures, notes, found.minutes.middle, usd_of_all)
+    return Told(figures, notes, found.minutes.middle, usd_of_all, _numbers(run, seen, to_come, kept, found))
+
+
+def _numbers(
+    run: Run, seen: _Seen, calls: tuple[int, ...], kept: tuple[float, ...], found: Expected
+) -> dict[str, list[float]]:
+    """For Told; tokens are left out where a model whose tokens nobody counted writes traces again."""
+    again = run.recipe.traces.rewrite is not None and bool(seen.accepted)
+    ends_of_kept = [round(one) * again for one in reversed(kept)]
+    numbers: dict[str, list[float]] = {"calls": [one + more for one, more in zip(calls, ends_of_kept, strict=True)]}
+    if not again:
+        numbers["tokens"] = [round(one) for one in found.tokens]
+    if found.usd is not None:
+        beside = [_rewriting_usd(run, seen, one, place) for place, one in enumerate(reversed(kept))]
+        numbers["usd"] = [round(one + more, 9) for one, more in zip(found.usd, beside, strict=True)]
+    return numbers
 
 
 def _teacher(run: Run) -> AskedApi:

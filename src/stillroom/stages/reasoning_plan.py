@@ -39,7 +39,7 @@ WRITING = 3.0
 
 
 def plan_reasoning(run: Run, pilot: int = 0) -> dict[str, Any]:
-    """{"name", "figures", "notes"} as of any plan; `pilot`: so many calls may be made."""
+    """{"name", "figures", "teacher", "notes"} as of any plan; `pilot`: so many calls may be made."""
     recipe, splits = run.recipe, run.splits
     train, test = len(splits.train), len(splits.test)
     figures: dict[str, Any] = {
@@ -78,7 +78,8 @@ def plan_reasoning(run: Run, pilot: int = 0) -> dict[str, Any]:
         figures |= bill(seconds / 3600 * price.usd_per_hour, told.usd)
     notes += licence_notes(recipe)
     piloted = {"piloted": pilot} if pilot else {}
-    return {"name": recipe.name, "figures": figures, "notes": [*notes, *recipe.notes], **piloted}
+    notes += recipe.notes
+    return {"name": recipe.name, "figures": figures, "teacher": told.numbers, "notes": notes, **piloted}
 
 
 def bill(training_usd: float, teacher_usd: float | None) -> dict[str, float]:
@@ -91,7 +92,7 @@ def _asking(run: Run, pilot: int) -> Told:
     recipe, test = run.recipe, len(run.splits.test)
     scored = test if recipe.traces.score is None else min(recipe.traces.score, test)
     if not recipe.teacher.costs:
-        return Told({}, [], 0.0, None)
+        return Told({}, [], 0.0, None, {})
     told = pilot_traces(run, pilot, scored) if pilot else _calls(run, len(run.splits.train), scored)
     if getattr(recipe.teacher, "price", None) is None:
         told.notes.append("the teacher's price is not given, so nothing is said in USD of it; add teacher.price")
@@ -121,14 +122,22 @@ def _calls(run: Run, train: int, scored: int) -> Told:
     }
     if rewrites:
         found["calls for rewriting, at most"] = rewrites
+    written = min(kept, rewrites)
+    numbers: dict[str, list[float]] = {
+        "calls": [least, likely + round(written), most + rewrites],
+        "tokens": [
+            round(guessed.tokens.low), round(tokens * likely + again.tokens * written), found["teacher tokens, at most"]
+        ],
+    }  # fmt: skip
     third = None
-    if getattr(run.recipe.teacher, "price", None) is not None:
-        third = usd * likely + again.usd * min(kept, rewrites)
+    if guessed.usd is not None:
+        third = usd * likely + again.usd * written
+        numbers["usd"] = [round(one, 9) for one in (guessed.usd.low, third, usd * most + again.usd * rewrites)]
         found["teacher_usd, at most"] = round(usd * most + again.usd * rewrites, 2)
         found["teacher_usd, where a third is accepted"] = f"at most {third:,.2f}"
         found["teacher_usd for a kept trace, where a third is accepted"] = f"at most {third / kept:,.4f}"
     notes = [f"minutes of the teacher, and in all, are {guessed.basis} (--pilot 20)"]
-    return Told(found, notes, guessed.minutes.middle, third)
+    return Told(found, notes, guessed.minutes.middle, third, numbers)
 
 
 def _rewriting(run: Run, some: Questions) -> Bill:

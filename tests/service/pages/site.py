@@ -26,6 +26,7 @@ from stillroom.service.rows.tables import (
     projects,
     teachers,
 )
+from stillroom.service.students.usage import AUDIT
 
 TOKEN = re.compile(r'name="form_token" value="([0-9a-f]+)"')
 HOSTILE = """<script>alert(1)</script>"><img src=x onerror=alert(2)>' {{ 7*7 }} </textarea></title>"""
@@ -140,7 +141,7 @@ def put_stored(served: Served, count: int = 3) -> list[str]:
 
 
 def put_calls(served: Served) -> None:
-    """Calls that a student and its teacher answered, some of them compared."""
+    """Calls that a student and its teacher answered, and what the teacher said of two of the student's in audits."""
     row = {
         "project_id": served.first_project(),
         "created_at": int(time.time()),
@@ -150,9 +151,11 @@ def put_calls(served: Served) -> None:
     told = [
         {**row, "by": by, "tokens_in": 10, "tokens_out": 5, "nano_usd": paid, "saved_nano_usd": saved, "agreed": agreed}
         for by, paid, saved, agreed in (
-            ("student", 0, 9000, True),
-            ("student", 0, 9000, False),
-            ("teacher", 9000, 0, None),
+            ("student", 0, 900_000, None),
+            ("student", 0, 900_000, None),
+            ("teacher", 700_000, 0, None),
+            (AUDIT, 700_000, 0, True),
+            (AUDIT, 700_000, 0, False),
         )
     ]
     with served.rows.writing() as rows:
@@ -195,6 +198,12 @@ def filled(served: Served) -> Site:
         "training_rows": 1200,
         "minutes": 2.5,
         "usd": 0.2,
+        "teacher_calls_low": 1200,
+        "teacher_calls_high": 1200,
+        "teacher_tokens_low": 90_000,
+        "teacher_tokens_high": 270_000,
+        "teacher_usd_low": 0.5,
+        "teacher_usd_high": 1.75,
         "disk_mib": 12,
         "peak_memory_mib": 300,
         "notes": [HOSTILE],

@@ -148,8 +148,13 @@ def test_states_are_told_in_words(site: Site, http: httpx2.Client) -> None:
 
 def test_an_estimate_stands_before_the_start(site: Site, http: httpx2.Client) -> None:
     text = http.get(site.paths["held job"]).text
-    for words in ("1,200", "about 2 min", "$0.2", "Start</button>"):
+    for words in ("1,200", "about 2 min", "Start</button>"):
         assert words in text
+    for name, told in (
+        ("Calls to the teacher", "1,200"), ("Tokens of the teacher", "90,000 to 270,000"),
+        ("Dollars for the teacher", "$0.5 to $1.75"), ("Dollars for this machine's time", "$0.2"),
+    ):  # fmt: skip
+        assert f"<dt>{name}</dt><dd>{told}</dd>" in text
     assert "Start</button>" not in http.get(site.paths["job being checked"]).text
     begun = http.get(site.paths["paused job"]).text
     assert "Resume</button>" in begun, "a job that was begun and paused is not one that waits for its start"
@@ -242,15 +247,6 @@ def test_students_are_tried_by_hand(site: Site, http: httpx2.Client) -> None:
     assert "It says: " in said.text
     assert said.text.count("checked") == 16
     assert "It says: " in ask("drawing model", pixels=",".join(["0", "255"] * 32)).text
-
-
-def test_students_are_compared(site: Site, http: httpx2.Client) -> None:
-    _, model_id = put_finished(site.served, students.of_texts(), "a second one")
-    chosen = [site.paths["model"].rpartition("/")[2], model_id]
-    text = http.get("/compare", params={"model": chosen}).text
-    for words in ("Right answers", "Like its teacher", "a second one", "teacher", "control"):
-        assert words in text
-    assert text.count("checked") == 2
 
 
 def test_an_uploaded_file_is_shown_with_what_was_left_out(http: httpx2.Client) -> None:

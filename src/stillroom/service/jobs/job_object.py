@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -46,8 +47,8 @@ class Job(BaseModel):
     integrations: list[dict[str, Any]]
     metadata: dict[str, str] | None
     distillation: dict[str, Any] = Field(
-        description="phases (asking, training, evaluation: done and total), estimate, position in the queue, teacher_tokens, "
-        "usd, rejected_rows and rejected_reasons, and where the report and the scorecard are"
+        description="phases (asking, training, evaluation: done and total), estimate, position in the queue, teacher_calls, "
+        "teacher_tokens and usd so far, rejected_rows and rejected_reasons, and where the report and the scorecard are"
     )
 
 
@@ -70,7 +71,8 @@ def show_job(row: Row, position: int | None = None) -> dict[str, Any]:
             "teacher": figures.get("teacher"), "suffix": row["suffix"],
             "asked": {name: value for name, value in wanted.items() if name not in NOT_ASKED and value is not None},
             "phases": phases_of(row), "position": position, "estimate": estimate_of(row),
-            "teacher_tokens": figures.get("teacher_tokens", 0), "usd": figures.get("usd", 0.0),
+            "teacher_calls": figures.get("teacher_calls", 0), "teacher_tokens": figures.get("teacher_tokens", 0),
+            "usd": figures.get("usd", 0.0),
             "rejected_rows": figures.get("rejected_rows"), "rejected_reasons": figures.get("rejected_reasons"),
             "attempts": row["attempts"],
             "report": f"{place}/report" if done else None, "scorecard": f"{place}/scorecard" if done else None,
@@ -90,6 +92,11 @@ def estimate_of(row: Row) -> dict[str, Any] | None:
     """The estimate, without the mark by which it is found again."""
     found = row["estimate"]
     return None if found is None else {name: value for name, value in found.items() if name != "of"}
+
+
+def machine_usd(estimate: Mapping[str, Any]) -> Any:
+    """What this machine's time costs by an estimate, without the teacher, whom `usd` has in it beside a `training_usd`."""
+    return estimate.get("training_usd", estimate.get("usd"))
 
 
 def status_of(row: Row) -> str:

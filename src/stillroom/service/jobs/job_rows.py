@@ -22,7 +22,8 @@ Row = Mapping[Any, Any]
 LEASE_S = 15.0
 """A worker that has not written for so long has lost its jobs."""
 VALIDATING, QUEUED, RUNNING, PAUSED = "validating_files", "queued", "running", "paused"
-ENDED = ("succeeded", "failed", "cancelled")
+CANCELLED = "cancelled"
+ENDED = ("succeeded", "failed", CANCELLED)
 STATES = (VALIDATING, QUEUED, RUNNING, PAUSED, *ENDED)
 
 
@@ -77,6 +78,13 @@ def fenced(rows: Connection, job: Row, **values: Any) -> None:
     wanted = (jobs.c.id == job["id"]) & (jobs.c.token == job["token"])
     if rows.execute(update(jobs).where(wanted).values(**values)).rowcount != 1:
         raise LeaseLost(job["id"])
+
+
+def told_after_cancel(rows: Connection, job: Row, figures: Mapping[str, Any]) -> None:
+    """Add figures to a job that its owner cancelled while this worker was at it; to no other one, which is not its any more."""
+    found = by_id(rows, job["id"])
+    if found["status"] == CANCELLED:
+        rows.execute(update(jobs).where(jobs.c.id == job["id"]).values(figures={**found["figures"], **figures}))
 
 
 def renew(database: Database, job: Row) -> str | None:

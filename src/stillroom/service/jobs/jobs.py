@@ -32,6 +32,7 @@ from stillroom.service.rows.statements import Listing, Statement
 from stillroom.service.rows.tables import jobs
 from stillroom.service.settings import Settings
 from stillroom.service.work.executor import RUN
+from stillroom.service.work.ledgers import spent_in
 from stillroom.service.work.report_page import served
 
 router = APIRouter(route_class=Route, tags=["fine-tuning"])
@@ -90,10 +91,13 @@ def wish(state: Any, caller: Caller, job_id: str, wanted: Wish) -> Row:
     What waits changes at once. A running trainer is paused where it can go on later; cancelled, it is ended by its worker,
     which finds that the job is not its any more.
     """
+    run = job_folder(state.settings, job_id) / RUN
     with written(state.database) as rows:
         row = find_job(rows, caller.project_id, job_id)
         values, told = _wished(row, wanted)
         if values:
+            if wanted == "cancel":  # its worker adds what is spent until the trainer is ended, if there is one
+                values["figures"] = {**row["figures"], **spent_in(run)}
             rows.execute(update(jobs).where(jobs.c.id == job_id).values(**values))
             tell(rows, row, told)
         return find_job(rows, caller.project_id, job_id)

@@ -16,7 +16,7 @@ from stillroom.rundir import read_json
 from stillroom.service.door.lists import Row
 from stillroom.service.jobs import job_rows
 from stillroom.service.jobs.event_rows import PREFIX
-from stillroom.service.jobs.job_object import status_of
+from stillroom.service.jobs.job_object import machine_usd, status_of
 from stillroom.service.pages import charts
 from stillroom.service.pages.words import OVER, ROLES, mean
 from stillroom.service.rows.tables import events, jobs, models
@@ -95,17 +95,30 @@ def _phases(row: Row) -> list[dict[str, Any]]:
 
 
 def estimate(kept: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """Rows, calls, minutes, USD and sizes of an estimate, or why there is none; None before it was made."""
+    """Rows, calls, minutes, USD and sizes of an estimate, or why there is none; None before it was made.
+
+    `teacher`: calls, tokens and USD of a teacher that is paid, each (low, high), None where not known; None where none is paid.
+    """
     if not kept:
         return None
     names = {
-        "rows": "training_rows", "calls": "teacher_calls", "minutes": "minutes", "usd": "usd", "disk_mib": "disk_mib",
+        "rows": "training_rows", "calls": "teacher_calls", "minutes": "minutes", "disk_mib": "disk_mib",
         "memory_mib": "peak_memory_mib",
     }  # fmt: skip
     found = {
         ours: value if isinstance(value := kept.get(theirs), int | float) else None for ours, theirs in names.items()
     }
-    return {**found, "notes": kept.get("notes") or [], "why": kept.get("why")}
+    ends = {
+        name: (kept[f"teacher_{name}_low"], kept[f"teacher_{name}_high"]) if f"teacher_{name}_low" in kept else None
+        for name in ("calls", "tokens", "usd")
+    }
+    return {
+        **found,
+        "usd": machine_usd(kept),
+        "teacher": ends if ends["calls"] else None,
+        "notes": kept.get("notes") or [],
+        "why": kept.get("why"),
+    }
 
 
 def log_tail(path: Path) -> str:

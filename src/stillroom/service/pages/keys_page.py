@@ -13,12 +13,13 @@ from sqlalchemy import select
 from stillroom.service.door.access import Caller, Reads, revoke_key
 from stillroom.service.door.faults import ApiError, not_found
 from stillroom.service.door.keys import DAY_S, LONGEST_DAYS, NewKey, new_key, set_project
+from stillroom.service.pages.job_views import MOST_JOBS
 from stillroom.service.pages.rendering import PageRoute, go_to, render
 from stillroom.service.pages.tokens import SendsKeys
 from stillroom.service.pages.typed import said
 from stillroom.service.pages.words import SCOPES as SCOPE_WORDS
 from stillroom.service.rows.tables import keys, projects
-from stillroom.service.students.usage import savings
+from stillroom.service.students.usage import savings, spent_by_jobs
 
 router = APIRouter(route_class=PageRoute)
 PERIODS = {"1": "the last day", "7": "the last week", "30": "the last 30 days", "0": "all time"}
@@ -90,12 +91,14 @@ def _page(request: Request, caller: Caller, status: int = 200, days: str = "30",
         known = rows.execute(ours).mappings().all() if "admin" in caller.scopes else None
         project = rows.execute(select(projects).where(projects.c.id == caller.project_id)).mappings().one()
         used = savings(rows, caller.project_id, since)
+        by_job = spent_by_jobs(rows, caller.project_id, since)
     sums = {
         name: sum(one[name] for one in used)
         for name in ("calls", "by_student", "usd", "saved_usd", "audited", "agreed")
     }
+    paid = {name: sum(one[name] for one in by_job) for name in ("calls", "tokens", "usd")}
     given = {"secret": None, "wrong": None, "wrong_settings": None, "told": None, "name": "", **values}
     return render(
-        request, caller, "keys.html", status, keys=known, project=project, used=used, sums=sums, days=days,
-        periods=PERIODS, scopes=SCOPE_WORDS, now=time.time(), **given,
+        request, caller, "keys.html", status, keys=known, project=project, used=used, sums=sums, by_job=by_job[:MOST_JOBS],
+        paid=paid, days=days, periods=PERIODS, scopes=SCOPE_WORDS, now=time.time(), **given,
     )  # fmt: skip

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 ABSENT = "–"
@@ -67,6 +67,14 @@ def usd(value: float | None) -> str:
     )
 
 
+def span(ends: tuple[float, float] | None, form: str) -> str:
+    """An interval, its ends written as a filter of this name writes a figure; one figure where they look the same."""
+    if ends is None:
+        return ABSENT
+    low, high = (FILTERS[form](value) for value in ends)
+    return low if low == high else f"{low} to {high}"
+
+
 def size(value: float | None) -> str:
     """Bytes, in a unit that fits."""
     if value is None:
@@ -104,7 +112,7 @@ def mean(model: Mapping[str, Any], key: str) -> float | None:
     return float(found) if isinstance(found, int | float) else None
 
 
-FILTERS = {
+FILTERS: dict[str, Callable[..., str]] = {
     "when": when, "machine_time": machine_time, "count": count, "share": share, "figure": figure, "usd": usd, "size": size,
-    "minutes": minutes, "lasted": lasted,
+    "minutes": minutes, "lasted": lasted, "span": span,
 }  # fmt: skip

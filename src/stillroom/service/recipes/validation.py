@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections import Counter
 from pathlib import Path
@@ -15,6 +16,7 @@ from stillroom.rundir import fingerprint, sha256_file
 from stillroom.service.data import lineage_rows
 from stillroom.service.door.faults import ApiError
 from stillroom.service.jobs.event_rows import tell
+from stillroom.service.jobs.job_object import machine_usd
 from stillroom.service.jobs.job_rows import PAUSED, QUEUED, Row, fenced, wish_of, written
 from stillroom.service.recipes.sources import Prepared, handed_to, prepared
 from stillroom.service.rows.tables import jobs
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
 LIMIT_S, POLL_S = 300.0, 0.1
 OUTPUT = "estimate.json"
 MOST_REASONS = 20
-PAID = {"usd": "this machine", "teacher_usd": "its teacher"}
+ENDS = ("_low", "", "_high")
 
 
 class Validation:
@@ -114,8 +116,7 @@ class Validation:
         found = json.loads(path.read_bytes())
         if "figures" not in found:
             return dict(found)
-        figures = {name.replace(" ", "_"): value for name, value in found["figures"].items()}
-        return {**figures, "notes": found["notes"]}
+        return as_estimate(found)
 
 
 def made_of(found: Prepared, data: Path) -> str:
@@ -136,10 +137,29 @@ def left_out(rejected: Counter[str] | None) -> dict[str, Any]:
     return {"rejected_rows": rejected.total(), "rejected_reasons": reasons}
 
 
+def as_estimate(plan: dict[str, Any]) -> dict[str, Any]:
+    """A plan's figures under names that are one word each, and what a paid teacher takes as numbers.
+
+    `teacher_calls`, `teacher_tokens` and `teacher_usd` are then what is likely, with `_low` and `_high` the ends of an interval.
+    """
+    figures = {re.sub(r"\W+", "_", name): value for name, value in plan["figures"].items()}
+    numbers = {
+        f"teacher_{name}{end}": value
+        for name, ends in plan["teacher"].items()
+        for end, value in zip(ENDS, ends, strict=True)
+    }
+    return {**figures, **numbers, "notes": plan["notes"]}
+
+
 def told_of(estimate: dict[str, Any]) -> str:
     """An estimate in a line."""
     if "why" in estimate:
         return f"No estimate: {estimate['why']}"
-    told = [f"{estimate[name]} USD of {what}" for name, what in PAID.items() if name in estimate]
-    usd = f", {' and '.join(told)}" if told else ""
-    return f"Estimated: {estimate['minutes']:g} minutes{usd}, {estimate['peak_memory_mib']:,} MiB of memory"
+    machine = machine_usd(estimate)
+    told = [] if machine is None else [f"{machine} USD of this machine"]
+    if "teacher_usd_high" in estimate:
+        told.append(f"{estimate['teacher_usd_low']:,.4g} to {estimate['teacher_usd_high']:,.4g} USD of its teacher")
+    parts = [" and ".join(told)] if told else []
+    if "minutes" in estimate:  # what is reckoned on paper has been neither timed nor weighed
+        parts = [f"{estimate['minutes']:g} minutes", *parts, f"{estimate['peak_memory_mib']:,} MiB of memory"]
+    return f"Estimated: {', '.join(parts) or 'see its notes'}"

@@ -15,7 +15,7 @@ from typing import Any
 from sqlalchemy import Connection, Integer, and_, cast, func, insert, select
 
 from stillroom.service.rows.database import Database
-from stillroom.service.rows.tables import calls
+from stillroom.service.rows.tables import calls, jobs
 
 MOMENT_S = 0.25
 AUDIT = "audit"
@@ -93,3 +93,20 @@ def savings(rows: Connection, project_id: str, since: int) -> list[dict[str, Any
         if one["audited"]:
             one["agreement"] = one["agreed"] / one["audited"]
     return list(found.values())
+
+
+def spent_by_jobs(rows: Connection, project_id: str, since: int) -> list[dict[str, Any]]:
+    """What jobs took of teachers that are paid by the call, the latest job first; each whole where it last asked one since then.
+
+    They ask by themselves and not through the proxy, so nothing of it is among the calls.
+    """
+    billed = (jobs.c.figures["paid_at"].as_float() >= since) & (jobs.c.figures["teacher_calls"].as_integer() > 0)
+    wanted = (jobs.c.project_id == project_id) & billed
+    asked = select(jobs.c.id, jobs.c.suffix, jobs.c.figures).where(wanted).order_by(jobs.c.number.desc())
+    return [
+        {
+            "id": row.id, "suffix": row.suffix, "calls": row.figures["teacher_calls"], "tokens": row.figures["teacher_tokens"],
+            "usd": row.figures["usd"],
+        }
+        for row in rows.execute(asked)
+    ]  # fmt: skip

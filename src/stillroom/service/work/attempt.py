@@ -7,26 +7,36 @@ with the end of its log. So does one with which the worker itself ended, five ti
 from __future__ import annotations
 
 import hashlib
-import sqlite3
 import time
 from collections.abc import Mapping
-from contextlib import closing, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
 
 from sqlalchemy import Connection
 
 from stillroom.errors import StillroomError
 from stillroom.service.door.faults import ApiError
 from stillroom.service.jobs.event_rows import tell
-from stillroom.service.jobs.job_rows import PAUSED, QUEUED, VALIDATING, LeaseLost, Row, by_id, fenced, wish_of, written
+from stillroom.service.jobs.job_rows import (
+    PAUSED,
+    QUEUED,
+    VALIDATING,
+    LeaseLost,
+    Row,
+    by_id,
+    fenced,
+    told_after_cancel,
+    wish_of,
+    written,
+)  # fmt: skip
 from stillroom.service.recipes.sources import handed_to
 from stillroom.service.teachers.outward import NotResolved
-from stillroom.service.watch.logs import log, log_error
+from stillroom.service.watch.logs import log
 from stillroom.service.work import finishing
 from stillroom.service.work.executor import RUN, Ended, Order, Seen, Unkillable
 from stillroom.service.work.leases import Lease
+from stillroom.service.work.ledgers import answers_kept, ledgers_in, spent_in
 from stillroom.service.work.progress_told import advanced, is_known, new_point
 
 if TYPE_CHECKING:
@@ -40,7 +50,6 @@ AGAIN_S, HARD_S, END_S = 10.0, 30.0, 5.0
 TAIL = 12
 WAIT_S, MOST_WAIT_S, MOST_DOUBLED = 15.0, 600.0, 6
 """Before a job is tried again whose teacher's name could not be looked up: at first, at most, and how often it doubles."""
-LEDGER = "ledger.sqlite"
 
 
 class Attempt:
@@ -74,8 +83,14 @@ class Attempt:
                 ended = self._follow(task, lease)
             except BaseException:
                 self.executor.cancel(task)
+                with written(self.database) as rows:
+                    told_after_cancel(rows, self.job, spent_in(self.folder / RUN))
                 raise
             self._settle(ended)
+
+    def _figures(self) -> dict[str, Any]:
+        """The job's, with what its teachers took by now."""
+        return {**self.job["figures"], **spent_in(self.folder / RUN)}
 
     def _begin(self) -> None:
         self.job["figures"].setdefault("begun_at", time.time())
@@ -118,7 +133,7 @@ class Attempt:
         if not seen.lines or not (points or seen.ended or time.monotonic() - self._wrote > WRITE_S):
             return
         self._wrote = time.monotonic()
-        figures, phases = self.job["figures"], self.job["phases"]
+        figures, phases = self._figures(), self.job["phases"]
         models = (self.job["estimate"] or {}).get("models_trained")
         last = dict(figures.get("last", {}))
         with written(self.database) as rows:
@@ -157,7 +172,10 @@ class Attempt:
         """Paused, where that is still wished; else into the queue."""
         with written(self.database) as rows:
             paused = by_id(rows, self.job["id"])["wish"] == "pause"
-            fenced(rows, self.job, status=PAUSED if paused else QUEUED, wish=None, lease_until=None, worker=None)
+            fenced(
+                rows, self.job, status=PAUSED if paused else QUEUED, figures=self._figures(), wish=None, lease_until=None,
+                worker=None,
+            )  # fmt: skip
             tell(rows, self.job, "Fine-tuning job paused" if paused else "Fine-tuning job was put back into the queue")
 
     def put_off(self, error: ApiError) -> None:
@@ -186,7 +204,10 @@ class Attempt:
             return
         back = VALIDATING if self.job["status"] == VALIDATING else QUEUED
         with written(self.database) as rows:
-            fenced(rows, self.job, status=back, attempts=attempts, progress=mark, lease_until=None, worker=None)
+            fenced(
+                rows, self.job, status=back, attempts=attempts, progress=mark, figures=self._figures(), lease_until=None,
+                worker=None,
+            )  # fmt: skip
             tell(rows, self.job, f"The trainer broke off: {ended.message}. It is tried again", "warn")
 
     def given_up(self) -> bool:
@@ -214,8 +235,9 @@ class Attempt:
         with written(self.database) as rows:
             now = int(time.time())
             fenced(
-                rows, self.job, status="failed", finished_at=now, error=error, wish=None, lease_until=None, worker=None
-            )
+                rows, self.job, status="failed", finished_at=now, error=error, figures=self._figures(), wish=None,
+                lease_until=None, worker=None,
+            )  # fmt: skip
             tell(rows, self.job, f"The job failed: {message}", "error", data=error)
 
 
@@ -229,19 +251,9 @@ def of_error(error: StillroomError | ApiError) -> tuple[str, str, str | None]:
 def progress_of(run: Path) -> str:
     """A digest of what a run has for good: finished folders, kept answers, checkpoints. Equal: nothing was added."""
     kept = [path for path in run.rglob("*") if path.is_file() and _lasts(path.relative_to(run))]
-    answers = {str(path.relative_to(run)): answers_kept(path) for path in sorted(run.glob(f"*/{LEDGER}"))}
+    answers = {str(path.relative_to(run)): answers_kept(path) for path in ledgers_in(run)}
     told = sorted((str(path.relative_to(run)), path.stat().st_size, path.stat().st_mtime_ns) for path in kept)
     return hashlib.sha256(repr((told, answers)).encode()).hexdigest()
-
-
-def answers_kept(ledger: Path) -> int:
-    """How many requests a ledger has an answer to; 0 for what is no ledger (yet). The file's bytes change by its opening."""
-    try:
-        with closing(sqlite3.connect(f"file:{quote(str(ledger))}?mode=ro", uri=True)) as rows:
-            return int(rows.execute("SELECT count(DISTINCT key) FROM requests WHERE state = 'kept'").fetchone()[0])
-    except sqlite3.DatabaseError as error:
-        log_error("ledger not read", error)
-        return 0
 
 
 def _lasts(path: Path) -> bool:

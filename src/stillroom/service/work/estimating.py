@@ -21,7 +21,7 @@ def main() -> None:
 
     try:
         found = flow.plan(Recipe.from_tree(read_json(folder / RECIPE)), folder / DATA)
-        answer = {"figures": found["figures"], "notes": found["notes"]}
+        answer = {name: found[name] for name in ("figures", "teacher", "notes")}
     except StillroomError as error:
         refused = {"code": type(error).__name__, "message": str(error), "param": error.where}
         answer = {"refused": refused} if error.exit_status == 2 else {"why": str(error)}

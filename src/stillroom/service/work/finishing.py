@@ -23,6 +23,7 @@ from stillroom.service.rows.ids import LENGTH, LETTERS
 from stillroom.service.rows.tables import files, models, projects
 from stillroom.service.settings import Settings
 from stillroom.service.work.executor import RUN
+from stillroom.service.work.ledgers import spent_in
 
 CASCADE, CURVE = "student/cascade.json", "student/history.json"
 COLUMNS = ("step", "train_loss", "valid_loss", "valid_mean_token_accuracy")
@@ -62,7 +63,8 @@ def succeed(settings: Settings, rows: Connection, job: Row, csv_bytes: int) -> N
         "fine_tuned_model_checkpoint": name, "metrics": last,
     }  # fmt: skip
     figures = {
-        **job["figures"], **cost_of(card), "scorecard": small(card), "result_files": [file_id], "checkpoint": checkpoint
+        **job["figures"], **cost_of(card), **spent_in(run), "scorecard": small(card), "result_files": [file_id],
+        "checkpoint": checkpoint,
     }  # fmt: skip
     fenced(
         rows, job, status="succeeded", finished_at=now, fine_tuned_model=name, figures=figures, wish=None,
@@ -110,7 +112,7 @@ def metrics(point: dict[str, float]) -> dict[str, float]:
 
 
 def cost_of(card: dict[str, Any]) -> dict[str, Any]:
-    """Of a scorecard: what the teacher took."""
+    """Of a scorecard: what the teacher took. Of one that is paid by the call the ledger says so, what was lost included."""
     cost = card.get("cost", {})
     named = {"teacher_usd": "usd", "teacher_tokens": "teacher_tokens", "teacher_calls": "teacher_calls"}
     return {ours: cost[theirs] for theirs, ours in named.items() if theirs in cost}
