@@ -121,6 +121,7 @@ def test_check_spends_nothing_and_says_what_a_run_would_do(here: Path) -> None:
     assert plan["name"] == "tiny"
     assert plan["figures"]["training rows"] + plan["figures"]["validation rows"] + plan["figures"]["test rows"] == 90
     assert plan["figures"]["teacher calls"] == 90
+    assert plan["teacher"] == {}, "nobody is paid"
     assert {"disk_mib", "peak_memory_mib", "minutes", "models trained"} <= set(plan["figures"])
     assert "teacher calls" in done("check", "tiny.yaml").out
     assert sorted(here.rglob("*")) == before

@@ -130,6 +130,11 @@ def test_check_guesses_for_nothing_and_a_pilot_measures(
     loaded = Recipe.from_tree(recipe(teacher))
     guessed = plan(loaded, tmp_path)
     assert guessed["figures"]["teacher calls"] == ROWS
+    for name, digits in (("tokens", 0), ("usd", 4)):
+        low, middle, high = (round(value, digits) for value in guessed["teacher"][name])
+        assert (low, middle, high) == pytest.approx(_ends(guessed["figures"][f"teacher {name}"]), abs=10**-digits)
+        assert 0 < middle < high
+    assert guessed["teacher"]["calls"] == [ROWS] * 3
     assert teacher.bill()["calls"] == 0
     piloted = plan(loaded, tmp_path, pilot=10)
     assert piloted["figures"]["teacher calls"] == ROWS - 10

@@ -88,9 +88,15 @@ def test_a_budget_stops_the_sampling_and_keeps_what_was_bought(teacher: Loopback
 
 
 def test_the_plan_tells_calls_and_usd_from_the_least_to_the_most(teacher: Loopback) -> None:
-    found = plan(Recipe.from_tree(recipe(teacher.url)), Path())["figures"]
+    planned = plan(Recipe.from_tree(recipe(teacher.url)), Path())
+    found, numbers = planned["figures"], planned["teacher"]
     assert found["teacher calls"].startswith("52 to 172, ")
     assert found["teacher_usd, at most"] > 0
+    assert [numbers["calls"][0], numbers["calls"][2]] == [52, 172]
+    assert numbers["tokens"][2] == found["teacher tokens, at most"]
+    assert numbers["usd"][2] == pytest.approx(found["teacher_usd, at most"], abs=0.005)
+    for ends in numbers.values():
+        assert 0 < ends[0] < ends[1] < ends[2]
 
 
 def _between(told: str) -> tuple[float, float, float]:

@@ -21,13 +21,28 @@ from stillroom.ledger import Limits, opened
 from stillroom.service.data import lineage_rows as lineage
 from stillroom.service.data import retention
 from stillroom.service.door.access import first_project, make_project
-from stillroom.service.jobs.job_rows import QUEUED, RUNNING, VALIDATING, LeaseLost, Row, by_id, claim, free_all, written
+from stillroom.service.jobs.job_rows import (
+    CANCELLED,
+    QUEUED,
+    RUNNING,
+    VALIDATING,
+    LeaseLost,
+    Row,
+    by_id,
+    claim,
+    free_all,
+    told_after_cancel,
+    written,
+)
 from stillroom.service.recipes.validation import Validation
 from stillroom.service.rows.database import Database
 from stillroom.service.rows.tables import jobs, teachers
 from stillroom.service.rows.tables import lineage as lines
 from stillroom.service.settings import Settings
-from stillroom.service.work.attempt import LOST, Attempt, progress_of
+from stillroom.service.students.usage import spent_by_jobs
+from stillroom.service.work.attempt import ATTEMPTS, LOST, TAIL, Attempt, progress_of
+from stillroom.service.work.executor import LOG, TOLD
+from stillroom.service.work.ledgers import spent_in
 from stillroom.service.work.worker import Line, Worker
 
 TEACHER = {"teacher": "away", "prompt": "{text}"}
@@ -138,6 +153,70 @@ def test_a_job_with_which_the_worker_ends_is_given_up(
     assert len(begun) == (LOST + 2 if gets_on else LOST)
     assert row["status"] == (to if gets_on else "failed")
     assert (row["error"] or {}).get("code") == (None if gets_on else "worker_lost")
+
+
+def test_a_job_that_breaks_off_three_times_fails_with_the_end_of_its_log(worker: Worker) -> None:
+    database = worker.state.database
+    job: Row | None = taken(worker, QUEUED, asked=body(digits()), estimate={})
+    assert job is not None
+    told, log = worker.folder(job) / TOLD, worker.folder(job) / LOG
+    told.mkdir()  # where a trainer wants to write, so that it ends with an error that is none of ours
+    log.write_text("a line from long before\n")
+    for _ in range(ATTEMPTS):
+        assert job is not None
+        Attempt(worker, job).carry_out()
+        job = claim(database, "w", (QUEUED,), RUNNING)
+    assert job is None
+    with database.reading() as rows:
+        (row,) = rows.execute(select(jobs)).mappings()
+    message = row["error"]["message"]
+    assert (row["status"], row["error"]["code"]) == ("failed", "crashed")
+    assert "ended with status 1, 3 times without progress. The end of its log:\n" in message
+    assert message.endswith(f"IsADirectoryError: [Errno 21] Is a directory: '{told}'")
+    assert message.count("\n") == TAIL, "the last lines alone"
+    assert "long before" not in message
+    assert log.read_text().count("IsADirectoryError") == ATTEMPTS
+
+
+def paid_for(worker: Worker, job: Row, *nano_usd: int) -> Path:
+    """The ledger of a job's run, with a call for each of these sums."""
+    path = worker.folder(job) / "run" / "transfer_set" / "ledger.sqlite"
+    with opened(path, "job", Limits()) as ledger:
+        for number, sum_ in enumerate(nano_usd):
+            cost = Cost(sum_, 10, 2)
+            ledger.settle(ledger.reserve(bytes([number, len(nano_usd)]), "label", cost), "{}", cost, 0.1)
+    return path
+
+
+def test_what_was_paid_is_written_down_and_not_added_up_at_each_attempt(worker: Worker) -> None:
+    database = worker.state.database
+    job: Row | None = taken(worker, QUEUED)
+    told = []
+    for sums in ((1_000, 2_000), (), (500,)):
+        assert job is not None
+        paid_for(worker, job, *sums)
+        Attempt(worker, job).broke()
+        with database.reading() as rows:
+            row = by_id(rows, job["id"])
+            told.append([row["figures"][name] for name in ("teacher_calls", "teacher_tokens", "usd")])
+            (line,) = spent_by_jobs(rows, row["project_id"], 0)
+        assert [line[name] for name in ("calls", "tokens", "usd")] == told[-1]
+        job = claim(database, "w", (QUEUED,), RUNNING)
+    assert told == [[2, 24, 3e-6], [2, 24, 3e-6], [3, 36, 3.5e-6]]
+
+
+def test_a_cancelled_job_is_told_what_was_paid_until_its_trainer_ended(worker: Worker) -> None:
+    """By the worker that had it then; of a job that another worker has, it writes nothing."""
+    database = worker.state.database
+    job = taken(worker, QUEUED, figures={"teacher": "big"})
+    paid_for(worker, job, 1_000)
+    for status in (RUNNING, CANCELLED):
+        with written(database) as rows:
+            rows.execute(update(jobs).values(status=status, token=job["token"] + 1))
+            told_after_cancel(rows, job, spent_in(worker.folder(job) / "run"))
+            figures = by_id(rows, job["id"])["figures"]
+        assert figures["teacher"] == "big"
+        assert figures.get("usd") == (1e-6 if status == CANCELLED else None)
 
 
 def test_a_job_that_was_let_go_of_is_not_counted(worker: Worker) -> None:

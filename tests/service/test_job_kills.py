@@ -9,6 +9,7 @@ import pytest
 from benchmarks.service_kills import Struck, Tally, reference, struck_at, struck_at_random
 
 pytestmark = pytest.mark.kill
+SAID = "the last words of a trainer\n"
 
 
 @dataclass(frozen=True)
@@ -56,9 +57,14 @@ def test_killed_at_random(unkilled: Unkilled) -> None:
 
 def test_a_trainer_that_always_breaks_off_is_tried_three_times(unkilled: Unkilled) -> None:
     with Struck(unkilled.folder, env={"STILLROOM_KILL": "trainer:1:"}) as service:
-        job = service.end_of(service.send("broken"))
+        job_id = service.send("broken")
+        log = service.root / "jobs" / job_id / "log.txt"
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open("a") as file:  # a trainer that is killed at its first commit point has said nothing yet
+            file.write(SAID)
+        job = service.end_of(job_id)
         assert job["status"] == "failed"
         assert job["error"]["code"] == "crashed"
-        assert "3 times without progress" in job["error"]["message"]
+        assert f"3 times without progress. The end of its log:\n{SAID.strip()}" in job["error"]["message"]
         told = [one["message"] for one in service.http().get(f"/v1/fine_tuning/jobs/{job['id']}/events").json()["data"]]
         assert sum("broke off" in one for one in told) == 2
