@@ -173,7 +173,7 @@ def test_a_pilot_compares_the_teacher_with_the_control(
 
 def _ends(told: str) -> tuple[float, float, float]:
     """`middle (low to high)` as low, middle, high."""
-    middle, _, rest = told.partition(" (")
+    middle, _, rest = told.replace(",", "").partition(" (")
     low, _, high = rest.rstrip(")").partition(" to ")
     return float(low), float(middle), float(high)
 
