@@ -15,7 +15,7 @@ from benchmarks.service_jobs import MOODS, body, digits, moods
 from benchmarks.service_process import Served
 from tests.service.test_sources import lines, talk
 
-from stillroom.service.data import jsonl, lineage
+from stillroom.service.data import jsonl, lineage_rows
 from stillroom.service.jobs.job_rows import by_id
 from stillroom.service.recipes.drafting import Drafted, Talk, asked, recorded
 from stillroom.service.recipes.presets import OF_WORDS
@@ -125,7 +125,7 @@ def test_a_file_of_a_recipe_is_known_by_its_lines(service: Served, client: opena
         assert "by the run itself" in service.http().get(f"/jobs/{job['id']}").text
         client.files.delete(file)
         with service.rows.reading() as found:
-            assert lineage.contains_deleted(found, service.first_project(), job["id"]) == len(wanted)
+            assert lineage_rows.contains_deleted(found, service.first_project(), job["id"]) == len(wanted)
 
 
 def test_too_many_lines_are_a_whole_file(tmp_path: Path) -> None:
@@ -212,6 +212,6 @@ def test_a_deleted_validation_file_is_marked(judged: dict[str, Any], service: Se
     folder = service.root / "jobs" / job / "run" / "transfer_set"
     folder.mkdir(parents=True)
     client.files.delete(right)
-    mark = json.loads((folder / lineage.MARK).read_text())
+    mark = json.loads((folder / lineage_rows.MARK).read_text())
     assert [(one["source"], one["rows"]) for one in mark["sources"]] == [(right, 45)]
     assert mark["contains_deleted"] == 45
