@@ -11,11 +11,19 @@ from typing import Any
 
 import pytest
 
+from service_time import ServiceTime
+
 os.environ["OMP_NUM_THREADS"] = "1"  # before anything imports torch; processes that a test starts inherit it
 
 NO_SKIPS = os.environ.get("STILLROOM_NO_SKIPS", "") not in ("", "0")
 turned: list[str] = []
 """Skips turned into failures."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Tell how long the service's tests take, once for all processes."""
+    if not hasattr(config, "workerinput"):
+        config.pluginmanager.register(ServiceTime(config))
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -51,7 +59,7 @@ def pytest_make_collect_report(collector: pytest.Collector) -> Generator[None, A
 
 
 SLOW = (
-    "service/test_schema.py", "service/test_job_kills.py", "stages/test_footprint.py", "test_kill.py", "test_cli.py",
+    "service/test_generated.py", "service/test_job_kills.py", "stages/test_footprint.py", "test_kill.py", "test_cli.py",
     "test_core_install.py", "service/pages/test_pages_browser.py", "service/test_clients.py", "test_paid_teacher.py",
     "benchmarks/test_service.py", "benchmarks/test_asking.py", "models/test_language.py", "test_language_ensemble.py",
     "test_on_policy.py", "test_on_policy_kill.py", "service/test_flywheel.py", "service/test_executor.py",

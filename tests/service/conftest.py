@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import openai
 import pytest
@@ -17,6 +18,8 @@ from stillroom.service.rows.database import Database
 
 Serving = Callable[..., Served]
 AsClient = Callable[..., openai.OpenAI]
+BOTH_WAYS: dict[str, Any] = {"params": [{}, {"PYTHONOPTIMIZE": "1"}], "ids": ["plain", "optimised"]}
+"""For a fixture that serves: once as it is, once under `python -O`, where no `assert` holds; `request.param` is for `env`."""
 
 
 @pytest.fixture(scope="module")

@@ -1,20 +1,18 @@
-"""Every route of the OpenAPI document: asked with generated input by schemathesis, and across projects."""
+"""Every route of the OpenAPI document: what it says, its stream, and across projects; also where `assert` is off."""
 
 from __future__ import annotations
 
 import json
 import re
-import subprocess
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
-from benchmarks.service_process import Served, environment
+from benchmarks.service_process import Served
 from sqlalchemy import insert
 
+from service.conftest import BOTH_WAYS
 from stillroom.service.rows.ids import new_id
 from stillroom.service.rows.tables import (
     completions,
@@ -29,12 +27,14 @@ from stillroom.service.rows.tables import (
     uploads,
 )
 
-WITHIN_S = 90
-CHECKS = (
-    "not_a_server_error", "status_code_conformance", "content_type_conformance", "response_schema_conformance",
-    "negative_data_rejection", "unsupported_method",
-)  # fmt: skip
 SUMMARIES = re.compile(r"{(\w+)}")
+
+
+@pytest.fixture(scope="module", **BOTH_WAYS)
+def service(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """A server of this module's own, once as it is and once under `python -O`."""
+    with Served(tmp_path_factory.mktemp("served"), env=request.param) as found:
+        yield found
 
 
 def document(service: Served) -> dict[str, Any]:
@@ -50,34 +50,6 @@ def routes(service: Served) -> Iterator[tuple[str, str, dict[str, Any]]]:
             yield method.upper(), path, operation
 
 
-def test_generated_input(tmp_path: Path) -> None:
-    """A real run of schemathesis, bounded in time: no 5xx, no status, type or body that the document does not name.
-
-    Asked of a server that others could reach, since only there a request without a key is a wrong one.
-    """
-    folder = tmp_path / "open"
-    command = [sys.executable, "-m", "stillroom", "serve", "--root", str(folder / "service"), "--new-key", "generated"]
-    key = subprocess.run(command, env=environment(), capture_output=True, text=True, check=True).stdout.strip()
-    with Served(folder, "--host", "0.0.0.0", "--allow-host", "127.0.0.1") as service:
-        url = service.url.replace("0.0.0.0", "127.0.0.1")
-        done = generated(url, key, tmp_path)
-        assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
-        assert httpx2.get(f"{url}/healthz").status_code == 200
-
-
-def generated(url: str, key: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    """Schemathesis with everything it has against a server."""
-    program = Path(sys.executable).with_name("schemathesis")
-    command = [
-        str(program), "run", f"{url}/api/openapi.json", "--header",
-        f"Authorization: Bearer {key}", "--checks", ",".join(CHECKS), "--seed", "1",
-        "--max-examples", "6", "--phases", "examples,coverage,fuzzing", "--max-time", str(WITHIN_S), "--request-timeout", "30",
-        "--exclude-path-regex", "/events/stream$", "--generation-database", "none", "--no-color", "--warnings", "off",
-        "--continue-on-failure",
-    ]  # fmt: skip
-    return subprocess.run(command, cwd=folder, env=environment(), capture_output=True, text=True, timeout=WITHIN_S * 4)
-
-
 def test_every_route_says_what_it_does(service: Served) -> None:
     lacking = [f"{method} {path}" for method, path, operation in routes(service) if not operation.get("description")]
     assert not lacking
@@ -91,6 +63,28 @@ def test_every_error_is_documented_in_the_clients_form(service: Served) -> None:
             assert schema == {"$ref": "#/components/schemas/Error"}, f"{method} {path} {status}"
         assert "HTTPValidationError" not in json.dumps(operation)
     assert whole["info"]["description"].endswith("Not affiliated with OpenAI.")
+
+
+def test_the_stream_answers_as_the_document_says(service: Served, owned: dict[str, str]) -> None:
+    """Generated calls are not made of a stream that lives; here is one, from its first event to its end."""
+    path = "/v1/fine_tuning/jobs/{job_id}/events/stream"
+    told = document(service)["paths"][path]["get"]["responses"]
+    http, at = service.http(), path.format(**owned)
+    whole = http.get(at)
+    assert list(told["200"]["content"]) == ["text/event-stream"]
+    assert whole.headers["content-type"].partition(";")[0] == "text/event-stream"
+    assert '"message":"mine"' in whole.text.replace(": ", ":")
+    (last,) = re.findall(r"^id: (\S+)$", whole.text, re.MULTILINE)[-1:]
+    reader = service.http(service.key("not a reader", ("write",)))
+    answers = {
+        "200": whole, "204": http.get(at, headers={"last-event-id": last}), "400": http.get(at, headers={"last-event-id": "x"}),
+        "401": service.http("sr_" + "x" * 43).get(at), "403": reader.get(at), "404": http.get(path.format(job_id="ftjob-x")),
+    }  # fmt: skip
+    assert {status: str(answer.status_code) for status, answer in answers.items()} == {name: name for name in answers}
+    assert set(answers) <= set(told)
+    for status in ("400", "401", "403", "404"):
+        assert set(answers[status].json()) == {"error"}
+        assert answers[status].headers["content-type"] == "application/json"
 
 
 # Across projects: what is another's must answer as what never was.

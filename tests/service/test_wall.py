@@ -19,6 +19,7 @@ from benchmarks.service_attacks import attacked, path_attacks
 from benchmarks.service_process import Served, environment
 from sqlalchemy import select
 
+from service.conftest import BOTH_WAYS
 from stillroom.service.door.access import revoke_key
 from stillroom.service.door.wall import POLICY, Buckets, Wall
 from stillroom.service.rows.database import Database
@@ -30,11 +31,11 @@ CHAT = "/v1/chat/completions"
 LIMITS = {"body_bytes": 20_000, "file_bytes": 100_000}
 
 
-@pytest.fixture(scope="module", params=["", "1"], ids=["plain", "optimised"])
+@pytest.fixture(scope="module", **BOTH_WAYS)
 def walled(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """A server with small limits, once as it is and once under `python -O`."""
     folder = tmp_path_factory.mktemp("walled")
-    with Served(folder, limits=LIMITS, env={"PYTHONOPTIMIZE": request.param} if request.param else {}) as found:
+    with Served(folder, limits=LIMITS, env=request.param) as found:
         yield found
 
 

@@ -26,7 +26,7 @@ from stillroom.service.door.creations import Retriable, answered, is_retry
 from stillroom.service.door.faults import ApiError, not_found
 from stillroom.service.door.lists import Row
 from stillroom.service.door.routes import Json, Route
-from stillroom.service.door.schemas import Body, Whole
+from stillroom.service.door.schemas import NUMBER, Body
 from stillroom.service.rows.ids import new_id
 from stillroom.service.rows.statements import Statement
 from stillroom.service.rows.tables import upload_parts, uploads
@@ -81,14 +81,14 @@ class Part(BaseModel):
 class Life(Body):
     """How long the file will live."""
 
-    anchor: str
-    seconds: Whole
+    anchor: Literal["created_at"]
+    seconds: Annotated[int, Field(ge=files.SHORTEST_S, le=files.LONGEST_S), NUMBER]
 
 
 class NewUpload(Body):
     """What will come."""
 
-    bytes: Annotated[Whole, Field(ge=1, le=MOST_BYTES)]
+    bytes: Annotated[int, Field(ge=1, le=MOST_BYTES), NUMBER]
     filename: Annotated[str, Field(min_length=1, max_length=forms.NAME_LENGTH)]
     mime_type: Annotated[str, Field(max_length=forms.NAME_LENGTH)]
     purpose: str

@@ -20,7 +20,7 @@ from stillroom.service.door.creations import Retriable, shown_once
 from stillroom.service.door.faults import ApiError, not_found
 from stillroom.service.door.lists import Row
 from stillroom.service.door.routes import Route
-from stillroom.service.door.schemas import LIMIT, Deleted, Listed, Strict, Whole
+from stillroom.service.door.schemas import LIMIT, NUMBER, Deleted, Listed, Strict, never_null
 from stillroom.service.rows.statements import Listing, Statement
 from stillroom.service.rows.tables import keys, projects
 
@@ -55,7 +55,7 @@ class NewProject(Strict):
 
     name: Name
     trains_on_stored: StrictBool = False
-    retention_days: Annotated[Whole | None, Field(ge=1, le=LONGEST_DAYS)] = None
+    retention_days: Annotated[int, Field(ge=1, le=LONGEST_DAYS), NUMBER] | None = None
 
 
 class MadeProject(Project):
@@ -67,9 +67,9 @@ class MadeProject(Project):
 class ProjectSettings(Strict):
     """What of a project should be otherwise; what is left out stays."""
 
-    name: Name | None = None
-    trains_on_stored: StrictBool | None = None
-    retention_days: Annotated[Whole | None, Field(ge=1, le=LONGEST_DAYS)] = None
+    name: Name | None = Field(default=None, json_schema_extra=never_null)
+    trains_on_stored: StrictBool | None = Field(default=None, json_schema_extra=never_null)
+    retention_days: Annotated[int, Field(ge=1, le=LONGEST_DAYS), NUMBER] | None = None
 
 
 class Key(BaseModel):
@@ -97,7 +97,7 @@ class NewKey(Strict):
 
     name: Name
     scopes: Annotated[list[Scope], Field(min_length=1, max_length=len(SCOPES))]
-    expires_in_s: Annotated[Whole | None, Field(ge=1, le=LONGEST_DAYS * DAY_S)] = None
+    expires_in_s: Annotated[int, Field(ge=1, le=LONGEST_DAYS * DAY_S), NUMBER] | None = None
 
 
 def find_project(rows: Connection, caller: Caller, project_id: str) -> Row:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 MOST_PAIRS, LONGEST_KEY, LONGEST_VALUE = 16, 64, 512
 
@@ -27,9 +27,9 @@ def _number(value: Any) -> Any:
     return value
 
 
-Whole = Annotated[int, BeforeValidator(_number)]
-"""A whole number, and no truth value or text that pydantic would take for one."""
-Real = Annotated[float, BeforeValidator(_number)]
+NUMBER = BeforeValidator(_number)
+"""No truth value or text that pydantic would take for a number. It stands behind a number's bounds: before them, pydantic
+writes them into the document as `ge` and `le`, which no reader of it knows."""
 
 
 def _pairs(found: dict[str, str] | None) -> dict[str, str] | None:
@@ -43,7 +43,22 @@ def _pairs(found: dict[str, str] | None) -> dict[str, str] | None:
     return found
 
 
-Metadata = Annotated[dict[str, str] | None, AfterValidator(_pairs)]
+Metadata = Annotated[
+    dict[str, str] | None,
+    AfterValidator(_pairs),
+    WithJsonSchema({"anyOf": [{
+        "type": "object", "maxProperties": MOST_PAIRS,
+        "propertyNames": {"minLength": 1, "maxLength": LONGEST_KEY},
+        "additionalProperties": {"type": "string", "maxLength": LONGEST_VALUE},
+    }, {"type": "null"}]}),
+]  # fmt: skip
+
+
+def never_null(schema: dict[str, Any]) -> None:
+    """Say in the document that a field may be left out, and not be null."""
+    (kind,) = [one for one in schema.pop("anyOf") if one != {"type": "null"}]
+    schema.pop("default", None)
+    schema.update(kind)
 
 
 class ErrorDetail(BaseModel):

@@ -6,12 +6,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, StrictBool, StringConstraints, model_validator
 
-from stillroom.service.door.schemas import Body, Metadata, Real, Strict, Whole
+from stillroom.service.door.schemas import NUMBER, Body, Metadata, Strict
 
 LONGEST = 200
 Name = Annotated[str, StringConstraints(min_length=1, max_length=LONGEST)]
-Factor = Annotated[Real, Field(gt=0, le=1000)]
-Count = Annotated[Whole, Field(ge=1, le=100_000)]
+Factor = Annotated[float, Field(gt=0, le=1000), NUMBER]
+Count = Annotated[int, Field(ge=1, le=100_000), NUMBER]
 
 
 class Hyperparameters(Body):
@@ -51,16 +51,16 @@ class Source(Strict):
 class Budget(Strict):
     """Hard stops, as in a recipe."""
 
-    usd: Annotated[Real, Field(ge=0)] | None = None
-    teacher_tokens: Annotated[Whole, Field(ge=0)] | None = None
-    calls: Annotated[Whole, Field(ge=0)] | None = None
-    minutes: Annotated[Real, Field(gt=0)] | None = None
+    usd: Annotated[float, Field(ge=0), NUMBER] | None = None
+    teacher_tokens: Annotated[int, Field(ge=0), NUMBER] | None = None
+    calls: Annotated[int, Field(ge=0), NUMBER] | None = None
+    minutes: Annotated[float, Field(gt=0), NUMBER] | None = None
 
 
 class CascadeAsked(Strict):
     """Keep beside the student when it leaves a question to its teacher."""
 
-    risk: Annotated[Real, Field(gt=0, lt=1)]
+    risk: Annotated[float, Field(gt=0, lt=1), NUMBER]
 
 
 class Distillation(Strict):
@@ -79,7 +79,7 @@ class Distillation(Strict):
     """What the teacher may answer; none: what the answers in the source are."""
     budget: Budget | None = None
     cascade: CascadeAsked | None = None
-    seeds: Annotated[Whole, Field(ge=1, le=20)] | None = None
+    seeds: Annotated[int, Field(ge=1, le=20), NUMBER] | None = None
     """How many students are trained to be compared; none: 1, or what the recipe says."""
     hold: StrictBool = False
     """Estimate it, then wait as `paused` until it is resumed."""
@@ -101,7 +101,7 @@ class CreateJob(Body):
     training_file: Annotated[str, StringConstraints(max_length=LONGEST)] | None = None
     validation_file: Name | None = None
     suffix: Annotated[str, StringConstraints(max_length=64)] | None = None
-    seed: Annotated[Whole, Field(ge=0, le=2147483647)] | None = None
+    seed: Annotated[int, Field(ge=0, le=2147483647), NUMBER] | None = None
     hyperparameters: Hyperparameters | None = None
     method: Method | None = None
     metadata: Metadata = None

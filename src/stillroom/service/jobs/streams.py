@@ -23,7 +23,8 @@ from starlette.concurrency import run_in_threadpool
 from stillroom.service.door.access import Reads, bearer, caller_of
 from stillroom.service.door.faults import ApiError, not_found
 from stillroom.service.door.lists import Row
-from stillroom.service.jobs.event_rows import numbered, show_event, since
+from stillroom.service.door.schemas import never_null
+from stillroom.service.jobs.event_rows import PREFIX, numbered, show_event, since
 from stillroom.service.jobs.job_rows import ENDED
 from stillroom.service.rows.database import Database
 from stillroom.service.rows.tables import events, jobs
@@ -106,11 +107,22 @@ class Stream(StreamingResponse):
             self._over()
 
 
+def _an_events_id(schema: dict[str, Any]) -> None:
+    """Tell in the document what one looks like."""
+    never_null(schema)
+    schema["pattern"] = f"^({PREFIX})?[0-9]{{1,18}}$"
+
+
+LastSeen = Annotated[str | None, Header(description="Of the last event that was seen", json_schema_extra=_an_events_id)]
+After = Annotated[
+    str | None, Query(description="The same, where no header can be sent", json_schema_extra=_an_events_id)
+]
+
+
 @router.get("/v1/fine_tuning/jobs/{job_id}/events/stream", response_class=StreamingResponse, responses=BODY)
 async def stream(
     request: Request, caller: Reads, job_id: str,
-    last_event_id: Annotated[str | None, Header(description="Of the last event that was seen")] = None,
-    after: Annotated[str | None, Query(description="The same, where no header can be sent")] = None,
+    last_event_id: LastSeen = None, after: After = None,
 ) -> Response:  # fmt: skip
     """A job's events, from the first or after the last one seen; it ends when the job has."""
     state = request.app.state

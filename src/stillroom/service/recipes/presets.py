@@ -73,7 +73,7 @@ def base_reference(settings: Settings, name: str, param: str) -> str:
         return name
     folder = base_folder(settings, name)
     if folder is None:
-        known = did_you_mean(name, [*PRESETS, *names_of(settings)])
+        known = did_you_mean(name, names_of(settings))
         raise ApiError(400, f"There is no model '{name[:200]}' to begin from. {known}", param=param,
                        code="model_not_found")  # fmt: skip
     refuse_code(folder)

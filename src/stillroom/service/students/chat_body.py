@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, StrictBool
 
 from stillroom.service.data import conversations
 from stillroom.service.door.faults import ApiError
-from stillroom.service.door.schemas import Body, Metadata, Real, Whole
+from stillroom.service.door.schemas import NUMBER, Body, Metadata
 
 if TYPE_CHECKING:
     from stillroom.service.students.shelf import Labelled
@@ -36,15 +36,15 @@ class ChatCall(Body):
     messages: list[dict[str, Any]] = Field(min_length=1, max_length=conversations.MOST_MESSAGES)
     stream: StrictBool | None = None
     stream_options: StreamOptions | None = None
-    n: Whole | None = Field(default=None, ge=1, le=MOST_ANSWERS)
-    max_tokens: Whole | None = Field(default=None, ge=1, le=1 << 31)
-    max_completion_tokens: Whole | None = Field(default=None, ge=1, le=1 << 31)
-    temperature: Real | None = Field(default=None, ge=0, le=2)
-    top_p: Real | None = Field(default=None, ge=0, le=1)
+    n: Annotated[int, Field(ge=1, le=MOST_ANSWERS), NUMBER] | None = None
+    max_tokens: Annotated[int, Field(ge=1, le=1 << 31), NUMBER] | None = None
+    max_completion_tokens: Annotated[int, Field(ge=1, le=1 << 31), NUMBER] | None = None
+    temperature: Annotated[float, Field(ge=0, le=2), NUMBER] | None = None
+    top_p: Annotated[float, Field(ge=0, le=1), NUMBER] | None = None
     stop: str | list[str] | None = None
-    seed: Whole | None = Field(default=None, ge=-(1 << 63), lt=1 << 63)
+    seed: Annotated[int, Field(ge=-(1 << 63), lt=1 << 63), NUMBER] | None = None
     logprobs: StrictBool | None = None
-    top_logprobs: Whole | None = Field(default=None, ge=0, le=MOST_TOP)
+    top_logprobs: Annotated[int, Field(ge=0, le=MOST_TOP), NUMBER] | None = None
     store: StrictBool | None = None
     metadata: Metadata = None
 

@@ -100,7 +100,8 @@ def _carried_out(run: Path, env: dict[str, str]) -> str:
         return f"it took longer than {MOST_S / 60:.0f} minutes"
     finally:
         processes.reap(process)
-    assert process.stdout is not None
+    if process.stdout is None:
+        raise OSError("a child without standard output")
     said = process.stdout.read()
     if said:
         return str(json.loads(said)["why"])

@@ -20,7 +20,7 @@ from stillroom.service.door.creations import Retriable, answered
 from stillroom.service.door.faults import ApiError, not_found
 from stillroom.service.door.lists import Order, Row, as_list
 from stillroom.service.door.routes import Json, Route
-from stillroom.service.door.schemas import LIMIT, Deleted, Listed, Real, Strict
+from stillroom.service.door.schemas import LIMIT, NUMBER, Deleted, Listed, Strict
 from stillroom.service.rows.ids import is_id, new_id
 from stillroom.service.rows.statements import Listing, Statement
 from stillroom.service.rows.tables import teachers
@@ -40,8 +40,8 @@ _LISTED = Listing(teachers, OURS, "teacher")
 class Price(Strict):
     """USD per million tokens."""
 
-    input: Real = Field(ge=0, le=1e6)
-    output: Real = Field(ge=0, le=1e6)
+    input: Annotated[float, Field(ge=0, le=1e6), NUMBER]
+    output: Annotated[float, Field(ge=0, le=1e6), NUMBER]
 
 
 def _plain_key(key: SecretStr | None) -> SecretStr | None:
@@ -51,7 +51,10 @@ def _plain_key(key: SecretStr | None) -> SecretStr | None:
     return key
 
 
-Key = Annotated[SecretStr | None, Field(default=None, max_length=4096, description="Sealed, and never given back.")]
+Key = Annotated[SecretStr | None, Field(
+    default=None, max_length=4096, description="Sealed, and never given back.",
+    json_schema_extra={"pattern": "^[!-~]+$"},
+)]  # fmt: skip
 
 
 class CreateTeacher(Strict):
