@@ -1,9 +1,10 @@
-"""Models: listed, looked up and let go of; what brings code or a pickle is not loaded."""
+"""Models: listed, looked up and let go of; what brings code or a pickle is not loaded; also where `assert` is off."""
 
 from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import openai
@@ -12,12 +13,19 @@ from benchmarks.service_process import Served
 from sqlalchemy import select
 
 from service import students
-from service.conftest import AsClient
+from service.conftest import BOTH_WAYS, AsClient
 from stillroom.service.door.faults import ApiError
 from stillroom.service.rows.tables import models
 from stillroom.service.students.model_rows import refuse_code
 
 ASK = [{"role": "user", "content": "please refund order 7"}]
+
+
+@pytest.fixture(scope="module", **BOTH_WAYS)
+def service(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """A server of this module's own, once as it is and once under `python -O`."""
+    with Served(tmp_path_factory.mktemp("served"), env=request.param) as found:
+        yield found
 
 
 @pytest.fixture(scope="module")

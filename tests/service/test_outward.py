@@ -9,6 +9,8 @@ import os
 import resource
 import socket
 import ssl
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -18,6 +20,7 @@ from typing import Any
 
 import httpx2
 import pytest
+from benchmarks.service_process import SOURCE, environment
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -31,6 +34,17 @@ from stillroom.teachers.api_transport import Transport
 
 HERE = Path("nowhere")
 ATTACKS = address_attacks()
+TESTS = Path(__file__).resolve().parents[1]
+ALL_OF_THEM = """
+from service.attacks import address_attacks, gets_through
+if __debug__:
+    raise SystemExit("assert is on")
+attacks = address_attacks()
+for one in attacks:
+    if gets_through(one):
+        print("led inside:", one.name)
+print("tried", len(attacks))
+"""
 
 
 def test_there_are_enough_attacks() -> None:
@@ -41,6 +55,16 @@ def test_there_are_enough_attacks() -> None:
 @pytest.mark.parametrize("attack", ATTACKS, ids=lambda one: one.name)
 def test_nothing_leads_inside(attack: AddressAttack) -> None:
     assert not gets_through(attack)
+
+
+def test_nothing_leads_inside_where_assert_is_off() -> None:
+    """All of them again, in a process under `python -O`."""
+    paths = os.pathsep.join(str(TESTS / more) for more in (".", ".."))
+    done = subprocess.run(
+        [sys.executable, "-O", "-c", ALL_OF_THEM], env=environment({"PYTHONPATH": paths + os.pathsep + str(SOURCE)}),
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert done.stdout.splitlines() == [f"tried {len(ATTACKS)}"], done.stdout
 
 
 @pytest.mark.parametrize(

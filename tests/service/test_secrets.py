@@ -1,4 +1,7 @@
-"""A teacher's key is nowhere: not in the database, files, logs, answers, nor in what any process of ours was started with."""
+"""A teacher's key is nowhere: not in the database, files, logs, answers, nor in what any process of ours was started with.
+
+Also where `assert` is off.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +19,7 @@ import pytest
 from benchmarks.service_process import Served, children_of
 
 from service import students
+from service.conftest import BOTH_WAYS
 from stillroom.loopback.serving import Loopback
 
 CANARY = "sk-canary/7f3a+9c1e=5b8d"
@@ -99,10 +103,12 @@ def teacher(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Loopback]:
     found.stop()
 
 
-@pytest.fixture(scope="module")
-def service(tmp_path_factory: pytest.TempPathFactory, teacher: Loopback) -> Iterator[Served]:
+@pytest.fixture(scope="module", **BOTH_WAYS)
+def service(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, teacher: Loopback
+) -> Iterator[Served]:
     origin = teacher.url.removeprefix("http://").removesuffix("/v1")
-    with Served(tmp_path_factory.mktemp("served"), "--allow-teacher", origin) as found:
+    with Served(tmp_path_factory.mktemp("served"), "--allow-teacher", origin, env=request.param) as found:
         body = {
             "name": "rule",
             "base_url": teacher.url,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import httpx2
@@ -12,6 +12,7 @@ import pytest
 from benchmarks.service_process import Served
 from starlette.routing import Route
 
+from service.conftest import BOTH_WAYS
 from service.pages.site import Site, put_job, send, talk, token, upload
 from stillroom.service import serving as service_serving
 from stillroom.service.door.access import revoke_key
@@ -48,31 +49,38 @@ def post(http: httpx2.Client, path: str, **fields: Any) -> httpx2.Response:
     return http.post(path, data={"key": "x", **fields})
 
 
+@pytest.fixture(scope="module", **BOTH_WAYS)
+def guarded(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """A server, once as it is and once under `python -O`."""
+    with Served(tmp_path_factory.mktemp("guarded"), env=request.param) as found:
+        yield found
+
+
 def test_the_forms_are_known() -> None:
     assert len(POSTED) == len(set(POSTED)) >= 12
 
 
 @pytest.mark.parametrize("path", POSTED)
-def test_a_form_without_our_token_does_nothing(site: Site, path: str) -> None:
-    http, at = site.served.http(), filled_in(path)
+def test_a_form_without_our_token_does_nothing(guarded: Served, path: str) -> None:
+    http, at = guarded.http(), filled_in(path)
     for wrong in ({}, {"form_token": ""}, {"form_token": "00" * 40}, {"form_token": "nothing"}):
         assert post(http, at, **wrong).status_code == 403
     own = token(http)
     assert post(http, at, form_token=own[:-2] + ("00" if own[-2:] != "00" else "11")).status_code == 403
-    other = token(site.served.http(site.served.key("another caller")), "/new")
+    other = token(guarded.http(guarded.key("another caller")), "/new")
     assert post(http, at, form_token=other).status_code == 403
 
 
 @pytest.mark.parametrize("origin", ["https://evil.example", "http://127.0.0.1.evil.example", "null"])
-def test_a_form_of_another_site_is_refused_with_a_good_token(site: Site, origin: str) -> None:
-    http = site.served.http(headers={"origin": origin})
-    good = token(site.served.http())
-    job_id = put_job(site.served, "running")
+def test_a_form_of_another_site_is_refused_with_a_good_token(guarded: Served, origin: str) -> None:
+    http = guarded.http(headers={"origin": origin})
+    good = token(guarded.http())
+    job_id = put_job(guarded, "running")
     assert http.post(f"/jobs/{job_id}/cancel", data={"form_token": good}).status_code == 403
-    assert "Running" in site.served.http().get(f"/jobs/{job_id}").text
-    own = site.served.http(headers={"origin": site.served.url})
+    assert "Running" in guarded.http().get(f"/jobs/{job_id}").text
+    own = guarded.http(headers={"origin": guarded.url})
     assert own.post(f"/jobs/{job_id}/cancel", data={"form_token": good}).status_code == 303
-    assert "Cancelled" in site.served.http().get(f"/jobs/{job_id}").text
+    assert "Cancelled" in guarded.http().get(f"/jobs/{job_id}").text
 
 
 def test_pages_let_browsers_say_where_a_form_comes_from(site: Site) -> None:
