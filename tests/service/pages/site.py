@@ -220,7 +220,8 @@ def filled(served: Served) -> Site:
     site.paths = {
         "front": "/", "sign-in": "/sign-in", "new": "/new", "jobs": "/jobs", "models": "/models", "compare": "/compare",
         "data": "/data", "stored": "/data/completions?key=app&value=desk", "teachers": "/teachers", "keys": "/keys",
-        "file": sent.headers["location"], "finished job": f"/jobs/{job_id}", "running job": f"/jobs/{running}",
+        "file": sent.headers["location"], "finished job": f"/jobs/{job_id}",
+        "report": f"/jobs/{job_id}/report", "running job": f"/jobs/{running}",
         "held job": f"/jobs/{put_job(served, 'paused', estimate=estimate, **held)}",
         "job being checked": f"/jobs/{put_job(served, 'validating_files', **held)}",
         "paused job": f"/jobs/{put_job(served, 'paused', estimate=estimate, figures={'begun_at': 1}, **held)}",
