@@ -1,4 +1,4 @@
-// The same as flow.py with the Node client: node flow.mjs http://127.0.0.1:8010/v1 [KEY]
+// The same as flow.py with the Node client: node flow.mjs http://127.0.0.1:8010/v1 [KEY] [TEACHER]
 // The client is looked for as usual, from the folder in which this file stands upwards.
 import OpenAI, { toFile } from "openai";
 import { VERSION } from "openai/version";
@@ -53,6 +53,49 @@ async function jobOf(client, fileId) {
   return job;
 }
 
+// Estimated, then cancelled; flow.py says what each is.
+function heldOnes(teacher, fileId) {
+  const net = { kind: "mlp", hidden: [8] };
+  const recipe = {
+    name: "digits", questions: { kind: "dataset", source: "builtin:digits" }, seeds: 1,
+    teacher: { kind: "trained", model: net, epochs: 1 }, student: { kind: "fresh", model: net },
+    objectives: [{ kind: "soft_target", temperature: 2 }], training: { epochs: 1 }, evaluation: { metrics: ["accuracy", "agreement"] },
+  };
+  const found = { recipe: { recipe, hold: true } };
+  if (!teacher) return found;
+  const budget = { usd: 1.5, teacher_tokens: 100_000, calls: 500, minutes: 30 };
+  const whole = { teacher, student: "small-text-classifier", budget, seeds: 2, hold: true };
+  found.file = { ...whole, source: { file: fileId }, soft_targets: true, labels: Object.keys(WORDS) };
+  found.stored = { ...whole, source: { stored_completions: { metadata: { run: fileId } } } };
+  return found;
+}
+
+async function held(client, fileId, teacher) {
+  const { jobs } = client.fineTuning;
+  const { completions } = client.chat;
+  const lines = teacher ? trainingRows().trim().split("\n").filter((_, place) => place % 6 === 0) : [];
+  for (const line of lines) {
+    const messages = JSON.parse(line).messages.slice(0, 1);
+    await completions.create({ model: teacher, messages, store: true, metadata: { run: fileId } });
+  }
+  for (const [name, distillation] of Object.entries(heldOnes(teacher, fileId))) {
+    const training_file = name === "file" ? fileId : "none";
+    let job = await jobs.create({ model: "small-text-classifier", training_file, suffix: name, distillation });
+    const ends = Date.now() + WITHIN_MS;
+    while (!["paused", "failed"].includes(job.status) && Date.now() < ends) {
+      await pause(200);
+      job = await jobs.retrieve(job.id);
+    }
+    check(job.status === "paused" && job.method.type === "supervised", job);
+    check(job.distillation.estimate.training_rows > 0, job);
+    const asked = JSON.stringify(distillation.budget);
+    check(JSON.stringify(job.distillation.asked.budget) === asked, job);
+    check((await jobs.cancel(job.id)).status === "cancelled", "cancel");
+  }
+  for (const one of await all(completions.list({ metadata: { run: fileId } })))
+    check((await completions.delete(one.id)).deleted, "delete");
+}
+
 async function chat(client, model) {
   const messages = [{ role: "user", content: "In the end the picnic was rather splendid." }];
   const metadata = { app: "node", model };
@@ -78,13 +121,14 @@ async function refused(asked, status) {
   throw new Error(`not refused with ${status}`);
 }
 
-const [baseURL, apiKey = "any"] = process.argv.slice(2);
+const [baseURL, apiKey = "any", teacher] = process.argv.slice(2);
 const client = new OpenAI({ baseURL, apiKey, maxRetries: 0, timeout: 300_000 });
 const rows = trainingRows();
 const file = await client.files.create({ file: await toFile(Buffer.from(rows), "moods.jsonl"), purpose: "fine-tune" });
 check(file.filename === "moods.jsonl" && file.bytes === rows.length, file);
 check((await (await client.files.content(file.id)).text()) === rows, "content");
 check((await all(client.files.list({ limit: 1 }))).some((one) => one.id === file.id), "files");
+await held(client, file.id, teacher);
 const job = await jobOf(client, file.id);
 check((await all(client.fineTuning.jobs.listEvents(job.id, { limit: 2 }))).length > 4, "events");
 check((await all(client.fineTuning.jobs.checkpoints.list(job.id))).length > 0, "checkpoints");

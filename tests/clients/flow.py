@@ -2,19 +2,21 @@
 
     pip install openai
     stillroom serve &
-    python flow.py http://127.0.0.1:8010/v1 [KEY] [--strict]
+    python flow.py http://127.0.0.1:8010/v1 [KEY] [--strict] [--teacher NAME]
 
 Works with the second and the third major version of the client. `--strict` has the client check every field of every
 answer. Its types know no `paused` among a job's statuses and no role but `assistant` in a stored message, though the
-interface has both, so then these are read raw.
+interface has both, so then these are read raw. `--teacher` names a registered teacher that knows `training_rows`; jobs that
+learn from it are then estimated and cancelled, and the project must let what it stores be trained on.
 """
 
 from __future__ import annotations
 
+import argparse
 import io
 import json
-import sys
 import time
+from typing import Any
 
 import openai
 from openai import OpenAI
@@ -27,6 +29,15 @@ WORDS = {
 THINGS = ["film", "meal", "walk", "talk", "book", "song", "room", "view", "tea", "day", "chair", "shop", "train"]
 WITHIN_S = 900
 ASKED = "In the end the picnic was rather splendid."
+STUDENT = "small-text-classifier"
+MODEL = {"kind": "mlp", "hidden": [8]}
+RECIPE = {
+    "name": "digits", "questions": {"kind": "dataset", "source": "builtin:digits"}, "seeds": 1,
+    "teacher": {"kind": "trained", "model": MODEL, "epochs": 1}, "student": {"kind": "fresh", "model": MODEL},
+    "objectives": [{"kind": "soft_target", "temperature": 2}], "training": {"epochs": 1},
+    "evaluation": {"metrics": ["accuracy", "agreement"]},
+}  # fmt: skip
+BUDGET = {"usd": 1.5, "teacher_tokens": 100_000, "calls": 500, "minutes": 30.0}
 
 
 def training_rows() -> bytes:
@@ -44,6 +55,41 @@ def check(holds: object, what: object) -> None:
     """End with an error where something is not as a client expects it."""
     if not holds:
         raise SystemExit(f"not as expected: {what}")
+
+
+def arguments() -> argparse.Namespace:
+    """What stands on the command line."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("base_url")
+    parser.add_argument("api_key", nargs="?", default="any")
+    parser.add_argument("--strict", action="store_true")
+    parser.add_argument("--teacher")
+    return parser.parse_args()
+
+
+def held_ones(teacher: str | None, file_id: str) -> dict[str, dict[str, Any]]:
+    """Distillations that are estimated and not begun, by what they are made from; `stored` wants answers of this `run`."""
+    found: dict[str, dict[str, Any]] = {"recipe": {"recipe": RECIPE, "hold": True}}
+    if teacher is not None:
+        whole = {"teacher": teacher, "student": STUDENT, "budget": BUDGET, "seeds": 2, "hold": True}
+        file = {"source": {"file": file_id}, "soft_targets": True, "labels": list(WORDS)}
+        found |= {"file": {**whole, **file}, "stored": {**whole, "source": stored_source(file_id)}}
+    return found
+
+
+def stored_source(file_id: str) -> dict[str, Any]:
+    """Stored completions as a source: those of this run of the script."""
+    return {"stored_completions": {"metadata": {"run": file_id}}}
+
+
+def check_held(name: str, asked: dict[str, Any], job: dict[str, Any]) -> None:
+    """A job that waits was estimated, and says what was asked for."""
+    told = job["distillation"]
+    check(job["status"] == "paused" and job["method"]["type"] == "supervised", job)
+    check(told["estimate"]["training_rows"] > 0, job)
+    echoed = {key: value for key, value in asked.items() if key not in ("hold", "recipe")}
+    for key, value in echoed.items():
+        check(told["asked"][key] == value, (name, key, told))
 
 
 def wait(client: OpenAI, job_id: str) -> openai.types.fine_tuning.FineTuningJob:
@@ -79,6 +125,27 @@ def job_of(client: OpenAI, file_id: str, strict: bool) -> openai.types.fine_tuni
     check(job.method and job.method.type == "supervised", job)
     check(job.model_extra and job.model_extra["distillation"]["phases"]["training"]["done"] > 0, job)
     return job
+
+
+def held(client: OpenAI, file_id: str, teacher: str | None) -> None:
+    """Jobs by a recipe, of a teacher that is asked for soft targets, and of what it said: each estimated, then cancelled."""
+    jobs = client.fine_tuning.jobs
+    if teacher is not None:
+        for line in training_rows().splitlines()[::6]:
+            asked = json.loads(line)["messages"][:1]
+            client.chat.completions.create(model=teacher, messages=asked, store=True, metadata={"run": file_id})
+    for name, asked in held_ones(teacher, file_id).items():
+        file = file_id if name == "file" else "none"
+        made = jobs.create(model=STUDENT, training_file=file, suffix=name, extra_body={"distillation": asked})
+        ends = time.monotonic() + WITHIN_S
+        job: dict[str, Any] = {}
+        while job.get("status") not in ("paused", "failed") and time.monotonic() < ends:
+            time.sleep(0.2)
+            job = json.loads(jobs.with_raw_response.retrieve(made.id).text)
+        check_held(name, asked, job)
+        check(jobs.cancel(made.id).status == "cancelled", "cancel")
+    for stored in client.chat.completions.list(metadata={"run": file_id}):
+        check(client.chat.completions.delete(stored.id).deleted, "delete")
 
 
 def told_of(client: OpenAI, job_id: str) -> None:
@@ -130,16 +197,16 @@ def stored_completions(client: OpenAI, completion_id: str, model: str, strict: b
 
 def main() -> None:
     """All of it; what was made is deleted again."""
-    words = [word for word in sys.argv[1:] if word != "--strict"]
-    strict = len(words) < len(sys.argv) - 1
+    given = arguments()
+    strict = given.strict
     client = OpenAI(
-        base_url=words[0], api_key=words[1] if len(words) > 1 else "any", max_retries=0, timeout=300,
-        _strict_response_validation=strict,
-    )  # fmt: skip
+        base_url=given.base_url, api_key=given.api_key, max_retries=0, timeout=300, _strict_response_validation=strict
+    )
     file = client.files.create(file=("moods.jsonl", io.BytesIO(training_rows())), purpose="fine-tune")
     check((file.filename, file.purpose, file.bytes) == ("moods.jsonl", "fine-tune", len(training_rows())), file)
     check(client.files.content(file.id).read() == training_rows(), "content")
     check(file.id in [one.id for one in client.files.list(purpose="fine-tune", limit=2)], "files")
+    held(client, file.id, given.teacher)
     job = job_of(client, file.id, strict)
     told_of(client, job.id)
     model = job.fine_tuned_model or ""

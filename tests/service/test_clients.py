@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -12,12 +13,43 @@ from pathlib import Path
 import pytest
 from benchmarks.service_process import Served, environment
 
+from clients.flow import training_rows
+from stillroom.loopback.serving import Loopback
+
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPTS = ROOT / "tests" / "clients"
 SECOND, NODE = ROOT / ".venv" / "clients" / "openai-2", ROOT / ".venv" / "clients" / "node" / "node_modules"
-PYTHON = {"synchronous": ("flow.py",), "strict": ("flow.py", "--strict"), "asynchronous": ("flow_async.py",)}
+PYTHON = {"synchronous": ("flow.py",), "strict": ("flow.py", "--strict"), "asynchronous": ("flow_async.py",),
+          "asynchronous strict": ("flow_async.py", "--strict")}  # fmt: skip
 WITHIN_S = 1000
+HELD = 3
+"""Jobs that each client has estimated and then cancels."""
+TEACHER = "moods"
 Running = dict[str, tuple["subprocess.Popen[bytes]", Path]]
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a teacher that knows what the scripts ask."""
+    folder = tmp_path_factory.mktemp("teacher")
+    talks = [json.loads(line)["messages"] for line in training_rows().splitlines()]
+    rows = [json.dumps({"text": asked["content"], "label": said["content"]}) for asked, said in talks]
+    (folder / "moods.jsonl").write_text("\n".join(rows))
+    found = Loopback({"model": "large", "mind": {"kind": "rule", "source": "moods.jsonl", "error_rate": 0.0}}, folder)
+    found.start()
+    yield found.url
+    found.stop()
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory, teacher: str) -> Iterator[Served]:
+    """A server that has that teacher, and whose project lets what it stores be trained on."""
+    with Served(tmp_path_factory.mktemp("served"), "--allow-teacher", teacher.split("/")[2]) as found:
+        http, price = found.http(), {"input": 1.0, "output": 2.0}
+        made = {"name": TEACHER, "base_url": teacher, "model": "large", "price": price}
+        http.post("/api/teachers", json=made).raise_for_status()
+        http.post(f"/api/projects/{found.first_project()}", json={"trains_on_stored": True}).raise_for_status()
+        yield found
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +64,8 @@ def running(service: Served, tmp_path_factory: pytest.TempPathFactory) -> Iterat
             process = subprocess.Popen(words, cwd=cwd, env=environment(env), stdout=out, stderr=out)
         found[name] = process, folder / f"{name}.txt"
 
-    for name, (script, *rest) in PYTHON.items():
+    for name, (script, *words) in PYTHON.items():
+        rest = [*words, "--teacher", TEACHER]
         start(f"3 {name}", [sys.executable, str(SCRIPTS / script), *rest], SCRIPTS, {"PYTHONWARNINGS": "error"})
         if (SECOND / "openai").is_dir():
             paths = os.pathsep.join([str(SECOND), str(ROOT / "src")])
@@ -42,7 +75,7 @@ def running(service: Served, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     if node is not None and NODE.is_dir():
         shutil.copy(SCRIPTS / "flow.mjs", folder)
         (folder / "node_modules").symlink_to(NODE, target_is_directory=True)
-        start("node", [node, "flow.mjs"], folder)
+        start("node", [node, "flow.mjs", TEACHER], folder)
     yield found
     for process, _ in found.values():
         process.kill()
@@ -88,4 +121,4 @@ def test_they_leave_nothing_behind(running: Running, service: Served) -> None:
     assert {one["purpose"] for one in left} <= {"fine-tune-results"}  # each job leaves the curve of its losses
     assert not [one for one in http.get("/v1/models").json()["data"] if one["id"].startswith("ft:")]
     assert http.get("/v1/chat/completions").json()["data"] == []
-    assert len(http.get("/v1/fine_tuning/jobs").json()["data"]) == len(running)
+    assert len(http.get("/v1/fine_tuning/jobs", params={"limit": 100}).json()["data"]) == len(running) * (1 + HELD)
