@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import re
 import time
@@ -13,7 +12,6 @@ import pytest
 
 from service import students
 from service.pages.site import Site, put_finished, put_job
-from stillroom.service.pages.words import figure, mean, share, size
 
 
 @pytest.fixture
@@ -24,7 +22,9 @@ def http(site: Site) -> httpx2.Client:
 def cells(text: str, name: str) -> list[str]:
     """The words of the cells in the row of a table with this name."""
     row = text.split(f'<th scope="row">{name}</th>')[1].split("</tr>")[0]
-    return [" ".join(re.sub(r"<[^>]+>", " ", cell).split()) for cell in re.findall("<td[^>]*>(.*?)</td>", row)]
+    return [
+        " ".join(re.sub(r"<[^>]+>", " ", cell).split()) for cell in re.findall("<td[^>]*>(.*?)</td>", row, re.DOTALL)
+    ]
 
 
 @pytest.mark.parametrize(
@@ -43,38 +43,53 @@ def test_an_estimate_says_why_it_has_no_dollars(
     assert f"<dt>Dollars for the teacher</dt><dd>{told}</dd>" in text
 
 
-def test_students_are_compared(site: Site, http: httpx2.Client) -> None:
-    job_id, model_id = put_finished(site.served, students.of_texts(), "a second one")
+def measured(latency_ms: float, size_bytes: int, usd: float | None) -> dict[str, Any]:
+    """A model's figures beside how good it is; USD None where no price was given."""
+    priced = {} if usd is None else {"usd_per_million_rows": {"mean": usd}}
+    return {"latency_ms_p50": {"mean": latency_ms}, "size_bytes": size_bytes, **priced}
+
+
+def compared(site: Site, title: str, paid: float, accuracy: float, **roles: dict[str, Any]) -> str:
+    """A finished student whose scorecard says this; its id."""
+    job_id, model_id = put_finished(site.served, students.of_texts(), title)
     path = site.served.root / "jobs" / job_id / "run" / "scorecard.json"
     card = json.loads(path.read_text())
-    models = copy.deepcopy(card["models"])
-    card["models"]["student"] |= {"latency_ms_p50": {"mean": 0.00125}, "size_bytes": 1_234_567,
-                                  "usd_per_million_rows": {"mean": 3.25}}  # fmt: skip
-    card["models"]["teacher"] |= {
-        "latency_ms_p50": {"mean": 420.0},
-        "size_bytes": 7,
-        "usd_per_million_rows": {"mean": 88.5},
-    }
-    card["models"]["control"] |= {"latency_ms_p50": {"mean": 0.5}, "size_bytes": 2_000}
-    card["models"]["control"].pop("usd_per_million_rows", None)
-    card.setdefault("cost", {})["teacher_usd"] = 0.75
+    for role, figures in roles.items():
+        card["models"][role] |= figures
+    card["models"]["student"] |= {"accuracy": {"mean": accuracy}, "agreement": {"mean": accuracy - 0.125}}
+    card.setdefault("cost", {})["teacher_usd"] = paid
     path.write_text(json.dumps(card))
-    chosen = [site.paths["model"].rpartition("/")[2], model_id]
-    text = http.get("/compare", params={"model": chosen}).text
-    assert "a second one" in text
+    return model_id
+
+
+def test_students_are_compared(site: Site, http: httpx2.Client) -> None:
+    first = compared(
+        site, "the first one", 0.75, 0.875, student=measured(0.00125, 1_234_567, 3.25), teacher=measured(420.0, 7, 88.5),
+        control=measured(0.5, 2_000, None),
+    )  # fmt: skip
+    second = compared(
+        site, "the second one", 12.5, 0.75, student=measured(0.25, 999, 4.0), teacher=measured(410.0, 3_000_000, 80.0),
+        control=measured(0.75, 1_000, None),
+    )  # fmt: skip
+    text = http.get("/compare", params={"model": [first, second]}).text
     assert text.count("checked") == 2
-    first, second = cells(text, "Milliseconds a row")
-    assert first == "0.00125 best teacher 420 control 0.5"
-    assert second.startswith(figure(mean(models["student"], "latency_ms_p50")) + " teacher ")
-    first, second = cells(text, "Size")
-    assert first == "1.2 MB teacher 7 bytes control 2.0 KB"
-    assert second.startswith(size(models["student"]["size_bytes"]) + " best teacher ")
-    assert cells(text, "USD a million rows") == ["$3.25 teacher $88.50", "–"]
-    assert cells(text, "Paid to the teacher") == ["$0.75", "–"]
-    agreement = share(mean(models["student"], "agreement"))
-    assert all(one.startswith(f"{agreement} best") for one in cells(text, "Like its teacher"))
-    accuracy = share(mean(models["student"], "accuracy"))
-    assert all(one.startswith(f"{accuracy} best teacher ") for one in cells(text, "Right answers"))
+    assert text.index(">the second one</a>") < text.index(">the first one</a>"), "the newest stands first"
+    assert cells(text, "Milliseconds a row") == [
+        "0.25 teacher 410 control 0.75",
+        "0.00125 best teacher 420 control 0.5",
+    ]
+    assert cells(text, "Size") == [
+        "999 bytes best teacher 3.0 MB control 1.0 KB",
+        "1.2 MB teacher 7 bytes control 2.0 KB",
+    ]
+    assert cells(text, "USD a million rows") == ["$4.00 teacher $80.00", "$3.25 best teacher $88.50"]
+    assert cells(text, "Paid to the teacher") == ["$12.50", "$0.75"]
+    good = cells(text, "Right answers")
+    assert good[0].startswith("75.0 % teacher ")
+    assert good[1].startswith("87.5 % best teacher ")
+    alike = cells(text, "Like its teacher")
+    assert alike[0].startswith("62.5 % control ")
+    assert alike[1].startswith("75.0 % best control ")
 
 
 def test_usage_is_shown_by_model_and_by_job(site: Site, http: httpx2.Client) -> None:
