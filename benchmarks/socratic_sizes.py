@@ -1,5 +1,5 @@
 """How much patience the Socratic bench has: `smoke` shows in minutes that everything runs, `time` fits half an hour, `full`
-measures what bars.tsv asks for. Latency, faults and prices of the teacher are the same in all.
+measures what bars.tsv asks for. Latency, limits, faults and prices of the teacher are the same in all.
 """
 
 from __future__ import annotations
@@ -15,6 +15,9 @@ REFUSED, INVENTED = 0.005, 0.002
 LATENCY_MS, SPREAD_MS = 20, 30
 TIMEOUT_S = 3.0
 CONCURRENCY = 64
+LIMITS = {"requests_per_minute": 120_000, "tokens_per_minute": 30_000_000}
+"""What the endpoint lets through, and what it is told not to pass. 64 requests in flight at this latency come to 110,000 a
+minute: the limits are kept to, and cost no time."""
 
 PRIMARY = "margin"
 EXPLORED = ("entropy", "committee", "diverse", "margin_diverse")
@@ -67,6 +70,7 @@ def spec(rows: str) -> dict[str, Any]:
         "mind": {"kind": "rule", "source": rows, "error_rate": 0.0, "refuse": REFUSED, "invent": INVENTED},
         "latency_ms": LATENCY_MS,
         "latency_spread_ms": SPREAD_MS,
+        "limits": LIMITS,
         "faults": FAULTS,
         "price": PRICE,
     }

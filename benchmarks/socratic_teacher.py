@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.socratic_sizes import CONCURRENCY, PRICE, TIMEOUT_S, spec
+from benchmarks.socratic_sizes import CONCURRENCY, LIMITS, PRICE, TIMEOUT_S, spec
 from stillroom.columns import objects
 from stillroom.ledger import Limits, opened
 from stillroom.loopback.serving import Loopback
@@ -48,13 +48,18 @@ def hear(texts: Sequence[str], classes: Sequence[str], answers: Path, name: str)
         return Heard(one["said_N"], int(one["calls"]), float(one["usd"]), int(one["tokens"]))
 
 
+def knobs(url: str) -> OpenAIApi:
+    """How the teacher at this address is asked."""
+    tree = {
+        "kind": "openai_api", "model": "loopback", "base_url": url, "prompt": "{text}", "timeout_s": TIMEOUT_S,
+        "max_tokens": 8, "price": PRICE, "limits": {"concurrency": CONCURRENCY, **LIMITS},
+    }  # fmt: skip
+    return OpenAIApi.model_validate(tree)
+
+
 def _asked(texts: Sequence[str], classes: Sequence[str], answers: Path, name: str) -> Heard:
     with Loopback(spec(answers.name), answers.parent, port=PORT) as url:
-        tree = {
-            "kind": "openai_api", "model": "loopback", "base_url": url, "prompt": "{text}", "timeout_s": TIMEOUT_S,
-            "max_tokens": 8, "price": PRICE, "limits": {"concurrency": CONCURRENCY},
-        }  # fmt: skip
-        asked = OpenAIApi.model_validate(tree).build(answers.parent, [answers.parent], list(classes))
+        asked = knobs(url).build(answers.parent, [answers.parent], list(classes))
         with opened(answers.parent / "ledger.sqlite", name, Limits()) as ledger:
             said = asked.charge(ledger).answer(Questions.of({"text": objects(texts)}))
             spent = ledger.spent()

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from stillroom import flow, inputs
+from stillroom import flow, inputs, rundir
 from stillroom.cascade import Cascade, FromScratch
-from stillroom.errors import InputError, RecipeError
+from stillroom.errors import CorruptFile, InputError, RecipeError
 from stillroom.evaluation.deferral import Deferral
 from stillroom.kinds import parse
 from stillroom.models.device import Device
@@ -205,3 +205,89 @@ def test_a_cascade_of_a_student_chosen_on_its_only_rows_is_refused(
     with pytest.raises(RecipeError, match="would promise too much") as raised:
         flow.distill({**recipe(tmp_path), **sections}, tmp_path / "run")
     assert raised.value.where == f"cascade, {knob}"
+
+
+def streamed(cascade: Cascade, raw: np.ndarray, parts: int) -> list[np.ndarray]:
+    return [cascade.answer(part).probabilities for part in np.array_split(raw, parts)]
+
+
+def test_a_saved_cascade_goes_on_as_if_it_had_never_ended(tmp_path: Path) -> None:
+    """Two halves with a save between them say, ask and learn what one whole does."""
+    whole, first = (Cascade(None, NEVER, Teacher(), classes=CLASSES, learn=learner(), every=150) for _ in range(2))
+    halves = stream(900, 5), stream(900, 6)
+    streamed(whole, halves[0], 9)
+    streamed(first, halves[0], 9)
+    assert first.trained
+    first.save(tmp_path / "kept")
+    first.save(tmp_path / "kept")
+    asked = Teacher()
+    second = Cascade.load(tmp_path / "kept", asked, learn=True)
+    assert (second.calls, second.rows, second.trained) == (first.calls, first.rows, first.trained)
+    assert (len(second.told), len(second.held_out)) == (len(first.told), len(first.held_out))
+    for one, other in zip(streamed(whole, halves[1], 9), streamed(second, halves[1], 9), strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert second.deferral == whole.deferral
+    assert second.trained == whole.trained > first.trained
+    assert second.told.questions is not None
+    assert whole.told.questions is not None
+    assert second.told.questions.fingerprint() == whole.told.questions.fingerprint()
+    assert sorted(one.name for one in (tmp_path / "kept").iterdir()) == ["2", "cascade.json"]
+
+
+def test_a_saved_cascade_of_texts_without_a_student_keeps_what_was_said(tmp_path: Path) -> None:
+    def ask(questions: Questions) -> Answers:
+        return Answers(np.log(np.tile(np.float32([0.9, 0.1]), (len(questions), 1))))
+
+    before = Cascade(None, NEVER, ask, classes=CLASSES, learn=lambda *_: pytest.fail("too early"), audit=0.0)
+    rows = {"text": np.array(["eins", "zwei ß", ""], object), "size": np.array([1.0, np.nan, 3.0])}
+    before.answer(rows)
+    before.save(tmp_path / "kept")
+    after = Cascade.load(tmp_path / "kept", ask, learn=lambda *_: pytest.fail("too early"), every=7)
+    assert (after.student, after.classes, after.every, after.audit) == (None, CLASSES, 7, 0.0)
+    assert after.told.questions is not None
+    assert before.told.questions is not None
+    assert after.told.questions.fingerprint() == before.told.questions.fingerprint()
+    np.testing.assert_array_equal(after.told.logs_NC, before.told.logs_NC)
+    with pytest.raises(InputError, match="how this cascade learns is not kept with it"):
+        Cascade.load(tmp_path / "kept", ask, learn=True)
+
+
+def test_a_save_that_is_stopped_leaves_the_one_before(
+    student: Any, settled: Deferral, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cascade = Cascade(student, settled, Teacher(), learn=learner(), every=10**9)
+    cascade.save(tmp_path / "kept")
+    cascade.answer(stream(40, 3))
+    left: list[int] = []
+
+    def at_a_commit_point() -> None:
+        if not left:
+            raise KeyboardInterrupt
+        left.pop()
+
+    monkeypatch.setattr(rundir, "commit_point", at_a_commit_point)
+    stopped = 0
+    while True:
+        left[:] = [0] * stopped
+        try:
+            cascade.save(tmp_path / "kept")
+            break
+        except KeyboardInterrupt:
+            stopped += 1
+            there = Cascade.load(tmp_path / "kept", Teacher(), learn=True)
+            assert (there.calls, len(there.told) + len(there.held_out)) in (
+                (0, 0), (cascade.calls, len(cascade.told) + len(cascade.held_out)),
+            )  # fmt: skip
+    assert stopped > 10
+    assert Cascade.load(tmp_path / "kept", Teacher()).calls == cascade.calls > 0
+
+
+def test_a_cascade_is_not_saved_over_something_else(student: Any, settled: Deferral, tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    cascade = Cascade(student, settled, Teacher())
+    with pytest.raises(InputError, match="something else"):
+        cascade.save(tmp_path)
+    cascade.save(tmp_path / "kept")
+    (tmp_path / "kept" / "1" / "student" / "model.safetensors").write_bytes(b"cut")
+    with pytest.raises(CorruptFile, match="not whole"):
+        Cascade.load(tmp_path / "kept", Teacher())

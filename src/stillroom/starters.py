@@ -56,10 +56,10 @@ teacher:
   kind: openai_api
   base_url: http://localhost:8000/v1   # left out it is OpenAI's own, which needs OPENAI_API_KEY and accept_terms
   model: my-model
-  prompt: "{{text}}"
+  prompt: "{{text}}"   # read: json has it answer as JSON, read: logprobs gives probabilities; without it, the label alone
   labels: {{positive: the writer liked it, negative: the writer disliked it}}
-  price: {{input: 0.15, output: 0.60}}   # USD per million tokens
-  limits: {{requests_per_minute: 500}}
+  examples: [{{text: I would buy it again, label: positive}}, {{text: It broke on the first day, label: negative}}]
+  price: {{input: 0.15, output: 0.60}}   # USD per million tokens; limits: {{requests_per_minute: 500}} asks no faster
 student: {{kind: fresh, model: {{kind: mlp, hidden: [64], dropout: 0.3}}}}
 objectives: [{{kind: hard_label, from: teacher}}]
 training: {{epochs: 20, batch_size: 64, learning_rate: 2e-3, patience: 3}}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import urllib.request
 from pathlib import Path
 
 import numpy as np
@@ -9,14 +11,15 @@ import pytest
 from benchmarks.results import read_bars
 from benchmarks.socratic import Finished
 from benchmarks.socratic_curves import Curve, budgets_of, curve, strategy_of
-from benchmarks.socratic_sizes import EXPLORED, PRIMARY, Sizes
+from benchmarks.socratic_sizes import EXPLORED, LIMITS, PRIMARY, Sizes, spec
 from benchmarks.socratic_streams import Outcome, draw, learning, random_deferral
 from benchmarks.socratic_students import Design
 from benchmarks.socratic_tables import of_task, whole
 from benchmarks.socratic_tasks import Task
-from benchmarks.socratic_teacher import UNANSWERED, Heard
+from benchmarks.socratic_teacher import UNANSWERED, Heard, knobs
 
 from benchmarks import socratic_savings as savings
+from stillroom.loopback.serving import Loopback
 
 CALLS = [32, 64, 128, 256]
 SIZES = Sizes(seeds=2, budgets=(20, 40, 80), anchor=40)
@@ -50,6 +53,20 @@ def test_a_saving_is_paired_and_says_what_was_censored() -> None:
     assert savings.saving(flat, flat, 256).per_seed.tolist() == [0], (
         "random itself needs no more calls than its plateau"
     )
+
+
+def test_the_endpoint_has_limits_that_the_client_keeps_to(tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_text("text,label\nfine,a\nbad,b\n")
+    with Loopback({**spec("rows.csv"), "faults": {}}, tmp_path) as url:
+        asked = {"model": "loopback", "messages": [{"role": "user", "content": "fine"}]}
+        request = urllib.request.Request(
+            f"{url}/chat/completions", json.dumps(asked).encode(), {"content-type": "application/json"}
+        )
+        with urllib.request.urlopen(request) as answered:
+            told = answered.headers
+        asks = knobs(url).limits
+    assert int(told["x-ratelimit-limit-requests"]) == LIMITS["requests_per_minute"] == asks.requests_per_minute
+    assert int(told["x-ratelimit-limit-tokens"]) == LIMITS["tokens_per_minute"] == asks.tokens_per_minute
 
 
 def test_holm_is_what_holm_wrote() -> None:
