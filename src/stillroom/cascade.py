@@ -95,7 +95,7 @@ class Told:
         raw = self.questions.raw
         named = raw if isinstance(raw, dict) else {"": raw}
         texts = [name for name, column in named.items() if column.dtype.kind == "O"]
-        arrays = {f"column_{place}": _plain(column) for place, column in enumerate(named.values())}
+        arrays: dict[str, Any] = {f"column_{place}": _plain(column) for place, column in enumerate(named.values())}
         about = {"columns": list(named) if isinstance(raw, dict) else None, "texts": texts}
         file = io.BytesIO()
         np.savez(file, logs=self.logs_NC, about=np.array(json.dumps(about)), **arrays)
