@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+import yaml
 
 from report.page_reader import Page
 from stillroom import flow
 from stillroom.loopback.serving import Loopback
 from stillroom.recipe_file import apply_override, read_tree
 from stillroom.rundir import read_json
+from stillroom.starters import starter
 
 pytest.importorskip("openai")
 RECIPES = Path(__file__).parents[1] / "recipes"
@@ -125,3 +127,12 @@ def test_a_recipe_runs_offline_and_explains_itself(name: str, explains: Callable
     assert "What the teacher was asked, and what that cost" in done.page
     assert {"teacher", "student", "control"} <= set(done.card["models"])
     explains(done)
+
+
+@pytest.mark.parametrize("text", [starter("label", "my.yaml"), (RECIPES / "label.yaml").read_text()])
+def test_recipes_of_labels_show_meanings_examples_and_how_answers_are_read(text: str) -> None:
+    teacher = yaml.safe_load(text)["teacher"]
+    assert all(teacher["labels"].values())
+    assert {one["label"] for one in teacher["examples"]} <= set(teacher["labels"])
+    assert len(teacher["examples"]) >= 2
+    assert all(word in text for word in ("read:", "json", "logprobs"))
