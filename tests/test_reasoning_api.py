@@ -125,7 +125,10 @@ def test_a_pilot_judges_samples_tells_what_is_to_come_and_is_not_paid_for_again(
         name: _between(figures[f"teacher{name}"]) for name in (" calls", " tokens", "_usd", "_usd for a kept trace")
     }
     assert all(low <= middle <= high for low, middle, high in ends.values())
-    assert all(low < high for low, _, high in map(_between, (figures["tokens a trace"], figures["seconds a call"])))
+    fewest, _, most = _between(figures["tokens a trace"])
+    assert fewest < most
+    quickest, _, slowest = _between(figures["seconds a call"])
+    assert quickest <= slowest, "in two digits they may be the same"
     assert figures["usd"] == pytest.approx(figures["training_usd"] + ends["_usd"][1], abs=0.01)
     run = stillroom.distill(tree, tmp_path / "runs" / "piloted", folder=Path(), until="ask")
     with sqlite3.connect(run.path / "transfer_set" / "ledger.sqlite") as at:

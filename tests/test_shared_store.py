@@ -20,6 +20,7 @@ from stillroom.progress import Done, Silent
 from stillroom.rows import Head, Output, Questions
 from stillroom.rundir import read_json, write_json
 from stillroom.stages.language_asking import Tried
+from stillroom.teachers.language import Heard
 from stillroom.transfer_set import recording
 from stillroom.transfer_set.basis import FittedBasis
 from stillroom.transfer_set.sparse_logits import Layout
@@ -134,12 +135,13 @@ def test_what_the_sizes_that_were_tried_lose_is_shown(tmp_path: Path) -> None:
 class Wide:
     """A teacher of two hidden units that counts what it is shown."""
 
-    def outputs(self, questions: Questions) -> Iterator[tuple[Any, Output, torch.Tensor]]:
+    def outputs(self, questions: Questions) -> Iterator[Heard]:
         assert isinstance(questions.raw, dict)
         target_NT = questions.raw["target"]
         target_P = torch.from_numpy(target_NT[target_NT >= 0])
         hidden_PG = target_P[:, None].float().repeat(1, 2)
-        yield (target_NT >= 0).sum(1), Output(None, hidden_PG, Head(torch.ones(3, 2))), target_P
+        output = Output(None, hidden_PG, Head(torch.ones(3, 2)))
+        yield Heard(np.arange(len(target_NT)), (target_NT >= 0).sum(1), output, target_P)
 
 
 @pytest.mark.parametrize(("rows", "positions"), [(9_000, 40_000), (300, 1_500)])
