@@ -1,6 +1,6 @@
 """How long the service's tests would take by themselves on as many processes, told at the end of a run and held to a bound.
 
-    STILLROOM_SERVICE_WITHIN_S=360 make test      # .ci/run asks for this
+    STILLROOM_SERVICE_WITHIN_S=360 make test
 
 All of their set-ups, calls and ends are added up and shared among the processes; a file is never split, so it is no less
 than the longest file. What a test waits for other processes' tests counts too: on a busy machine the figure is larger.

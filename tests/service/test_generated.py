@@ -22,7 +22,7 @@ from benchmarks.service_process import Served, environment
 
 CONFIG = Path(__file__).with_name("generated.toml")
 DOCUMENT = "/api/openapi.json"
-CHANCE_S = 40
+CHANCE_S = 15
 """For chance and sequences together; the covering run takes some 20 s of one core."""
 AT_MOST_S = 600
 CHECKED = (
