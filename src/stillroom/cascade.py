@@ -336,7 +336,7 @@ class FromScratch:
 
     @classmethod
     def of(cls, tree: dict[str, Any], classes: list[Any]) -> FromScratch:
-        """From what `to_json` gave, on whatever device there is."""
+        """From what `to_json` gave; it trains on the processor, wherever it did before."""
         from stillroom.models.device import Device
 
         model, objectives = parse("model", tree["model"]), [parse("objective", one) for one in tree["objectives"]]

@@ -11,7 +11,7 @@ from stillroom.report.asking import rounds
 CALLS = (20, 40, 80)
 
 
-def details(kind: str, priced: bool = True, **asked: Any) -> dict[str, Any]:
+def details(kind: str, priced: bool = True, others: str = "", **asked: Any) -> dict[str, Any]:
     records = [
         {
             "calls": calls, "learned": calls - 2, "audit_accuracy": 0.5 + calls / 200, "ci95": [0.4, 0.9],
@@ -20,8 +20,9 @@ def details(kind: str, priced: bool = True, **asked: Any) -> dict[str, Any]:
         for calls in CALLS
     ]  # fmt: skip
     beside = [{key: value for key, value in one.items() if key != "usd"} for one in records]
+    strategy = {"kind": kind, **({"others": {"kind": others}} if others else {})}
     found = {
-        "strategy": {"kind": kind}, "rounds": records, "compare": {"random": beside}, "pool": 100, "stopped": "all spent",
+        "strategy": strategy, "rounds": records, "compare": {"random": beside}, "pool": 100, "stopped": "all spent",
         "audit": {"rows": [1, 2]},
     }  # fmt: skip
     return {"rounds": found, "asked_last": [{"question": "q", "said": "a", "guessed": "b", **asked}]}
@@ -47,20 +48,22 @@ def test_without_a_price_nothing_is_said_of_dollars() -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "doubt", "said"),
+    ("kind", "others", "doubt", "said"),
     [
-        ("margin", 0.9, "lay 10.0% apart"),
-        ("margin_diverse", 0.9, "unlike the others"),
-        ("entropy", 0.6931, "0.69 nats"),
-        ("committee", 0.25, "disagreed by 0.25 nats"),
-        ("diverse", 3.5, "3.5 away"),
-        ("teacher_written", 0.9, "lay 10.0% apart"),
-        ("reword", None, "wrote it"),
-        ("random", None, ""),
+        ("margin", "", 0.9, "lay 10.0% apart"),
+        ("margin_diverse", "", 0.9, "unlike the others"),
+        ("entropy", "", 0.6931, "0.69 nats"),
+        ("committee", "", 0.25, "disagreed by 0.25 nats"),
+        ("diverse", "", 3.5, "3.5 away"),
+        ("teacher_written", "margin", 0.9, "lay 10.0% apart"),
+        ("teacher_written", "entropy", 0.9, "0.90 nats"),
+        ("reword", "random", 0.0, ""),
+        ("reword", "margin", None, "wrote it"),
+        ("random", "", None, ""),
     ],
 )
-def test_every_strategy_says_why_it_asked(kind: str, doubt: float | None, said: str) -> None:
-    shown = rounds(details(kind, **({} if doubt is None else {"doubt": doubt})), "x")
+def test_every_strategy_says_why_it_asked(kind: str, others: str, doubt: float | None, said: str) -> None:
+    shown = rounds(details(kind, others=others, **({} if doubt is None else {"doubt": doubt})), "x")
     assert shown is not None
     (one,) = shown["asked"]
     assert said in one["why"]

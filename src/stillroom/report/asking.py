@@ -27,7 +27,6 @@ PURPOSES = {
     "cascade": "questions the student left to it",
 }
 COLOURS = ("control", "arm1", "arm2", "arm3", "hard_teacher", "teacher")
-WRITING = ("teacher_written", "reword")
 MOST_QUESTIONS = 8
 
 
@@ -102,7 +101,7 @@ def rounds(details: Tree, ident: str) -> dict[str, Any] | None:
                 "question": str(one["question"]),
                 "said": str(one["said"]),
                 "guessed": str(one["guessed"]),
-                "why": _why(str(found["strategy"]["kind"]), n.number(one.get("doubt"))),
+                "why": _why(found["strategy"], n.number(one.get("doubt"))),
             }
             for one in (details.get("asked_last") or [])[:MOST_QUESTIONS]
         ],
@@ -122,12 +121,12 @@ WHY: dict[str, Callable[[float], str]] = {
 """What a strategy's wish for a question means, in words."""
 
 
-def _why(strategy: str, doubt: float | None) -> str:
+def _why(strategy: Tree, doubt: float | None) -> str:
     """Why a question was asked; nothing of a strategy that has no reason, such as a random one."""
+    others = strategy.get("others")  # of a strategy that has questions written: how the rest of a round is chosen
     if doubt is None:
-        return "the teacher wrote it for this round" if strategy in WRITING else ""
-    # Beside what is written, those that write choose by margin unless the recipe says otherwise.
-    words = WHY.get("margin" if strategy in WRITING else strategy)
+        return "the teacher wrote it for this round" if others else ""
+    words = WHY.get(str((others or strategy)["kind"]))
     return words(doubt) if words else ""
 
 
