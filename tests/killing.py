@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import signal
 import traceback
@@ -11,17 +12,20 @@ from pathlib import Path
 from stillroom import rundir
 
 AT, LOG = "STILLROOM_KILL_AT", "STILLROOM_COMMIT_LOG"
+HUNG_S = 240
+"""A child that has not ended by then hangs: a lock that another thread held when it was forked is never given back."""
 
 
 def came_to_its_end(work: Callable[[], object], kill_at: int = -1, log: Path | None = None) -> bool:
     """Do the work in a forked process that ends itself at a commit point. True where it came to its end instead.
 
-    An error of the work's own is printed, and fails the test: it is neither a kill nor an end.
+    An error of the work's own is printed, and fails the test: it is neither a kill nor an end. So is where it hangs.
     """
     child = os.fork()
     if child == 0:
         status = 1
         try:
+            faulthandler.dump_traceback_later(HUNG_S, exit=True, file=2)
             rundir._commit_points = 0
             os.environ[AT] = str(kill_at)
             if log is not None:

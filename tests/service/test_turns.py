@@ -105,6 +105,30 @@ def test_the_log_begins_anew_while_somebody_always_writes(database: Database, mo
             one.join()
 
 
+def test_it_ends_where_it_is_closed_just_as_it_begins_to_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between its last look at whether it shall end and forgetting the news, one of which was that it shall."""
+    monkeypatch.setattr(checkpoints, "EVERY_S", 0.0)
+    turn = threading.RLock()
+    found = checkpoints.Checkpoints(tmp_path / FILE, turn)
+    closer = threading.Thread(target=found.close, daemon=True)
+
+    class News(threading.Event):
+        def clear(self) -> None:
+            if not closer.is_alive():
+                super().clear()
+                closer.start()
+                assert self.wait(10)
+            super().clear()
+
+    monkeypatch.setattr(found, "_news", News())
+    with turn:
+        found.wrote()
+    until = time.monotonic() + 10
+    while closer.ident is None or closer.is_alive():
+        assert time.monotonic() < until
+        time.sleep(0.01)
+
+
 def test_only_what_was_erased_is_trimmed(database: Database) -> None:
     settings = Settings(database.path.parent)
     name = put(database)

@@ -47,6 +47,8 @@ class Checkpoints:
             if self._ending.wait(EVERY_S):
                 return
             self._news.clear()
+            if self._ending.is_set():  # the news may have been that this is to end
+                return
             try:
                 with closing(sqlite3.connect(self._path, isolation_level=None)) as rows:
                     if copied(rows) > MOST_PAGES:
