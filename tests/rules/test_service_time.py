@@ -20,7 +20,7 @@ WAITS = "import time\n\ndef test_it():\n    time.sleep(0.6)\n\ndef test_again():
 
 @pytest.mark.parametrize(
     ("within", "more", "status"),
-    [("", (), 0), ("60", (), 0), ("0.5", (), 1), ("1", ("-n", "2", "--dist", "loadfile"), 1)],
+    [("", (), 0), ("60", (), 0), ("0.5", (), 1), ("1", ("-p", "xdist", "-n", "2", "--dist", "loadfile"), 1)],
 )
 def test_too_long_fails_where_it_is_asked_for(
     tmp_path: Path, root: Path, child_environment: dict[str, str], within: str, more: tuple[str, ...], status: int
@@ -32,8 +32,9 @@ def test_too_long_fails_where_it_is_asked_for(
     (tmp_path / "conftest.py").write_text(CONFTEST)
     (tmp_path / "pytest.ini").write_text("[pytest]\n")
     env = {**child_environment, "PYTHONPATH": str(root / "tests"), "STILLROOM_SERVICE_WITHIN_S": within}
+    env["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"  # they take seconds to import, four times
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *more, "tests"]
-    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=120)
     assert done.returncode == status, done.stdout + done.stderr
     told = [line for line in done.stdout.splitlines() if "the service's tests: " in line]
     assert len(told) == 1
