@@ -217,15 +217,23 @@ def test_distill_a_table_without_a_recipe(here: Path) -> None:
     assert first["models"]["student"]["accuracy"] == second["models"]["student"]["accuracy"]
 
 
-def test_a_table_of_some_thousand_rows_takes_less_than_a_minute(here: Path) -> None:
-    """What `distill DATA.csv` does on 3,000 rows, counted in steps of the optimiser, which do not depend on the load."""
+def test_a_table_of_some_thousand_rows_takes_some_thousand_steps(here: Path) -> None:
+    """What `distill DATA.csv` does on 3,000 rows: less than a minute where a step takes two milliseconds.
+
+    Steps of the optimiser do not depend on how busy the machine is, as the minutes that `check` tells do.
+    """
     write_csv(here / "data.csv", rows_of(3000))
     counted = json.loads(done("distill", "data.csv", "--label", "label", *SMALL, "--json").out)["rows"]
     assert counted["train"] == 2100
     tree = starters.for_table("data", "data.csv", "label")
     write_recipe(here / "table.yaml", tree)
-    plan = json.loads(done("check", "table.yaml", "--json").out)
-    assert plan["figures"]["minutes"] < 1
+    plan = json.loads(done("check", "table.yaml", "--json").out)["figures"]
+    assert plan["minutes"] > 0
+    member, training = tree["teacher"]["member"], tree["training"]
+    teachers = plan["teachers asked"]
+    steps = teachers * member["epochs"] * -(-plan["training rows"] // member["batch_size"])
+    steps += (plan["models trained"] - teachers) * training["epochs"] * -(-plan["training rows"] // training["batch_size"])
+    assert steps < 30_000
 
 
 def test_what_check_says_of_a_table_a_run_says_once_before_it_begins(here: Path) -> None:
