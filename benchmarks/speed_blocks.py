@@ -25,8 +25,9 @@ from stillroom.models.mlp import Mlp
 from stillroom.recipe import Training
 from stillroom.rows import Questions
 from stillroom.training.batches import Batches, Source
-from stillroom.training.fit import Lesson, prepare, steps_in
+from stillroom.training.fit import Lesson, prepare
 from stillroom.training.loop import Hooks, Trainer
+from stillroom.training.steps import steps_in
 from stillroom.transfer_set.ask import ask
 from stillroom.transfer_set.store import Store
 

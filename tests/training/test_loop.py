@@ -18,8 +18,8 @@ from stillroom.recipe import Training
 from stillroom.rows import Questions
 from stillroom.training import schedule
 from stillroom.training.batches import Batches, Source
-from stillroom.training.fit import steps_in
 from stillroom.training.loop import Hooks, Trainer
+from stillroom.training.steps import steps_in
 
 
 class Stop(Exception):

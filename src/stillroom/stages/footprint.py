@@ -19,6 +19,7 @@ from stillroom.stages.opening import Run, store_of, views_of
 from stillroom.stages.room import TRAINING_BYTES, WEIGHT_BYTES
 from stillroom.stages.train import TEMPERATURES, Role, _asks_for_more, roles
 from stillroom.teachers.trained import Trained
+from stillroom.training.steps import steps_in
 
 if TYPE_CHECKING:
     from stillroom.stages.dress_rehearsal import Rehearsed
@@ -68,8 +69,6 @@ class Planned(NamedTuple):
 
     def seconds(self, found: Rehearsed) -> float:
         """Of one of them."""
-        from stillroom.training.fit import steps_in
-
         if self.untrained:
             return 0.0
         each = ((self.knobs, max(1, self.rows)), *self.rounds)

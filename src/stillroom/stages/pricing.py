@@ -18,6 +18,7 @@ from stillroom.errors import RecipeError
 from stillroom.kinds import Teacher, parse
 from stillroom.rows import Array, Questions, joined
 from stillroom.stages.paying import ledger_path, paying
+from stillroom.training.steps import steps_in
 
 if TYPE_CHECKING:
     from stillroom.stages.opening import Run
@@ -127,7 +128,7 @@ def _control_says(run: Run, known: Questions, asked: Questions) -> Array:
     from stillroom.models.classifier import Classifier
     from stillroom.models.device import threads
     from stillroom.training.batches import Source
-    from stillroom.training.fit import Lesson, fit, steps_in
+    from stillroom.training.fit import Lesson, fit
     from stillroom.training.loop import Hooks
 
     recipe, splits, ground = run.recipe, run.splits, run.ground(untaught=True)

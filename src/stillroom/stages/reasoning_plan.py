@@ -24,6 +24,7 @@ from stillroom.stages.reasoning_training import most_tokens, reads
 from stillroom.stages.rehearsal import Cost, rehearse
 from stillroom.stages.room import WEIGHT_BYTES, memory_notes, refuse_full_disks
 from stillroom.stages.train import roles
+from stillroom.training.steps import steps_in
 
 if TYPE_CHECKING:
     from stillroom.stages.opening import Run
@@ -189,7 +190,5 @@ def _over(run: Run, windows: Questions) -> Run:
 
 def _steps(run: Run, questions: int) -> int:
     """With as many rows as there are questions, or as traces of them."""
-    from stillroom.training.fit import steps_in
-
     knobs = run.recipe.traces
     return steps_in(run.recipe.training, questions * (min(knobs.keep, knobs.count or knobs.keep)))

@@ -19,6 +19,7 @@ from stillroom.stages.opening import Run, working
 from stillroom.stages.reasoning import ask_traces, asked_of, judging, verifier_of
 from stillroom.stages.teach import teach
 from stillroom.stages.train import Role, begun_from, roles
+from stillroom.training.steps import steps_in
 
 if TYPE_CHECKING:
     import torch
@@ -74,7 +75,6 @@ def _samples_otherwise(arm: Run, run: Run) -> bool:
 def lesson_of(role: Role, traces: Traces, main: Taught | None) -> Taught:
     """What a role is taught. `main`: what the student is, whose steps or tokens it gets as well; None: it is the student."""
     from stillroom.questions.dialogues import dialogues
-    from stillroom.training.fit import steps_in
     from stillroom.transfer_set.lessons import length_in
 
     run, knobs = role.run, knobs_of(role)

@@ -21,6 +21,7 @@ from stillroom.rows import Array, Pool, Questions, Splits
 from stillroom.rundir import fingerprint
 from stillroom.stages.opening import Run
 from stillroom.stages.train import Role, train_one
+from stillroom.training.steps import steps_in
 
 if TYPE_CHECKING:
     from stillroom.models.classifier import Classifier
@@ -31,8 +32,6 @@ FOLDER = ".work/rounds"
 
 def as_long(knobs: Training, rows: int, most: int) -> Training:
     """The same training for so many steps on these rows as it takes on `most` of them."""
-    from stillroom.training.fit import steps_in
-
     wanted = steps_in(knobs, most) * knobs.accumulate
     epochs = max(knobs.epochs, -(-wanted // -(-rows // min(knobs.batch_size, rows))))
     patience = knobs.patience and max(1, knobs.patience * epochs // knobs.epochs)

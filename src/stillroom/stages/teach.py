@@ -14,6 +14,7 @@ from stillroom.rundir import fingerprint
 from stillroom.stages.ask import answers_of
 from stillroom.stages.opening import ASKED, Run, tell_done_before, working
 from stillroom.teachers.python import Python
+from stillroom.training.steps import steps_in
 
 
 def teach(run: Run) -> AskedTeacher:
@@ -63,7 +64,7 @@ def train_teacher(run: Run, member: Any, name: str, words: str) -> None:
     """A `trained` teacher learns from the labels of all training rows, those that the student must not see included."""
     from stillroom.models.device import Device
     from stillroom.training.batches import Source
-    from stillroom.training.fit import Lesson, fit, steps_in
+    from stillroom.training.fit import Lesson, fit
     from stillroom.training.language_batches import WindowSource
 
     known = joined(run.splits.train, run.splits.omitted)

@@ -20,6 +20,7 @@ from stillroom.stages.layers import further_width, mapped, showing_layers, shown
 from stillroom.stages.on_policy_rounds import policy_of
 from stillroom.stages.opening import Run, tell_done_before, views_of, working
 from stillroom.stages.teach import teach
+from stillroom.training.steps import steps_in
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -195,7 +196,7 @@ def prepared(
 ) -> Prepared:  # fmt: skip
     """What a training is made of; nothing is read of the weights it goes on from before it begins."""
     from stillroom.students.going_on import going_on
-    from stillroom.training.fit import Lesson, steps_in
+    from stillroom.training.fit import Lesson
 
     recipe, splits, knobs = role.run.recipe, role.run.splits, role.run.recipe.training
     student = recipe.student if after is None else going_on(recipe.student, after.folder)

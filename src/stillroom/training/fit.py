@@ -65,12 +65,6 @@ class Lesson:
     """The folder of an earlier training that this one goes on from, as its history does."""
 
 
-def steps_in(knobs: Training, rows: int) -> int:
-    """Optimiser steps of a training on so many rows."""
-    batches = -(-rows // min(knobs.batch_size, rows))
-    return -(-knobs.epochs * batches // knobs.accumulate)
-
-
 def fit(lesson: Lesson, folder: Path, work: Path, hooks: Hooks) -> History:
     """Train, correct for the class prior where asked, and write the model and its history into `folder`."""
     if isinstance(lesson.source, WindowSource):
