@@ -7,6 +7,7 @@ benchmarks/service_process.py. `serving` starts others: `serving("--redact", "[0
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,14 @@ Serving = Callable[..., Served]
 AsClient = Callable[..., openai.OpenAI]
 BOTH_WAYS: dict[str, Any] = {"params": [{}, {"PYTHONOPTIMIZE": "1"}], "ids": ["plain", "optimised"]}
 """For a fixture that serves: once as it is, once under `python -O`, where no `assert` holds; `request.param` is for `env`."""
+
+
+@contextmanager
+def with_teacher(folder: Path, url: str, *words: str, **teacher: Any) -> Iterator[Served]:
+    """A server that has this teacher, and may ask it at this address."""
+    with Served(folder, "--allow-teacher", url.split("/")[2], *words) as found:
+        found.http().post("/api/teachers", json={"base_url": url, **teacher}).raise_for_status()
+        yield found
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from sqlalchemy import select, update
 
 from scripted_endpoint import Endpoint, Reply, failing, said
 from service import students
-from service.conftest import AsClient
+from service.conftest import AsClient, with_teacher
 from stillroom.service.rows.tables import calls, completions, projects
 from stillroom.service.students.answering import AUDIT_SHARE
 
@@ -38,10 +38,8 @@ def teacher() -> Iterator[Endpoint]:
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory, teacher: Endpoint) -> Iterator[Served]:
-    origin = teacher.url.removeprefix("http://").removesuffix("/v1")
-    with Served(tmp_path_factory.mktemp("served"), "--allow-teacher", origin) as found:
-        body = {"name": "big", "base_url": teacher.url, "model": "big-1", "price": PRICE}
-        found.http().post("/api/teachers", json=body).raise_for_status()
+    folder = tmp_path_factory.mktemp("served")
+    with with_teacher(folder, teacher.url, name="big", model="big-1", price=PRICE) as found:
         yield found
 
 

@@ -15,6 +15,7 @@ from benchmarks.service_process import Served
 from sqlalchemy import delete, func, select
 
 from scripted_endpoint import Endpoint, Reply, said
+from service.conftest import with_teacher
 from stillroom.service.data import files as room
 from stillroom.service.data import forms, retention
 from stillroom.service.door.access import Caller, first_project
@@ -42,10 +43,8 @@ def teacher() -> Iterator[Endpoint]:
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory, teacher: Endpoint) -> Iterator[Served]:
-    place = teacher.url.removeprefix("http://").removesuffix("/v1")
-    with Served(tmp_path_factory.mktemp("served"), "--allow-teacher", place, "--redact", "[a-z]+@[a-z.]+") as found:
-        body = {"name": "wise", "base_url": teacher.url, "model": "m"}
-        found.http().post("/api/teachers", json=body).raise_for_status()
+    folder, words = tmp_path_factory.mktemp("served"), ("--redact", "[a-z]+@[a-z.]+")
+    with with_teacher(folder, teacher.url, *words, name="wise", model="m") as found:
         yield found
 
 
