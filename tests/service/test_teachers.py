@@ -22,6 +22,7 @@ from stillroom.service.teachers import teacher_rows as room
 
 KEY = "sk-a-long-secret-key-4242"
 HERE = "http://127.0.0.1:8099/v1"
+ACCEPTED = {"who": "me", "when": "2026-01-31", "url": "https://openai.com/policies/", "version": "1"}
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +57,19 @@ def test_a_teacher_is_set_shown_changed_and_forgotten(served: Served) -> None:
     with served.rows.reading() as rows:
         left = rows.execute(select(teachers).where(teachers.c.id == first["id"])).mappings().one()
     assert (left["sealed_key"], left["key_shown"]) == (None, None)
+
+
+def test_what_is_left_out_stays_and_null_takes_away(served: Served) -> None:
+    http, price = served.http(), {"input": 0.15, "output": 0.6}
+    given = a_teacher(name="emptied", key=KEY, price=price, licence="MIT", accepted_terms=ACCEPTED)
+    first = http.post("/api/teachers", json=given).json()
+    path = f"/api/teachers/{first['id']}"
+    for name in ("price", "licence", "accepted_terms"):
+        first[name] = None
+        assert http.post(path, json={name: None}).json() == first
+    kept = {"name": None, "base_url": None, "model": None, "key": None, "distillable": None}
+    assert http.post(path, json=kept).json() == first
+    http.delete(path)
 
 
 def test_a_key_goes_only_to_the_address_it_was_given_with(served: Served) -> None:
@@ -196,9 +210,6 @@ def test_a_sealed_key_opens_for_its_own_teacher_alone(state: SimpleNamespace) ->
 def test_a_trainer_is_not_handed_an_address_that_is_no_more_allowed(state: SimpleNamespace) -> None:
     with pytest.raises(ApiError, match="public"):
         room.handed(state, a_row(state, base_url="https://10.0.0.1/v1"))
-
-
-ACCEPTED = {"who": "me", "when": "2026-01-31", "url": "https://openai.com/policies/", "version": "1"}
 
 
 @pytest.mark.parametrize(

@@ -162,13 +162,15 @@ def put_calls(served: Served) -> None:
         rows.execute(insert(calls), told)
 
 
-def put_teacher(served: Served, name: str = "big") -> None:
-    """A teacher's row; it is never asked."""
+def put_teacher(served: Served, name: str = "big") -> str:
+    """A teacher's row; it is never asked. Its id."""
+    teacher_id = new_id("teacher")
     with served.rows.writing() as rows:
         rows.execute(insert(teachers).values(
-            id=new_id("teacher"), project_id=served.first_project(), name=name, base_url="https://example.com/v1",
+            id=teacher_id, project_id=served.first_project(), name=name, base_url="https://example.com/v1",
             model=HOSTILE, price={"input": 1.0, "output": 2.0}, licence=HOSTILE, distillable=True, created_at=1,
         ))  # fmt: skip
+    return teacher_id
 
 
 def filled(served: Served) -> Site:
@@ -213,13 +215,14 @@ def filled(served: Served) -> Site:
     assert sent.status_code == 303, sent.text
     put_stored(served)
     put_calls(served)
-    put_teacher(served)
+    teacher_id = put_teacher(served)
     served.key(HOSTILE[:60])
     drawing = students.put(served, students.of_digits(), "classifier")
     writing = students.put(served, students.of_letters(), "language")
     site.paths = {
         "front": "/", "sign-in": "/sign-in", "new": "/new", "jobs": "/jobs", "models": "/models", "compare": "/compare",
         "data": "/data", "stored": "/data/completions?key=app&value=desk", "teachers": "/teachers", "keys": "/keys",
+        "teacher": f"/teachers/{teacher_id}",
         "file": sent.headers["location"], "finished job": f"/jobs/{job_id}",
         "report": f"/jobs/{job_id}/report", "running job": f"/jobs/{running}",
         "held job": f"/jobs/{put_job(served, 'paused', estimate=estimate, **held)}",

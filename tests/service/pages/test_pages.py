@@ -22,8 +22,8 @@ HTMX_SHA256 = "d6fdc75f204e6bdefa99b69bf1e6d4ac69b8a364f77929f45c13476b4000f717"
 """Of dist/htmx.min.js in htmx.org 2.0.11 as npm has it."""
 JOB_PAGE_BYTES = 200_000
 NAMES = (
-    "front", "sign-in", "new", "jobs", "models", "compare", "data", "stored", "teachers", "keys", "file", "finished job",
-    "running job", "held job", "job being checked", "paused job", "failed job", "cancelled job",
+    "front", "sign-in", "new", "jobs", "models", "compare", "data", "stored", "teachers", "teacher", "keys", "file",
+    "finished job", "running job", "held job", "job being checked", "paused job", "failed job", "cancelled job",
     "job with rows left out", "rows left out", "model", "drawing model",
     "writing model", "not found",
 )  # fmt: skip
@@ -95,6 +95,7 @@ def test_a_page_is_whole_and_has_nothing_inline(site: Site, http: httpx2.Client,
         "rows left out",
         "stored",
         "teachers",
+        "teacher",
         "file",
         "running job",
         "failed job",
@@ -181,7 +182,7 @@ def test_models_answer_side_by_side(site: Site, http: httpx2.Client) -> None:
 
 def test_another_project_sees_nothing_of_it(site: Site) -> None:
     stranger = site.served.http(site.served.key("stranger", project=site.served.project("others")))
-    for name in ("file", "finished job", "running job", "held job", "model", "drawing model"):
+    for name in ("file", "finished job", "running job", "held job", "model", "drawing model", "teacher"):
         for more in ("", "/live", "/report", "/student.zip", "/files/config.json", "/onnx"):
             assert stranger.get(site.paths[name] + more).status_code in (404, 405), (name, more)
         assert stranger.get(site.paths[name]).status_code == 404

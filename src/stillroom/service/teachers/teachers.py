@@ -33,6 +33,8 @@ router = APIRouter(route_class=Route, tags=["teachers"])
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._/-]*$"
 LONG_KEY = 12
 """A shorter key's last letters would tell too much of it."""
+MAY_GO = ("price", "licence", "accepted_terms")
+"""Of a teacher that has them, they can be taken away."""
 _NAMED = Statement(select(teachers.c.id).where(OURS, NAMED, teachers.c.id != bindparam("but")))
 _LISTED = Listing(teachers, OURS, "teacher")
 
@@ -73,7 +75,7 @@ class CreateTeacher(Strict):
 
 
 class UpdateTeacher(Strict):
-    """What is to be another. What is left out stays."""
+    """What is to be another. What is left out stays; null takes a price, a licence or accepted terms away."""
 
     name: str | None = Field(default=None, pattern=NAME, max_length=100)
     base_url: str | None = Field(default=None, max_length=2000)
@@ -178,7 +180,8 @@ def by_id(rows: Connection, caller: Caller, teacher_id: str) -> Row:
 
 def _plain(body: CreateTeacher | UpdateTeacher) -> dict[str, Any]:
     """The fields that were given, but the key and `distillable`."""
-    given = body.model_dump(mode="json", exclude={"key", "distillable"}, exclude_none=True)
+    told = body.model_dump(mode="json", exclude={"key", "distillable"}, exclude_unset=True)
+    given = {name: value for name, value in told.items() if value is not None or name in MAY_GO}
     if "base_url" in given:
         given["base_url"] = str(given["base_url"]).rstrip("/")
     return given
