@@ -52,3 +52,12 @@ def test_blanks_and_quotes_say_nothing_of_a_label() -> None:
 def test_a_label_that_has_its_share_is_not_in_the_bucket_too() -> None:
     found = read({"cancel": 0.5, "re": 0.3}, said="cancel", estimator="bucket")
     assert found == pytest.approx([0.15 / 0.8, 0.15 / 0.8, 0.5 / 0.8])
+
+
+@pytest.mark.parametrize(("least", "is_one"), [(0.0, True), (0.5, True), (0.7, False)])
+def test_labels_want_a_share_of_what_is_told(least: float, is_one: bool) -> None:
+    """A doubtful teacher tells little of its mass; what counts is how much of that is on labels."""
+    told = body({"cancel": 0.2, "The": 0.1}, said="cancel")
+    found = read_distribution(told, WORDS, "bucket", 20, least)
+    assert isinstance(found, list) is is_one
+    assert is_one or isinstance(found, Refusal)

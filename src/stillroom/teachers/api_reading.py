@@ -115,9 +115,11 @@ def _place(said: str, words: Sequence[str]) -> int | Refusal:
 
 
 def read_distribution(
-    body: Mapping[str, Any], words: Sequence[str], estimator: Estimator, top: int
+    body: Mapping[str, Any], words: Sequence[str], estimator: Estimator, top: int, least: float = 0.0
 ) -> list[float] | Refusal:
-    """Probabilities over the labels from the likeliest tokens of an answer, by an estimator; their sum is 1."""
+    """Probabilities over the labels from the likeliest tokens of an answer, by an estimator; their sum is 1. Of the mass of the
+    tokens told, labels have more than the share `least`, or the answer is none.
+    """
     refusal = refusal_of(body, whole=False)
     if refusal is not None:
         return refusal
@@ -126,7 +128,7 @@ def read_distribution(
     if not isinstance(found, list) or not found:
         return Refusal("unreadable", "the endpoint gives no log-probabilities")
     seen, rest, rarest = _masses(found, words, top)
-    if not sum(seen.values()) > 0:
+    if not sum(seen.values()) > least * (1.0 - rest):
         return Refusal("refused" if EXCUSE.match(text) else "invented", text)
     return estimate(seen, rest, rarest, len(words), estimator)
 

@@ -74,7 +74,7 @@ class Distillation(Strict):
     """A preset's name, or a student as a recipe has it; none: `model`."""
     source: Source | None = None
     soft_targets: StrictBool = False
-    """Ask the teacher for log-probabilities, and learn from those."""
+    """Learn from log-probabilities: a teacher is asked for them, stored answers came with them."""
     labels: Annotated[list[Name], Field(max_length=1000)] | None = None
     """What the teacher may answer; none: what the answers in the source are."""
     budget: Budget | None = None

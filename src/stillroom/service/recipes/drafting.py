@@ -11,13 +11,14 @@ import hashlib
 import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from stillroom.errors import DataError
 from stillroom.rundir import write_file
 from stillroom.service.recipes.presets import Preset, Task
+from stillroom.service.recipes.soft import soft_answers
 from stillroom.service.students.shelf import question_of
 
 MOST_CLASSES, LEAST_TIMES = 200, 5
@@ -25,6 +26,8 @@ LEAST_OF_A_CLASS, LEAST_ROWS = 3, 10
 TEST, VALIDATION = 0.2, 0.1
 TALKS, ROWS, ANSWERS = "talks.jsonl", "rows.jsonl", "answers.jsonl"
 ROLES = ("train", "validation", "test")
+SOFT: dict[str, Any] = {"kind": "soft_target", "temperature": 2}
+HARD: dict[str, Any] = {"kind": "hard_label", "from": "teacher"}
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,8 @@ class Talk:
     line: int
     messages: list[dict[str, Any]]
     answer: str | None
+    tokens: str | None = None
+    """The log-probabilities that the answer came with, where they are wanted: see soft.py."""
 
     @property
     def question(self) -> str:
@@ -61,6 +66,8 @@ class Drafted:
     sources: list[Talk]
     """Learned from, held out to judge by, or of the same words as one of these."""
     rejected: list[Rejected]
+    note: str | None = None
+    """What else is to be told of them."""
 
 
 def are_classes(answers: Sequence[str]) -> bool:
@@ -70,14 +77,15 @@ def are_classes(answers: Sequence[str]) -> bool:
 
 
 def recorded(
-    talks: list[Talk], preset: Preset, data: Path, licence: str | None, left_out: Sequence[Rejected] = ()
-) -> Drafted:
-    """A student of what was said already; `left_out`: rows that are no conversations. Raises DataError where nothing can be
-    learned from it.
+    talks: list[Talk], preset: Preset, data: Path, licence: str | None, left_out: Sequence[Rejected] = (),
+    soft: bool = False,
+) -> Drafted:  # fmt: skip
+    """A student of what was said already; `left_out`: rows that are no conversations; `soft`: a classifier learns how likely
+    each class was, where answers tell. Raises DataError where nothing can be learned from it.
     """
     talks, empty = _with_words(talks)
     empty = [*left_out, *empty]
-    answers = [talk.answer or "" for talk in talks]
+    answers = [(talk.answer or "").strip() for talk in talks]
     classes = are_classes(answers)
     task = preset.task or ("classification" if classes else "causal")
     if task == "classification" and not classes:
@@ -90,10 +98,11 @@ def recorded(
     said = {} if licence is None else {"licence": licence}
     if task == "causal":
         return _spoken(talks, empty, preset, data, said)
+    talks = [replace(talk, answer=answer) for talk, answer in zip(talks, answers, strict=True)]
     kept, rejected = _one_answer_each(talks)
     kept, rejected = _of_enough(kept, empty + rejected)
     _enough(kept, rejected)
-    _write(data / ANSWERS, ({"text": talk.question, "answer": talk.answer} for talk in kept))
+    teacher, objective, note = _answers(kept, data, soft)
     for role, part in _split(kept).items():
         labels = (None if role == "train" else talk.answer for talk in part)
         _write(
@@ -102,10 +111,24 @@ def recorded(
         )
     sections = {
         "questions": {**_table({role: f"{role}.jsonl" for role in ROLES}), **said},
-        "teacher": {"kind": "recorded", "source": ANSWERS, "answer": "answer", **said},
-        "objectives": [{"kind": "hard_label", "from": "teacher"}],
+        "teacher": {**teacher, **said},
+        "objectives": [objective],
     }
-    return Drafted(sections, task, _with_their_like(kept, rejected), rejected)
+    return Drafted(sections, task, _with_their_like(kept, rejected), rejected, note)
+
+
+def _answers(kept: list[Talk], data: Path, soft: bool) -> tuple[dict[str, Any], dict[str, Any], str | None]:
+    """Write what was said; the teacher that it makes, what a student learns of it, and what is to be told."""
+    rows: list[dict[str, Any]] = [{"text": talk.question, "answer": talk.answer} for talk in kept]
+    read, objective, note = {"answer": "answer"}, HARD, None
+    if soft:
+        likely, count = soft_answers([talk.answer or "" for talk in kept], [talk.tokens for talk in kept])
+        rows = [{**row, "top_logprobs": one} for row, one in zip(rows, likely, strict=True)]
+        read, objective = {"top_log_probabilities": "top_logprobs"}, SOFT
+        note = f"Soft targets: {count:,} of {len(kept):,} answers came with log-probabilities of the classes"
+        note += f"; of the other {len(kept) - count:,} what was said is learned" if count < len(kept) else ""
+    _write(data / ANSWERS, rows)
+    return {"kind": "recorded", "source": ANSWERS, **read}, objective, note
 
 
 def asked(
@@ -148,10 +171,9 @@ def asked(
         source = {role: f"{role}.jsonl" for role in ROLES}
         used, rejected = [talk for part in parts.values() for talk in part], rejected + wrong
     soft = teacher.get("read") == "logprobs"
-    objective = {"kind": "soft_target", "temperature": 2} if soft else {"kind": "hard_label", "from": "teacher"}
     told = {"labels": list(labels)} if labels else {}
     teacher = {"prompt": "{text}", **teacher, **told}
-    sections = {"questions": _table(source), "teacher": teacher, "objectives": [objective]}
+    sections = {"questions": _table(source), "teacher": teacher, "objectives": [SOFT if soft else HARD]}
     return Drafted(sections, "classification", _with_their_like(used, rejected), rejected)
 
 
@@ -205,7 +227,8 @@ def _one_answer_each(talks: Iterable[Talk]) -> tuple[list[Talk], list[Rejected]]
             rejected += [Rejected(talk, "the question is empty") for talk in same]
             continue
         counted = Counter(talk.answer for talk in same)
-        chosen = max(same, key=lambda talk: counted[talk.answer])  # the first of the most
+        # The first of the most, or the first that tells how sure it is.
+        chosen = max(same, key=lambda talk: (counted[talk.answer], talk.tokens is not None))
         kept.append(chosen)
         for talk in same:
             if talk.answer != chosen.answer:

@@ -67,6 +67,8 @@ class Prepared:
     sources: list[tuple[str, int]]
     rejected: Counter[str] | None
     """None: not counted, since what is left out by the run of a recipe is known to that run alone."""
+    note: str | None = None
+    """What else is to be told of the rows."""
 
 
 def checked(rows: Connection, state: Any, project_id: str, body: CreateJob) -> Checked:
@@ -84,13 +86,13 @@ def checked(rows: Connection, state: Any, project_id: str, body: CreateJob) -> C
         return Checked(str(source)[:200], found.teachers[0]["name"] if found.teachers else None)
     preset = preset_of(state.settings, body.model, wanted)
     _student(rows, state, project_id, preset)
-    _refuse_cascade(wanted, preset.task)
+    _refuse_of_writers(wanted, preset.task)
     if body.validation_file is not None:
         _chat_file(rows, project_id, body.validation_file, "validation_file")
     teacher = _teacher(rows, state, project_id, wanted)
     stored = None if wanted is None or wanted.source is None else wanted.source.stored_completions
     if stored is not None:
-        return _checked_stored(rows, state, project_id, stored, teacher, wanted)
+        return _checked_stored(rows, state, project_id, stored, teacher)
     name, param = _file_of(body)
     _chat_file(rows, project_id, name, param)
     if teacher is None and wanted is not None and wanted.soft_targets:
@@ -112,11 +114,11 @@ def prepared(state: Any, job: Row, folder: Path) -> Prepared:
     if wanted.recipe is not None:
         with state.database.reading() as rows:
             found = resolved(rows, state, job["project_id"], wanted.recipe)
-        sources, rejected = _rows_of(state.settings, found.files), None
+        sources, rejected, note = _rows_of(state.settings, found.files), None, None
     else:
         found, drafted = _drafted(state, job, body, wanted, data)
         sources = [(talk.source, talk.line) for talk in drafted.sources]
-        rejected = Counter(one.why for one in drafted.rejected)
+        rejected, note = Counter(one.why for one in drafted.rejected), drafted.note
         write_file(folder / REJECTED, rejected_text(drafted.rejected))
     _named_recipe(found, job["id"])
     if wanted.seeds is not None:
@@ -126,7 +128,7 @@ def prepared(state: Any, job: Row, folder: Path) -> Prepared:
     _link(state.settings, found, data)
     recipe = found.recipe
     write_json(folder / RECIPE, recipe.to_tree())
-    return Prepared(recipe, sources, rejected)
+    return Prepared(recipe, sources, rejected, note)
 
 
 def handed_to(state: Any, job: Row) -> dict[str, dict[str, str]]:
@@ -192,14 +194,19 @@ def _refuse_beside(wanted: Distillation) -> None:
             raise ApiError(400, told, param=f"distillation.{name}", code="beside_a_recipe")
 
 
-def _refuse_cascade(wanted: Distillation | None, task: Task | None) -> None:
-    """A student that writes does not know when to leave a question to its teacher. Raises ApiError 400."""
-    if wanted is not None and wanted.cascade is not None and task == "causal":
-        told = (
-            "A student that writes has no cascade: it cannot tell how sure it is. Leave it out, or take a student that "
-        )
-        told += "picks one of a few answers, such as small-text-classifier."
+def _refuse_of_writers(wanted: Distillation | None, task: Task | None) -> None:
+    """A student that writes neither knows when to leave a question to its teacher, nor learns how likely each of a few answers
+    was. Raises ApiError 400.
+    """
+    if wanted is None or task != "causal":
+        return
+    cure = "Leave it out, or take a student that picks one of a few answers, such as small-text-classifier."
+    if wanted.cascade is not None:
+        told = f"A student that writes has no cascade: it cannot tell how sure it is. {cure}"
         raise ApiError(400, told, param="distillation.cascade", code="no_cascade")
+    if wanted.soft_targets:
+        told = f"A student that writes learns words, and soft_targets say how likely each of a few answers is. {cure}"
+        raise ApiError(400, told, param="distillation.soft_targets", code="not_soft")
 
 
 def _file_of(body: CreateJob) -> tuple[str, str]:
@@ -245,15 +252,10 @@ def _teacher(rows: Connection, state: Any, project_id: str, wanted: Distillation
     return row
 
 
-def _checked_stored(
-    rows: Connection, state: Any, project_id: str, stored: StoredRows, teacher: Row | None, wanted: Distillation | None
-) -> Checked:
+def _checked_stored(rows: Connection, state: Any, project_id: str, stored: StoredRows, teacher: Row | None) -> Checked:
     said = completion_rows.said_by(rows, project_id, stored.metadata, _said_by(stored, teacher))
     if not said:
         raise ApiError(400, "No stored completion fits.", param=talks.STORED, code="no_rows")
-    if wanted is not None and wanted.soft_targets:
-        told = "Stored answers are texts; name the teacher, and give their questions as a file, to ask it anew."
-        raise ApiError(400, told, param="distillation.soft_targets", code="not_soft")
     _refuse_any(rows, state, project_id, said)
     models = sorted({one["model"] for one in said})
     return Checked("stored_completions", teacher["name"] if teacher else models[0])
@@ -295,16 +297,16 @@ def _drafted(state: Any, job: Row, body: CreateJob, wanted: Distillation, data: 
     held_out = [talk for one in right for talk in one]
     if stored is not None:
         found, left_out = talks.of_stored(
-            state.database, state.settings, project, stored.metadata, _said_by(stored, teacher)
+            state.database, state.settings, project, stored.metadata, _said_by(stored, teacher), wanted.soft_targets
         )
         licence = None if teacher is None else teacher["licence"]
-        drafted = drafting.recorded(found, preset, data, licence, left_out)
+        drafted = drafting.recorded(found, preset, data, licence, left_out, wanted.soft_targets)
     elif teacher is None:
         drafted = drafting.recorded(_answered(given + held_out), preset, data, None)
     else:
         part = recipe_part(teacher) | ({"read": "logprobs"} if wanted.soft_targets else {})
         drafted = drafting.asked(given, held_out, part, wanted.labels, data)
-    _refuse_cascade(wanted, drafted.task)
+    _refuse_of_writers(wanted, drafted.task)
     return _as_recipe(drafted, preset, body, wanted, teacher, student), drafted
 
 

@@ -12,6 +12,7 @@ from stillroom.service.data.jsonl import as_text, conversations
 from stillroom.service.door.faults import ApiError
 from stillroom.service.door.lists import Row
 from stillroom.service.recipes.drafting import Rejected, Talk
+from stillroom.service.recipes.soft import tokens_of
 from stillroom.service.rows.database import Database
 from stillroom.service.settings import Settings
 
@@ -31,19 +32,22 @@ def of_file(settings: Settings, file_id: str) -> list[Talk]:
 
 
 def of_stored(
-    database: Database, settings: Settings, project_id: str, metadata: Mapping[str, str] | None, model: str | None
-) -> tuple[list[Talk], list[Rejected]]:
-    """Stored completions that can be learned from, and the others. Raises ApiError 403, and 400 where they are too many."""
+    database: Database, settings: Settings, project_id: str, metadata: Mapping[str, str] | None, model: str | None,
+    soft: bool = False,
+) -> tuple[list[Talk], list[Rejected]]:  # fmt: skip
+    """Stored completions that can be learned from, and the others; `soft`: with the log-probabilities that came with answers.
+    Raises ApiError 403, and 400 where they are too many.
+    """
     found: list[Talk] = []
     rejected: list[Rejected] = []
     letters = 0
     for row in completion_rows.matching(database, project_id, metadata, model):
-        one = of_completion(row)
+        one = of_completion(row, soft)
         if isinstance(one, Rejected):
             rejected.append(one)
         else:
             found.append(one)
-            letters += sum(len(message["content"]) for message in one.messages)
+            letters += sum(len(message["content"]) for message in one.messages) + len(one.tokens or "")
         if letters > MOST_BYTES or len(found) + len(rejected) > settings.limits.file_rows:
             told = (
                 f"These stored completions are more than {settings.limits.file_rows:,}, or have more than {MOST_BYTES:,} "
@@ -53,7 +57,7 @@ def of_stored(
     return found, rejected
 
 
-def of_completion(row: Row) -> Talk | Rejected:
+def of_completion(row: Row, soft: bool = False) -> Talk | Rejected:
     """A stored completion as a conversation that ends with what was said."""
     choices, asked = row["response"].get("choices"), row["request"].get("messages")
     nothing = Talk(row["id"], 0, [], None)
@@ -65,7 +69,8 @@ def of_completion(row: Row) -> Talk | Rejected:
     except Wrong as wrong:  # a teacher may take what no student can learn from
         return Rejected(nothing, str(wrong))
     said = plain({**choices[0]["message"], "role": "assistant"})
-    return Talk(row["id"], 0, [*map(plain, asked), said], said["content"])
+    tokens = tokens_of(choices[0]) if soft else None
+    return Talk(row["id"], 0, [*map(plain, asked), said], said["content"], tokens)
 
 
 def plain(message: Mapping[str, Any]) -> dict[str, Any]:

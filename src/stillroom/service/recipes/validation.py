@@ -52,6 +52,8 @@ class Validation:
                 with written(self.database) as rows:
                     fenced(rows, self.job, recipe=found.recipe.to_tree())
                     tell(rows, self.job, "Files validated; estimating time and cost")
+                    if found.note is not None:
+                        tell(rows, self.job, found.note)
                 made_from = made_of(found, self.folder / DATA)
                 estimate = self._known(made_from) or self._estimated(handed, lease)
             except NotResolved as error:
