@@ -146,7 +146,7 @@ def service(tmp_path_factory: pytest.TempPathFactory, teacher: Endpoint) -> Iter
         yield found
 
 
-def test_a_job_learns_how_sure_the_teacher_was(service: Served, client: openai.OpenAI) -> None:
+def test_a_job_is_made_of_how_sure_the_teacher_was(service: Served, client: openai.OpenAI) -> None:
     words = ("red", "green", "blue")
 
     def ask(place: int) -> None:
@@ -156,13 +156,11 @@ def test_a_job_learns_how_sure_the_teacher_was(service: Served, client: openai.O
 
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(ask, range(60)))
-    wanted = {"source": {"stored_completions": {"model": "big"}}, "soft_targets": True, "seeds": 1}
+    wanted = {"source": {"stored_completions": {"model": "big"}}, "soft_targets": True, "hold": True}
     job = client.fine_tuning.jobs.create(
-        model="small-text-classifier", training_file="stored_completions", extra_body={"distillation": wanted},
-        hyperparameters={"n_epochs": 2},
-    )  # fmt: skip
-    done = service.wait(job.id, within_s=300)
-    assert done["status"] == "succeeded", (done, service.told()[-2000:])
+        model="small-text-classifier", training_file="stored_completions", extra_body={"distillation": wanted}
+    )
+    service.wait(job.id, until=("paused",), within_s=300)
     events = [one.message for one in client.fine_tuning.jobs.list_events(job.id)]
     assert (
         "Soft targets: 30 of 60 answers came with log-probabilities of the classes; of the other 30 what was said is learned"
@@ -171,8 +169,8 @@ def test_a_job_learns_how_sure_the_teacher_was(service: Served, client: openai.O
     recipe = read_json(service.root / "jobs" / job.id / "recipe.json")
     assert recipe["objectives"][0]["kind"] == "soft_target"
     rows = lines(service.root / "jobs" / job.id / "data" / "answers.jsonl")
-    entropy = {len(row["top_logprobs"]) for row in rows if int(row["text"].split()[-1]) % 2}
-    assert entropy == {2}
+    told_of = {len(row["top_logprobs"]) for row in rows if int(row["text"].split()[-1]) % 2}
+    assert told_of == {2}
     writer = client.fine_tuning.jobs.with_raw_response
     with pytest.raises(openai.BadRequestError) as raised:
         writer.create(model="tiny-language", training_file="x", extra_body={"distillation": wanted})
