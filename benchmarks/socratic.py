@@ -2,9 +2,10 @@
 
     python -m benchmarks.socratic [--preset smoke|time|full] [--only EXPERIMENT ...] [--list] [--write]
 
-Reads sst2 from $STILLROOM_DATA. Three tasks: margin, named beforehand, and four other strategies against random, over
-paired seeds; then a cascade on streams that change half way. The teacher is asked over HTTP, once a question, and calls
-are counted as if each seed had asked for itself. Every finished seed is written down at once below
+Reads sst2 and gsm8k from $STILLROOM_DATA. Three tasks: margin, named beforehand, and four other strategies against random,
+over paired seeds; a fourth without a bar, of prompts for a language model at equal tokens; then a cascade on streams that
+change half way. The teacher is asked over HTTP, once a question, and what that takes is counted as if each seed had asked
+for itself. Every finished seed is written down at once below
 runs/bench-socratic/PRESET, so a stopped run goes on; `--write` makes the result files from what is finished.
 """
 
@@ -28,13 +29,16 @@ from benchmarks.socratic_teacher import hear
 
 BENCH = "socratic"
 HOME = Path(__file__).resolve().parent.parent / "runs" / "bench-socratic"
-CASCADE = "cascade"
+CASCADE, PROMPTS = "cascade", "prompts"
 EXPERIMENTS = {
     "digits": "scikit-learn's digits",
     "sst2": "SST-2 phrases on frozen MiniLM embeddings",
     "intents": "a generated text task of twelve intents",
     CASCADE: "a cascade on streams of intents that change half way",
+    PROMPTS: "prompts for a language model that writes text, at equal tokens",
 }
+READS = {"sst2": "sst2", PROMPTS: "gsm8k"}
+"""Folders of $STILLROOM_DATA."""
 STRATEGIES = ("random", PRIMARY, *EXPLORED)
 
 
@@ -65,7 +69,13 @@ def settings_of(name: str, sizes: Sizes) -> str:
     """The fingerprint of all that an experiment's figures depend on, but for how many seeds there are."""
     from benchmarks import socratic_sizes, socratic_streams
 
-    knobs = {key: value for key, value in asdict(sizes).items() if key not in ("seeds", "streams")}
+    if name == PROMPTS:
+        from benchmarks.socratic_prompts import HABITS
+
+        return fingerprint(
+            [name, {key: value for key, value in asdict(sizes.prompts).items() if key != "seeds"}, HABITS]
+        )
+    knobs = {key: value for key, value in asdict(sizes).items() if key not in ("seeds", "streams", "prompts")}
     constants = [socratic_sizes.AUDIT, socratic_sizes.REFUSED, socratic_sizes.INVENTED, asdict(STUDENT)]
     habits = [getattr(socratic_streams, key) for key in ("PART", "RISK", "EVERY", "AUDIT", "STATIC_CALLS")]
     return fingerprint([name, knobs, constants, habits if name == CASCADE else []])
@@ -101,9 +111,18 @@ def run_cascade(name: str, sizes: Sizes, home: Path, data: Path) -> Row:
     return run_streams(sizes, home / f"{name}-{settings}", finished.read(), finished.append)
 
 
+def run_of_prompts(name: str, sizes: Sizes, home: Path, data: Path) -> Row:
+    """All students of chosen prompts that are not trained yet, then their table."""
+    from benchmarks.socratic_prompts import run_prompts
+
+    finished = Finished(home / name / "students.jsonl", settings_of(name, sizes))
+    return run_prompts(sizes.prompts, home / name, data, finished.read(), finished.append)
+
+
 def run(name: str, sizes: Sizes, home: Path, data: Path) -> Row:
     """One experiment to its end, or on from where it was."""
-    work: Callable[[str, Sizes, Path, Path], Row] = run_cascade if name == CASCADE else run_task
+    special: dict[str, Callable[[str, Sizes, Path, Path], Row]] = {CASCADE: run_cascade, PROMPTS: run_of_prompts}
+    work = special.get(name, run_task)
     return work(name, sizes, home, data)
 
 
@@ -128,7 +147,7 @@ def write_results(preset: str, rows: Rows, folder: Path) -> list[dict[str, Any]]
 
 
 def _count(name: str, sizes: Sizes) -> int:
-    return sizes.streams if name == CASCADE else sizes.seeds
+    return {CASCADE: sizes.streams, PROMPTS: sizes.prompts.seeds}.get(name, sizes.seeds)
 
 
 def main() -> None:
@@ -145,7 +164,9 @@ def main() -> None:
     rows = Rows(folder / f"{BENCH}.rows.jsonl")
     wanted = command.wanted(asked, EXPERIMENTS)
     cure = "Set it, or leave that task out with --only"
-    data = command.data_folder("sst2", "sst2", cure) if "sst2" in wanted else Path()
+    data = Path()
+    for name in (name for name in wanted if name in READS):
+        data = command.data_folder(READS[name], READS[name], cure)
     command.run_each(
         {name: EXPERIMENTS[name] for name in wanted},
         asked.again,

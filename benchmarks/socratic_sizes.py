@@ -4,8 +4,10 @@ measures what bars.tsv asks for. Latency, limits, faults and prices of the teach
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
+
+from benchmarks.language_sizes import SMOLLM2
 
 PRICE = {"input": 0.15, "output": 0.6}
 """USD per million tokens."""
@@ -27,6 +29,25 @@ TASKS = ("digits", "sst2", "intents")
 
 
 @dataclass(frozen=True)
+class PromptSizes:
+    """What a preset decides of the prompts put to a language model."""
+
+    model: str = SMOLLM2
+    """The teacher, of which some layers are the student."""
+    layers: int = 4
+    held_out: int = 2000
+    pool: int = 1500
+    budget: int = 60_000
+    """Tokens of the teacher, read and written, that each way of choosing prompts may spend."""
+    answer_tokens: int = 24
+    """The most of an answer; what is longer is cut, and its end is neither learned nor judged."""
+    write_tokens: int = 240
+    """The most of a call that writes prompts."""
+    steps: int = 260
+    seeds: int = 3
+
+
+@dataclass(frozen=True)
 class Sizes:
     """What a preset decides."""
 
@@ -43,6 +64,7 @@ class Sizes:
     streams: int = 20
     stream_rows: int = 10_000
     stream_pool: int = 42_000
+    prompts: PromptSizes = field(default_factory=PromptSizes)
 
 
 PRESETS = {
@@ -58,8 +80,11 @@ PRESETS = {
         streams=2,
         stream_rows=600,
         stream_pool=6000,
+        prompts=PromptSizes(
+            layers=2, held_out=8, pool=40, budget=1000, answer_tokens=8, write_tokens=60, steps=4, seeds=1
+        ),
     ),
-    "time": Sizes(seeds=5, streams=5),
+    "time": Sizes(seeds=5, streams=5, prompts=PromptSizes(held_out=100, pool=200, budget=4000, steps=25, seeds=1)),
     "full": Sizes(),
 }
 
