@@ -29,7 +29,7 @@ WORDS = (
     "hear answers alone, two of which read as many tokens. "
 )
 PRESET_WORDS = {
-    "smoke": "Preset smoke: everything runs, nothing is measured.",
+    "smoke": "Preset smoke: everything but the word problems runs, nothing is measured.",
     "time": "Preset time: fewer seeds than bars.tsv asks for, and some of what is shown beside the bars left out; the column "
     "n says how many seeds.",
     "full": "",
@@ -60,7 +60,8 @@ BLOCKS = {
         wanted=lambda sizes: sizes.shown is not None,
     ),
     "words": Block(
-        "word problems for SmolLM2", "reasoning_shown.words", ("words", "words_test"), wanted=lambda sizes: sizes.words > 0
+        "word problems for SmolLM2", "reasoning_shown.words", ("words", "words_test", "words_model"),
+        wanted=lambda sizes: sizes.words > 0
     ),
 }  # fmt: skip
 BENCH = Bench(

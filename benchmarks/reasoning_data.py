@@ -18,7 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
-from stillroom.questions.arithmetic import LONGER, Problem, Task, problems, running
+from stillroom.questions.arithmetic import Problem, Task, problems, running
 from stillroom.transfer_set.lessons import answer_alone
 
 Style = Literal["short", "long"]
@@ -31,6 +31,19 @@ TASKS = {
     "chains": Task("chains", (3, 5), (1, 1), (7, 8)),
 }
 """The first is the one with bars: there answers alone reach 40 %."""
+NUMBERS = {1: "one", 2: "two", 3: "three", 4: "four"}
+
+
+def named(task: Task) -> str:
+    """Sums or products of one size in words, for the title of a table."""
+    (size, _), (digits, _) = task.terms, task.digits
+    if task.name == "products":
+        return f"products of a number of {_digits(size)} and one of {NUMBERS[digits]}"
+    return f"{task.name} of {NUMBERS[size]} numbers of {_digits(digits)}"
+
+
+def _digits(count: int) -> str:
+    return f"{NUMBERS[count]} digit{'' if count == 1 else 's'}"
 
 
 def files(task: Task, train: int, test: int, longer: int, folder: Path, backwards: bool = False) -> dict[str, str]:
@@ -153,7 +166,7 @@ def word_files(train: int, test: int, folder: Path) -> dict[str, str]:
     dice, found = random.Random(SEED), dict[str, dict[str, str]]()
     while len(found) < train + test:
         question, rationale, answer = word_problem(dice, dice.randint(2, 4))
-        found.setdefault(question, {"question": question, "rationale": rationale, "answer": answer, "length": LONGER})
+        found.setdefault(question, {"question": question, "rationale": rationale, "answer": answer})
     rows = [json.dumps(row) for row in found.values()]
     paths = {}
     for name, part in (("test", rows[:test]), ("train", rows[test:])):

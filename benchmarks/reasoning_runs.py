@@ -13,7 +13,7 @@ import numpy as np
 
 import stillroom
 from benchmarks import reasoning_teacher as teachers
-from benchmarks.reasoning_data import SEED, files
+from benchmarks.reasoning_data import SEED, files, named
 from benchmarks.reasoning_sizes import AT_ONCE, PORT, PRICE, TEMPERATURE, Shape, Sizes
 from benchmarks.results import Found, Row, Table
 from stillroom.evaluation.intervals import interval, row_means
@@ -119,7 +119,7 @@ def primary(sizes: Sizes, base: Path) -> Row:
         bars_from(marks, wrong, teachers.parameters(folder), int(card["models"]["student"]["parameters"])),
         {
             "primary": table_of(
-                "Sums of two numbers of three digits" if sizes.seeds > 2 else "Sums",
+                named(task).capitalize(),
                 run.path,
                 marks,
                 far,
@@ -305,5 +305,6 @@ def second(sizes: Sizes, base: Path) -> Row:
     tree["arms"] = {name: ARMS[name] for name in ("answers as many tokens", "filler")}
     with teachers.served(folder, PORT):
         run = stillroom.distill(tree, home / "run")
-    title = "Another task: products of a number of three digits and one of one"
-    return Row({}, {"second": table_of(title, run.path, *marks_of(run.path, sizes, task, folder))})
+    return Row(
+        {}, {"second": table_of(f"Another task: {named(task)}", run.path, *marks_of(run.path, sizes, task, folder))}
+    )

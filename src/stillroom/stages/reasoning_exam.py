@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from stillroom.evaluation.cost import Spent
     from stillroom.evaluation.reasoning_exam import Candidate
     from stillroom.stages.opening import Run
-    from stillroom.transfer_set.sampling import Traces
+    from stillroom.transfer_set.sampling import Sampled, Traces
 
 ROOM = 16
 """A student may write twice as much as it was taught at most, and so many tokens more."""
@@ -98,9 +99,15 @@ def _kept_facts(run: Run, traces: Traces, models: dict[str, list[Path]]) -> dict
             found[name] = count
     if bad:
         found["bad_gold"] = len(bad)
-    if not is_paid(run.recipe):
-        found = {name: value for name, value in found.items() if name not in ("usd", "usd_per_kept")}
-    return found
+    unknown = [] if is_paid(run.recipe) else ["usd", "usd_per_kept"]
+    if not _tokens_of(traces.samples):
+        unknown += ["tokens_in", "tokens_out", "tokens_per_kept"]
+    return {name: value for name, value in found.items() if name not in unknown}
+
+
+def _tokens_of(several: Sequence[Sampled]) -> int | None:
+    """Read and written; None where nobody counted them, as of recorded answers."""
+    return sum(one.tokens_in + one.tokens_out for one in several) or None
 
 
 def _bill(run: Run, traces: Traces, spent: Spent) -> Spent:
@@ -108,6 +115,5 @@ def _bill(run: Run, traces: Traces, spent: Spent) -> Spent:
     from dataclasses import replace
 
     several = [*traces.samples, *scored(run)]
-    tokens = sum(one.tokens_in + one.tokens_out for one in several)
     usd = sum(one.usd for one in several) if is_paid(run.recipe) else None
-    return replace(spent, teacher_calls=len(several), teacher_tokens=tokens, teacher_bill_usd=usd)
+    return replace(spent, teacher_calls=len(several), teacher_tokens=_tokens_of(several), teacher_bill_usd=usd)
