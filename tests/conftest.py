@@ -63,8 +63,8 @@ SLOW = (
     "test_core_install.py", "service/pages/test_pages_browser.py", "service/test_clients.py", "test_paid_teacher.py",
     "benchmarks/test_service.py", "benchmarks/test_asking.py", "benchmarks/test_reasoning.py", "models/test_language.py",
     "test_language_ensemble.py", "test_on_policy.py", "test_on_policy_kill.py", "service/test_flywheel.py",
-    "service/test_executor.py",
-    "stages/test_rounds.py", "test_recorded_words.py", "export/test_export.py", "transfer_set/test_verify.py",
+    "service/test_executor.py", "stages/test_rounds.py", "test_recorded_words.py", "export/test_export.py",
+    "transfer_set/test_verify.py",
 )  # fmt: skip
 """Files that take long for the number of their tests, the longest first."""
 
