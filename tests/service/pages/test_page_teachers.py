@@ -100,7 +100,7 @@ def test_what_is_typed_counts_and_an_emptied_field_is_empty(site: Site) -> None:
         ({"base_url": "https://93.184.215.15/v1"}, "key", "give the key for this one too"),
         ({"model": ""}, "model", "at least 1 character"),
         ({"key": f"{OTHER_KEY} more"}, "key", "without spaces"),
-        ({"price_output": "much"}, "price_output", "should be a number"),
+        ({"price_output": "much"}, "price_output", "price.output: should be a number"),
         ({"licence": "x" * 1001}, "licence", "at most 1000 characters"),
         ({"terms_when": "yesterday"}, "terms_when", "should match pattern"),
         ({"terms_who": ""}, "terms_who", "at least 1 character"),

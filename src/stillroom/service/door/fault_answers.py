@@ -21,7 +21,8 @@ CODES = {404: "not_found", 405: "method_not_allowed"}
 def invalid(found: Mapping[str, Any]) -> ApiError:
     """One of pydantic's findings as an error of the interface."""
     place = [str(part) for part in found["loc"] if part not in ("body", "query", "path", "header")]
-    told = f"{'.'.join(place)}: {found['msg']}" if place else str(found["msg"])
+    message = str(found["msg"]).removeprefix("Value error, ")
+    told = f"{'.'.join(place)}: {message}" if place else message
     return ApiError(400, told, param=".".join(place) or "body", code=str(found["type"]))
 
 

@@ -6,6 +6,8 @@ import math
 
 from pydantic import ValidationError
 
+from stillroom.service.door.fault_answers import invalid
+
 
 def number(text: str) -> int | float | str:
     """The number that a text says; where it says none, the text, for the interface to refuse."""
@@ -20,9 +22,7 @@ def number(text: str) -> int | float | str:
 
 def said(error: ValidationError) -> str:
     """A pydantic error in one sentence."""
-    place = place_of(error)
-    told = error.errors()[0]["msg"]
-    return f"{place}: {told}." if place else f"{told}."
+    return f"{invalid(error.errors()[0]).message}."
 
 
 def place_of(error: ValidationError) -> str:
