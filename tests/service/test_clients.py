@@ -25,6 +25,7 @@ WITHIN_S = 1000
 HELD = 3
 """Jobs that each client has estimated and then cancels."""
 TEACHER = "moods"
+pytestmark = pytest.mark.timeout(WITHIN_S)  # all of them wait for one worker
 Running = dict[str, tuple["subprocess.Popen[bytes]", Path]]
 
 
