@@ -154,6 +154,8 @@ def test_calls_leave_no_key_behind(service: Served, teacher: Loopback) -> None:
     assert files_with_it(service.folder) == []
 
 
+# Under `python -O` a trainer has all of its libraries compiled anew, and there is no check in this that an `assert` could be.
+@pytest.mark.parametrize("service", [{}], ids=["plain"], indirect=True)
 def test_a_job_that_asks_its_teacher_leaves_no_key_behind(service: Served, teacher: Loopback) -> None:
     """The trainer and whatever it starts are watched while it asks."""
     http = service.http()
