@@ -102,7 +102,7 @@ install: $(CHOSEN)
 # What hangs is a failure that shows where, and not a run without an end.
 test: export OMP_NUM_THREADS := 1
 test: $(DEV) $(CLIENTS)/openai-2/.installed $(CLIENTS)/node/.installed
-	@$(BIN)/python -m pytest -rfEs -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder --timeout 420 $(ARGS)
+	@$(BIN)/python -m pytest -rfEs -n auto --maxprocesses 5 --dist loadfile --no-loadscope-reorder --timeout 420 $(ARGS)
 
 # The constraints name PyTorch without CUDA, so this takes the Python it is given as it is. Kill tests fork a process that has
 # used CUDA, which CUDA forbids, so they are left out.
