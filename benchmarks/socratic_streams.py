@@ -21,11 +21,13 @@ PART = 50
 """Rows that come at once."""
 RISK = 0.026
 """What the threshold is set for: the share of answers that may differ from the teacher's. This and the habits below were
-settled on streams of other texts, this one on twenty."""
-FIRST_TRY = (
-    "A first measurement, at 0.03, had saved 0.911 of the calls and lost 1.063 points at the ends of their intervals"
+settled on streams of other texts."""
+SETTLED = (
+    "A first measurement, at 0.03, had saved 0.911 of the calls and lost 1.063 points at the ends of their intervals. The risk "
+    "was then settled anew on streams 500 to 519 of 60,000 other texts (seed 7000), where 0.026, 0.028 and 0.03 saved 0.911, "
+    "0.916 and 0.920, and lost 0.80, 0.86 and 0.97."
 )
-"""What these very streams had shown before the risk was settled anew."""
+"""How the risk came to be what it is."""
 EVERY, AUDIT = 50, 0.25
 STATIC_CALLS = 500
 """A static cascade learns from so many calls, and then no more."""

@@ -15,12 +15,20 @@ import openai
 import pytest
 from benchmarks.service_process import Served
 
+from scripted_endpoint import Endpoint
 from stillroom.service.rows.database import Database
 
 Serving = Callable[..., Served]
 AsClient = Callable[..., openai.OpenAI]
 BOTH_WAYS: dict[str, Any] = {"params": [{}, {"PYTHONOPTIMIZE": "1"}], "ids": ["plain", "optimised"]}
 """For a fixture that serves: once as it is, once under `python -O`, where no `assert` holds; `request.param` is for `env`."""
+
+
+@pytest.fixture(scope="module")
+def teacher(request: pytest.FixtureRequest) -> Iterator[Endpoint]:
+    """An endpoint that answers as the module's own `script` says; modules whose teacher is another have their own."""
+    with Endpoint(request.module.script) as found:
+        yield found
 
 
 @contextmanager

@@ -36,12 +36,6 @@ def script(body: dict[str, Any], number: int) -> Reply:
 
 
 @pytest.fixture(scope="module")
-def teacher() -> Iterator[Endpoint]:
-    with Endpoint(script) as found:
-        yield found
-
-
-@pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory, teacher: Endpoint) -> Iterator[Served]:
     folder, words = tmp_path_factory.mktemp("served"), ("--redact", "[a-z]+@[a-z.]+")
     with with_teacher(folder, teacher.url, *words, name="wise", model="m") as found:

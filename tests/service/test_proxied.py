@@ -91,12 +91,6 @@ def script(body: dict[str, Any], number: int) -> Reply:
 
 
 @pytest.fixture(scope="module")
-def teacher() -> Iterator[Endpoint]:
-    with Endpoint(script) as found:
-        yield found
-
-
-@pytest.fixture(scope="module")
 def loopback(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Loopback]:
     folder = tmp_path_factory.mktemp("loopback")
     students.write_table(folder / "texts.jsonl")

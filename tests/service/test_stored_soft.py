@@ -133,12 +133,6 @@ def script(body: dict[str, Any], number: int) -> Reply:
 
 
 @pytest.fixture(scope="module")
-def teacher() -> Iterator[Endpoint]:
-    with Endpoint(script) as found:
-        yield found
-
-
-@pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory, teacher: Endpoint) -> Iterator[Served]:
     with with_teacher(tmp_path_factory.mktemp("served"), teacher.url, name="big", model="big-1") as found:
         http = found.http()
