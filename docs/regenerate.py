@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 import service_routes
 
 from stillroom import errors, kinds
-from stillroom.catalogue import as_yaml, bounds_of, default_of, type_of
+from stillroom.catalogue import as_yaml, bounds_of, default_of, meanings, type_of
 from stillroom.recipe import Recipe
 
 REFERENCE = Path(__file__).resolve().parent / "reference"
@@ -132,6 +132,7 @@ def _gives(part: Any) -> str:
 def table_of(part: type[BaseModel], defaults: dict[str, str] | None = None) -> str:
     """The knobs of a part; those it has from a section of the recipe are named by a link."""
     section = next((base for base in part.__mro__[1:] if base in _section_names()), None)
+    meant = meanings(part)
     lines = ["| knob | type | default | meaning |", "|---|---|---|---|"]
     for name, field in part.model_fields.items():
         inherited = section is not None and name in section.model_fields and name not in part.__annotations__
@@ -139,7 +140,7 @@ def table_of(part: type[BaseModel], defaults: dict[str, str] | None = None) -> s
             continue
         default = (defaults or {}).get(name) or _marked(default_of(field))
         words = [type_of(field.annotation, named), *bounds_of(field)]
-        cells = [f"`{field.alias or name}`", ", ".join(words), default, " ".join((field.description or "").split())]
+        cells = [f"`{field.alias or name}`", ", ".join(words), default, meant.get(name, "")]
         lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     text = "\n".join(lines) if len(lines) > 2 else "No knobs of its own."
     if section is not None:

@@ -67,13 +67,16 @@ def _refuse_stray_text(column: Array, name: str, where: str) -> None:
     _, wrong = _parsed(column)
     if wrong is None or column.dtype.kind not in "OU":
         return
-    count = sum(_is_number(value) for value in column.tolist())
-    if count >= MOSTLY_NUMBERS * len(column):
-        raise DataError(
-            f"{count:,} of this column's {len(column):,} values are numbers, and {column[wrong]!r} is none",
-            where=place_of(where, wrong, name),
-            cure="Correct it, take out its row, or leave the column out by naming the others in questions.input",
-        )
+    count = len(column)
+    for value in column.tolist():
+        count -= not _is_number(value)
+        if count < MOSTLY_NUMBERS * len(column):
+            return
+    raise DataError(
+        f"{count:,} of this column's {len(column):,} values are numbers, and {column[wrong]!r} is none",
+        where=place_of(where, wrong, name),
+        cure="Correct it, take out its row, or leave the column out by naming the others in questions.input",
+    )
 
 
 def _is_number(value: Any) -> bool:

@@ -41,9 +41,7 @@ PLAIN = {
 class Knobs(BaseModel):
     """A part of a recipe: frozen, and a knob it does not have is an error."""
 
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", protected_namespaces=(), allow_inf_nan=False, use_attribute_docstrings=True
-    )
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), allow_inf_nan=False)
 
     @model_validator(mode="before")
     @classmethod
