@@ -18,7 +18,7 @@ from stillroom.budget import NANO, Cost, Limits, Rates
 from stillroom.errors import BudgetReached, ModelError, Overbilled, RunError
 from stillroom.ledger import Ledger, opened
 from stillroom.teachers import api_calls
-from stillroom.teachers.api_calls import Caller, Manners, Pace, Patience, Request
+from stillroom.teachers.api_calls import TOGETHER_S, Caller, Manners, Pace, Patience, Request
 from stillroom.teachers.api_calls import Reply as Became
 from stillroom.teachers.api_faults import judge, retry_after_s, same_model
 from stillroom.teachers.api_wire import Wire
@@ -328,7 +328,21 @@ def test_slots_are_evenly_spread_and_little_is_caught_up() -> None:
     assert sum(wait == 0 for wait in waits) == 3, "what was unused for a quarter of a second, and the slot that is due"
     pace.pause(5)
     assert pace.wait_s() == pytest.approx(5)
+    now[0] += 0.03
     assert Pace(None, lambda: now[0]).wait_s() == 0
+
+
+def test_slots_of_one_moment_begin_together() -> None:
+    now = [100.0]
+    pace = Pace(6000, lambda: now[0])
+    waits = [pace.wait_s() for _ in range(101)]
+    assert waits[0] == 0, "nobody waits for a slot that is due"
+    assert all(-1e-6 < wait - slot / 100 < TOGETHER_S + 1e-6 for slot, wait in enumerate(waits)), (
+        "never before its slot"
+    )
+    assert len({round(wait, 6) for wait in waits}) <= 22, "a second has twenty moments"
+    now[0] = 100.99
+    assert pace.wait_s() == pytest.approx(0.06), "at 101.01 by itself, and so at 101.05"
 
 
 def test_tokens_that_were_not_used_are_free_again() -> None:

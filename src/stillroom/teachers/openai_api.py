@@ -44,7 +44,7 @@ class Limits(Knobs):
     """How fast an endpoint may be asked."""
 
     requests_per_minute: float | None = Field(default=None, gt=0)
-    """Spread evenly."""
+    """Spread evenly, those of a twentieth of a second together."""
     tokens_per_minute: float | None = Field(default=None, gt=0)
     """Read and written together."""
     concurrency: int = Field(default=16, ge=1, le=1024)
