@@ -111,6 +111,29 @@ def append_line(path: Path, tree: Mapping[str, Any]) -> None:
         os.fsync(file.fileno())
 
 
+class Finished:
+    """What single parts gave, one JSON line each, appended at once; found again by name, number (such as a seed) and settings."""
+
+    def __init__(self, path: Path, settings: str) -> None:
+        self.path, self.settings = path, settings
+
+    def read(self) -> dict[tuple[str, int], dict[str, Any]]:
+        """(name, seed) -> what it gave; a line cut short by a stop is passed over."""
+        found = {}
+        for line in self.path.read_text().splitlines() if self.path.is_file() else ():
+            try:
+                one = json.loads(line)
+            except ValueError:
+                continue
+            if one["settings"] == self.settings:
+                found[one["name"], one["seed"]] = one["found"]
+        return found
+
+    def append(self, name: str, seed: int, found: dict[str, Any]) -> None:
+        """Write it down, durably."""
+        append_line(self.path, {"settings": self.settings, "name": name, "seed": seed, "found": found})
+
+
 class Rows:
     """The finished experiments of a bench, in an append-only file of JSON lines."""
 

@@ -37,7 +37,7 @@ BLOCKS = {
     ),
     "upload": Block("memory during a large upload", "service_uploads.upload", ("upload_mib", "upload_runs"), True),
     "streams": Block("event streams that break", "service_streams.streams", ("streams", "reconnects", "stream_events")),
-    "kills": Block("kill -9 of server, worker and trainer", "service_safety.kills", ("commit_kills", "random_kills")),
+    "kills": Block("kill -9 of server, worker and trainer", "service_kill_lanes.kills", ("commit_kills", "random_kills")),
     "duplicates": Block("creates whose answers are dropped", "service_safety.duplicates", ("calls",)),
     "bad-input": Block("bad files and bodies", "service_safety.bad_input", ("bad_inputs",)),
     "attacks": Block("attacks with paths and addresses", "service_safety.attacks", ("attacks",)),

@@ -39,6 +39,8 @@ class Tally:
     """What came of kills."""
 
     kills: int = 0
+    missed: int = 0
+    """Commit points that a job did not come to, so that nothing was killed."""
     jobs: int = 0
     right: int = 0
     orphans: int = 0
@@ -48,13 +50,16 @@ class Tally:
 
     def add(self, other: Tally) -> None:
         """Both together."""
-        for name in ("kills", "jobs", "right", "orphans", "lost"):
+        for name in ("kills", "missed", "jobs", "right", "orphans", "lost"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
         self.why += other.why
 
 
 class Struck(Served):
     """A server that is started again whenever it ends, with what is to be killed in its environment."""
+
+    was_killed = False
+    """It ended by SIGKILL once."""
 
     def alive(self) -> bool:
         """Its process runs."""
@@ -63,7 +68,7 @@ class Struck(Served):
     def again(self) -> Struck:
         """Start it where it ended; its own kill is over then."""
         if not self.alive():
-            self.stop()
+            self.was_killed |= self.stop() == -signal.SIGKILL
             self._env.pop(AT, None)
             self.start()
         return self
@@ -116,14 +121,16 @@ def reference(folder: Path) -> tuple[dict[str, str], dict[str, int]]:
 def struck_at(role: str, point: int, folder: Path, expected: dict[str, str]) -> Tally:
     """One job, with one process of a role killed at one of its commit points.
 
-    In the folder of `reference`, where the job's estimate is known already, so that it costs no time again.
+    In the folder of `reference` the job's estimate is known already, and costs no time again.
     """
     call = f"{role} at point {point}"
-    env = {AT: str(point)} if role == "server" else {KILL: f"{role}:{point}:{folder / call.replace(' ', '-')}"}
+    told = folder / call.replace(" ", "-")
+    env = {AT: str(point)} if role == "server" else {KILL: f"{role}:{point}:{told}"}
     service = Struck(folder, env=env)
     try:
-        tally = Tally(kills=1)
-        tally.add(_judged(service, service.send(call), expected, call))
+        tally = _judged(service, service.send(call), expected, call)
+        happened = service.was_killed if role == "server" else told.exists()
+        tally.kills, tally.missed = int(happened), int(not happened)
         return tally
     finally:
         service.stop()

@@ -1,56 +1,17 @@
-"""What must not happen: jobs lost or doubled, bad input let in, attacks that get through. Each counts over real servers."""
+"""What must not happen: jobs doubled, bad input let in, attacks that get through. Each counts over real servers."""
 
 from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import Any
 
 from benchmarks.results import Found, Row, Table
 from benchmarks.service_attacks import attacked, path_attacks
 from benchmarks.service_creations import duplicates as doubled
-from benchmarks.service_kills import ROLES, Tally, reference, struck_at, struck_at_random
 from benchmarks.service_process import Served
 from benchmarks.service_sizes import Sizes
 
 SHOWN = 20
-
-
-def kills(sizes: Sizes, base: Path) -> Row:
-    """The share of jobs that end right, however their processes were killed."""
-    folder = base / "kills"
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    expected, points = reference(folder)
-    rows, every = [], Tally()
-    for role in ROLES:
-        tally = Tally()
-        for point in _spread(points[role], sizes.commit_kills):
-            where = folder / f"{role}-{point}"
-            tally.add(struck_at(role, point, where, expected))
-            shutil.rmtree(where, ignore_errors=True)
-        rows.append(_told(f"{role}, at its commit points ({points[role]:,})", tally))
-        every.add(tally)
-    tally = struck_at_random(sizes.random_kills, folder / "random", expected)
-    rows.append(_told("any, at random moments", tally))
-    every.add(tally)
-    columns = ["killed", "kills", "jobs", "ended right, byte for byte", "lost", "orphans after 5 s"]
-    wrong = every.orphans + every.lost
-    value = every.right / every.jobs if not wrong else min(every.right / every.jobs, 1 - wrong / (every.kills + 1))
-    note = "; ".join(every.why[:SHOWN])
-    n = f"{every.kills} kills, {every.jobs} jobs"
-    return Row({"service-kills": Found(value, n=n)}, {"kills": Table("kill -9", columns, rows, note)})
-
-
-def _spread(count: int, wanted: int | None) -> list[int]:
-    """Numbers from 1 to count: all of them, or so many evenly spread."""
-    if wanted is None or wanted >= count:
-        return list(range(1, count + 1))
-    return sorted({1 + round(place * (count - 1) / max(wanted - 1, 1)) for place in range(wanted)})
-
-
-def _told(words: str, tally: Tally) -> list[Any]:
-    return [words, tally.kills, tally.jobs, tally.right, tally.lost, tally.orphans]
 
 
 def duplicates(sizes: Sizes, base: Path) -> Row:

@@ -11,7 +11,6 @@ runs/bench-socratic/PRESET, so a stopped run goes on; `--write` makes the result
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable
 from dataclasses import asdict
@@ -20,7 +19,7 @@ from typing import Any
 
 from benchmarks import command
 from benchmarks import socratic_tables as tables
-from benchmarks.results import RESULTS, Row, Rows, append_line, bars_of, fingerprint, read_bars, write
+from benchmarks.results import RESULTS, Finished, Row, Rows, bars_of, fingerprint, read_bars, write
 from benchmarks.socratic_cascades import run_streams
 from benchmarks.socratic_curves import Curve, curve
 from benchmarks.socratic_sizes import EXPLORED, PRESETS, PRIMARY, TASKS, Sizes
@@ -40,29 +39,6 @@ EXPERIMENTS = {
 READS = {"sst2": "sst2", PROMPTS: "gsm8k"}
 """Folders of $STILLROOM_DATA."""
 STRATEGIES = ("random", PRIMARY, *EXPLORED)
-
-
-class Finished:
-    """What single seeds gave, one JSON line each, appended at once; found again by name, seed and settings."""
-
-    def __init__(self, path: Path, settings: str) -> None:
-        self.path, self.settings = path, settings
-
-    def read(self) -> dict[tuple[str, int], dict[str, Any]]:
-        """(name, seed) -> what it gave; a line cut short by a stop is passed over."""
-        found = {}
-        for line in self.path.read_text().splitlines() if self.path.is_file() else ():
-            try:
-                one = json.loads(line)
-            except ValueError:
-                continue
-            if one["settings"] == self.settings:
-                found[one["name"], one["seed"]] = one["found"]
-        return found
-
-    def append(self, name: str, seed: int, found: dict[str, Any]) -> None:
-        """Write it down, durably."""
-        append_line(self.path, {"settings": self.settings, "name": name, "seed": seed, "found": found})
 
 
 def settings_of(name: str, sizes: Sizes) -> str:

@@ -6,9 +6,11 @@ import importlib
 from dataclasses import fields, replace
 from pathlib import Path
 
-from benchmarks.results import read_bars
+import pytest
+from benchmarks.results import Finished, read_bars
 from benchmarks.service_attacks import path_attacks
-from benchmarks.service_safety import _spread
+from benchmarks.service_kill_lanes import _run, _spread, _told
+from benchmarks.service_kills import Tally
 from benchmarks.service_sizes import PRESETS, Sizes
 from benchmarks.service_streams import _wrong
 
@@ -77,3 +79,33 @@ def test_uploads_and_streams(tmp_path: Path) -> None:
     streams, cuts, written, seen, wrong = row.tables["streams"].rows[0]
     assert (streams, cuts, wrong) == (3, 3, 0)
     assert seen == streams * written
+
+
+def test_kills_are_struck_in_lanes_and_none_is_lost_by_a_failure(tmp_path: Path) -> None:
+    finished, struck = Finished(tmp_path / "kills.jsonl", "these settings"), list[Path]()
+
+    def strike(lane: Path) -> Tally:
+        struck.append(lane)
+        return Tally(kills=1, jobs=1, right=1)
+
+    def fails(lane: Path) -> Tally:
+        raise RuntimeError("no server")
+
+    lanes = [tmp_path / "one", tmp_path / "another"]
+    with pytest.raises(RuntimeError, match="no server"):
+        _run({("trainer", 1): strike, ("trainer", 2): fails, ("trainer", 3): strike}, lanes, finished)
+    assert set(finished.read()) == {("trainer", 1), ("trainer", 3)}
+    assert len(struck) == 2
+    assert set(struck) <= set(lanes)
+
+
+def test_a_kill_that_did_not_happen_is_not_counted_and_a_job_that_went_wrong_is(tmp_path: Path) -> None:
+    right, missed = Tally(kills=1, jobs=1, right=1), Tally(missed=1, jobs=1, right=1)
+    points = {"server": 1, "worker": 1, "trainer": 2}
+    found = {("trainer", 1): right, ("trainer", 2): missed, ("random", 0): Tally(kills=3, jobs=2, right=2)}
+    whole = _told(points, found).bars["service-kills"]
+    assert (whole.value, whole.n) == (1.0, "4 kills, 4 jobs")
+    found["random", 0] = Tally(kills=3, jobs=2, right=1, why=["random: failed"])
+    assert _told(points, found).bars["service-kills"].value == 0.75
+    found["random", 0] = Tally(kills=3, jobs=2, right=2, orphans=1)
+    assert _told(points, found).bars["service-kills"].value == 0.8
