@@ -166,7 +166,9 @@ class Served:
     def http(self, key: str | None = None, **more: Any) -> httpx2.Client:
         """A client of its address; closed with it."""
         headers = {**({"authorization": f"Bearer {key}"} if key else {}), **more.pop("headers", {})}
-        client = httpx2.Client(base_url=self.url, headers=headers, trust_env=False, **{"timeout": 30.0, **more})
+        # Plain HTTP needs none of the world's certificates, and reading them takes a fortieth of a second each time.
+        plain = {"base_url": self.url, "headers": headers, "trust_env": False, "verify": False, "timeout": 30.0}
+        client = httpx2.Client(**{**plain, **more})
         self._clients.append(client)
         return client
 
