@@ -1,4 +1,7 @@
-"""What the core installs is enough for classifiers: every command, with the packages of all extras hidden from it."""
+"""What the core installs is enough for classifiers: every command, with the packages of all extras hidden from it.
+
+PyTorch's compiler is hidden too: nothing is compiled, and to import it is a second of every process that trains.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,8 @@ real = importlib.machinery.PathFinder
 class Finder(real):
     @classmethod
     def find_spec(cls, name, path=None, target=None):
-        return None if name.partition(".")[0] in {hidden!r} else real.find_spec(name, path, target)
+        hidden = name == "torch._dynamo" or name.partition(".")[0] in {hidden!r}
+        return None if hidden else real.find_spec(name, path, target)
 
 
 sys.meta_path[sys.meta_path.index(real)] = Finder

@@ -85,7 +85,7 @@ def test_a_terms_own_weights_are_where_the_network_is_before_the_optimiser_is(
     """A state that is read again is put beside the weights it is of."""
     weights, seen = Weights(), list[str]()
     monkeypatch.setattr(loop, "ranks_for", lambda device: Alone())
-    monkeypatch.setattr(loop.Trainer, "_optimiser", lambda self: seen.append(weights.there))
+    monkeypatch.setattr(loop, "optimiser_of", lambda *given: seen.append(weights.there))
     loss: Any = SimpleNamespace(parameters=lambda: [weights])
     batches: Any = None
     loop.Trainer(torch.nn.Linear(2, 2), loss, batches, Training(), 1, Device("cuda:1"), tmp_path, loop.Hooks())

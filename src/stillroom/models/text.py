@@ -15,7 +15,7 @@ from stillroom.columns import TEXT_COLUMN
 from stillroom.errors import DataError, ModelError
 from stillroom.inputs import Texts
 from stillroom.kinds import NetworkTask
-from stillroom.models import lora, pretrained
+from stillroom.models import pretrained
 from stillroom.rows import Output, Raw
 
 
@@ -144,7 +144,11 @@ def adapted(model: Any, tokenizer: Any, task: NetworkTask) -> nn.Module:
 def merged(network: nn.Module, task: NetworkTask) -> nn.Module:
     """The network with its adapters in its weights; one without comes back as it is."""
     adapters = getattr(network, "adapters", None)
-    return network if adapters is None else network_of(lora.merged(adapters[0]), network.tokenizer, task)
+    if adapters is None:
+        return network
+    from stillroom.models import lora  # peft is imported for models that have adapters
+
+    return network_of(lora.merged(adapters[0]), network.tokenizer, task)
 
 
 def loaded(path: Path, task: NetworkTask, classes: int | None) -> tuple[Any, Any]:

@@ -21,6 +21,7 @@ from stillroom.objectives.weighted_sum import WeightedSum
 from stillroom.recipe import Training
 from stillroom.rows import Batch
 from stillroom.training import checkpoint
+from stillroom.training.optimisers import optimiser_of
 from stillroom.training.ranks import Accelerated, Alone, ranks_for
 from stillroom.training.schedule import share
 
@@ -77,19 +78,11 @@ class Trainer:
             weights.data = weights.data.to(device.name)
         self.ranks: Alone | Accelerated = ranks_for(device)
         self.parameters = [*network.parameters(), *loss.parameters()]
-        self.optimiser = self._optimiser()
+        self.optimiser = optimiser_of(knobs, self.parameters)
         self.history = History()
         self.best: dict[str, torch.Tensor] = {}
         self.best_loss, self.best_step = math.inf, 0
         self.limited = [layer for name, layer in network.named_modules() if _feeds_hidden_units(name, layer)]
-
-    def _optimiser(self) -> torch.optim.Optimizer:
-        knobs = self.knobs
-        if knobs.optimiser == "sgd":
-            return torch.optim.SGD(
-                self.parameters, knobs.learning_rate, knobs.momentum, weight_decay=knobs.weight_decay, fused=True
-            )
-        return torch.optim.AdamW(self.parameters, knobs.learning_rate, weight_decay=knobs.weight_decay, fused=True)
 
     def train(self) -> History:
         """Train to the last step, or to the end of patience. Raises NotFinite, and whatever `may_go_on` raises."""
