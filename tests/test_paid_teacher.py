@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from stillroom import distill
-from stillroom.errors import BudgetReached, RecipeError
+from stillroom.errors import BudgetReached, ModelError, RecipeError, RunError
 from stillroom.flow import plan
 from stillroom.loopback.serving import Loopback
 from stillroom.recipe import Recipe
@@ -166,7 +166,7 @@ def test_a_pilot_compares_the_teacher_with_the_control(
         loaded = Recipe.from_tree(recipe(url, training=training))
         told = " ".join(plan(loaded, tmp_path, pilot=12)["notes"])
         assert f"trained on 55 labels alone, got {control} of 12 held-out ones right, the teacher " in told
-        assert ("The teacher is no better than the control" in told) == no_better
+        assert ("The teacher is no better than the control, which on so few rows may be chance" in told) == no_better
         monkeypatch.setattr(pricing, "CONTROL_S", 0.0)
         told = " ".join(plan(loaded, tmp_path, pilot=12)["notes"])
         assert "was not compared with the control" in told
@@ -178,6 +178,27 @@ def _ends(told: str) -> tuple[float, float, float]:
     middle, _, rest = told.replace(",", "").partition(" (")
     low, _, high = rest.rstrip(")").partition(" to ")
     return float(low), float(middle), float(high)
+
+
+def test_an_error_after_calls_were_paid_for_does_not_say_that_nothing_was_spent(tmp_path: Path) -> None:
+    write_rows(tmp_path)
+    mind = {"kind": "rule", "source": "rows.csv", "question": "Text: (.*)", "error_rate": 0.0}
+    for faults, kind, paid in (({"other_model": 1.0}, RunError, True), ({"redirect": 1.0}, ModelError, False)):
+        with Loopback({"mind": mind, "faults": faults}, tmp_path) as url:
+            with pytest.raises(kind) as caught:
+                distill(recipe(url), tmp_path / kind.__name__, folder=tmp_path)
+            assert caught.value.exit_status == (1 if paid else 2)
+            assert caught.value.cure.startswith("Set teacher.")
+
+
+def test_a_run_with_no_answer_says_for_what_reason(tmp_path: Path) -> None:
+    lines = [f"a text of number {row},{'good' if row % 3 else 'bad'}" for row in range(15)]
+    (tmp_path / "rows.csv").write_text("\n".join(["text,label", *lines]))
+    mind = {"kind": "rule", "source": "rows.csv", "question": "Text: (.*)", "error_rate": 0.0}
+    with Loopback({"mind": mind, "context": 10}, tmp_path) as url:
+        tree = recipe(url) | {"questions": {"kind": "dataset", "source": "rows.csv", "input": "text"}}
+        with pytest.raises(ModelError, match=r"none of the \d+ training rows as asked: over the context 15 "):
+            distill(tree, tmp_path / "run", folder=tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -193,6 +193,10 @@ class Ledger:
         """The part of it that may have been billed and brought no answer: cut off, or left by a killed process."""
         return self._added("state = 'lost'", None)
 
+    def bought(self) -> Paid:
+        """What has been billed, or may have been: without what is in flight."""
+        return self._added("state IN ('kept', 'lost')", None)
+
     def latencies_s(self) -> list[float]:
         """Of every request of this run that was answered, in seconds."""
         sql = "SELECT latency_s FROM requests WHERE run = ? AND state = 'kept' AND latency_s IS NOT NULL"

@@ -329,6 +329,28 @@ def test_answers_that_are_all_rejected_stop_it_early(ledger: Ledger) -> None:
         assert len(endpoint.asked) <= 20 + 16, "those in flight, and no more"
 
 
+def test_questions_that_are_all_over_the_context_stop_it_early_and_cost_nothing(ledger: Ledger) -> None:
+    long = failing(400, "context_length_exceeded", "at most 90 tokens")
+    with Endpoint(lambda body, number: long) as endpoint:
+        asked = teacher(endpoint.url).charge(ledger)
+        with pytest.raises(RunError, match=r"first 20 .* one was over the context: 'HTTP 400 .* 90 tokens'") as caught:
+            asked.answer(texts(*(f"text {number}" for number in range(500))))
+        assert caught.value.cure.startswith("Shorten the prompt")
+        assert len(endpoint.asked) <= 20 + 16
+    assert ledger.bought().calls == 0
+
+
+def test_rows_over_the_context_beside_answers_that_were_paid_for_stop_nothing(ledger: Ledger) -> None:
+    def script(body: dict[str, Any], number: int) -> Reply:
+        return failing(400, "context_length_exceeded") if "long" in str(body) else said("positive")
+
+    with Endpoint(script) as endpoint:
+        teacher(endpoint.url).charge(ledger).answer(texts("short"))
+        added = teacher(endpoint.url).charge(ledger).answer(texts(*(f"long {number}" for number in range(30))))
+    assert added.answered_N is not None
+    assert not added.answered_N.any()
+
+
 def test_another_models_answer_is_not_used_and_is_asked_again(ledger: Ledger) -> None:
     with Endpoint(lambda body, number: said("positive", "another" if number == 0 else MODEL)) as endpoint:
         with pytest.raises(ModelError, match="from the model 'another'"):

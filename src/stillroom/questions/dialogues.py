@@ -122,7 +122,7 @@ def _refuse(rows: list[list[int]], given: list[list[int]], length: int, where: s
                 f"a question and its answer have {len(ids):,} tokens, and a row has room for {length:,}; it is not cut, "
                 "since its end would be lost",
                 where=f"{where}, row {row + 1:,}",
-                cure=f"Set questions.window to {len(ids)}, or use a student with a longer context",
+                cure=f"Use a student with a context of {len(ids):,} tokens; questions.window, where it is set, bounds it too",
             )
         if ids[: len(prompt)] != prompt:
             raise DataError(

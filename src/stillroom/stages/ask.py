@@ -62,7 +62,7 @@ def ask_answers(run: Run, asked: AskedTeacher, purpose: str = "", written: Quest
             answered = train.take(np.flatnonzero(kept[-1].answered(train.key_N)))
             run.__dict__["splits"] = replace(run.splits, train=answered)
         else:
-            keep_answered(run, kept[-1])
+            keep_answered(run, kept[-1], member)
     whole = kept[0]
     if isinstance(teacher, Ensemble):
         for place, one in enumerate(kept):

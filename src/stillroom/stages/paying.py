@@ -6,7 +6,7 @@ What it does not answer is left out of every split, and said so. A recipe withou
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stillroom.budget import NANO, Limits, Paid
-from stillroom.errors import ModelError
+from stillroom.errors import InputError, ModelError, RunError
 from stillroom.kinds import AskedTeacher, Teacher
 from stillroom.rows import Questions
 from stillroom.teachers.ensemble import members_of
@@ -58,14 +58,23 @@ def check_paid(run: Run, teacher: Teacher, built: Any) -> None:
 
 @contextmanager
 def paying(run: Run) -> Iterator[None]:
-    """Hold the ledger of a run that has a teacher to pay, while the block runs."""
+    """Hold the ledger of a run that has a teacher to pay, while the block runs.
+
+    An InputError says that nothing was spent. One that comes when calls were paid for leaves as a RunError.
+    """
     if not is_paid(run.recipe) and not any(is_paid(arm.recipe) for arm in run.arms.values()):
         yield
         return
     from stillroom.ledger import opened
 
     with opened(ledger_path(run), run.recipe.name, limits_of(run.recipe), run.clock.check) as run.ledger:
-        yield
+        before = run.ledger.bought().calls
+        try:
+            yield
+        except InputError as error:
+            if run.ledger.bought().calls == before:
+                raise
+            raise RunError(error.what, where=error.where, cure=error.cure) from error
 
 
 def charged(run: Run, asked: Any, purpose: str) -> AskedTeacher:
@@ -77,7 +86,7 @@ def charged(run: Run, asked: Any, purpose: str) -> AskedTeacher:
     return found
 
 
-def keep_answered(run: Run, kept: Kept) -> None:
+def keep_answered(run: Run, kept: Kept, asked: AskedTeacher) -> None:
     """Leave out of every split what a paid teacher did not answer. Raises ModelError where it answered nothing."""
     if not is_paid(run.recipe):
         return
@@ -97,8 +106,9 @@ def keep_answered(run: Run, kept: Kept) -> None:
     sizes = {"training": len(found.train), "test": len(found.test)}
     part = next((name for name, size in sizes.items() if not size and left[name]), None)
     if part is not None:
+        reasons = ", ".join(f"{reason} {count:,}" for reason, count in _reasons([asked]).most_common())
         raise ModelError(
-            f"the teacher answered none of the {left[part]:,} {part} rows as asked",
+            f"the teacher answered none of the {left[part]:,} {part} rows as asked{reasons and f': {reasons}'}",
             where="teacher",
             cure="Look at prompt, labels and read; what was answered is kept, and is read again without asking",
         )
@@ -127,7 +137,7 @@ def asking_facts(run: Run, asked: AskedTeacher) -> dict[str, Any]:
     lost = ledger.lost()
     if lost.calls:
         found["lost"] = _figures(lost, priced)
-    reasons = Counter(reason for one in members_of(asked) for _, reason, _ in getattr(one, "refused", []))
+    reasons = _reasons(members_of(asked))
     if reasons:
         found["refused"] = dict(reasons.most_common())
     seconds_N = ledger.latencies_s()
@@ -139,6 +149,11 @@ def asking_facts(run: Run, asked: AskedTeacher) -> dict[str, Any]:
         usd = sum(purposes[name]["usd"] for name in (LABEL, SCORE) if name in purposes)
         found["usd_per_million_rows"] = 1e6 * usd / rows
     return found
+
+
+def _reasons(asked: Sequence[AskedTeacher]) -> Counter[str]:
+    """How many answers gave nothing to learn from, by reason."""
+    return Counter(reason for one in asked for _, reason, _ in getattr(one, "refused", []))
 
 
 def _figures(spent: Paid, priced: bool) -> dict[str, Any]:

@@ -76,7 +76,9 @@ def plan(recipe: Recipe, folder: Path, pilot: int = 0) -> dict[str, Any]:
     more, paid = _price(run, figures, pilot, seconds, control_s)
     notes += more
     if price is None:
-        notes.append("no price is given, so no USD; add evaluation: {price: {usd_per_hour: ..}}")
+        notes.append(
+            "no price is given for this machine, so no USD for its work; add evaluation: {price: {usd_per_hour: ..}}"
+        )
     notes += licence_notes(recipe)
     told = {"name": recipe.name, "figures": figures, "teacher": paid, "notes": notes}
     return {**told, "piloted": pilot} if pilot else told

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from stillroom.stages.opening import Run
     from stillroom.teachers.api_estimates import Expected, Pilot, Range
 
+FEW_ROWS = 30
+"""Of fewer held-out rows a pilot's comparison may be chance."""
 CONTROL_S = 20.0
 """A control that takes longer is not trained for a pilot."""
 
@@ -119,7 +121,10 @@ def _beside_control(run: Run, asked: Questions, right_N: Array, control_s: float
         f"right, the teacher {teacher:,}"
     )
     if teacher <= control:
-        told += ". The teacher is no better than the control: look at prompt and labels, or ask more in the pilot"
+        chance = ", which on so few rows may be chance" if len(new) < FEW_ROWS else ""
+        told += (
+            f". The teacher is no better than the control{chance}: look at prompt and labels, or ask more in the pilot"
+        )
     return [told]
 
 

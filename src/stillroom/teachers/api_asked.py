@@ -304,7 +304,10 @@ class AskedApi:
         def took(place: int, reply: Reply) -> None:
             key = wanted[place].key
             if reply.body is None:
-                found[key] = Refusal(reason_of(reply.why), reply.why)
+                reason = reason_of(reply.why)
+                found[key] = Refusal(reason, reply.why.removeprefix(f"{reason}: "))
+                if not self._open_ledger().bought().calls:  # not one was answered, in this run or before
+                    self._noted(found[key])
             else:
                 found[key] = self._noted(read(reply.body, reply.cost))
                 self.shared.models.add(str(reply.body.get("model", self.knobs.model)))
@@ -324,7 +327,7 @@ class AskedApi:
             raise RunError(
                 f"none of the first {GIVE_UP} answers can be used; one was {said.reason}: {shortened(said.text)!r}",
                 where="teacher.prompt",
-                cure="Look at the prompt, the labels and teacher.read; what was answered is kept and is read again",
+                cure=f"{said.cure}; what was answered is kept and is read again",
             )
         return said
 

@@ -101,7 +101,9 @@ def _answer(body: dict[str, Any], model: str, accepted: tuple[str, ...]) -> Outc
     choices = body.get("choices")
     first = choices[0] if isinstance(choices, list) and choices else None
     if not isinstance(first, dict) or not isinstance(first.get("message"), dict):
-        return Outcome("again", "the answer holds no choice", "Ask the endpoint's owner", body=body, spoiled=True)
+        told = f"the answer holds no choice: {shortened(json.dumps(body))}"
+        cure = "Check that teacher.base_url is an OpenAI-compatible endpoint, or ask its owner"
+        return Outcome("again", told, cure, body=body, spoiled=True)
     return Outcome("answer", body=body)
 
 
@@ -135,7 +137,8 @@ def _failure(status: int, error: dict[str, Any], headers: Mapping[str, str], tol
     if status in (401, 403):
         return Outcome(
             "stop", f"the endpoint does not take the key: {shown}",
-            "Check the environment variable that teacher.api_key_env names", billed=False,
+            "Check the environment variable that teacher.api_key_env names; a recipe without that knob sends a key to "
+            "OpenAI's own endpoint alone, that of OPENAI_API_KEY", billed=False,
         )  # fmt: skip
     if status >= 500 or status in PASSING:
         wait_s = retry_after_s(headers)

@@ -34,12 +34,25 @@ SHORTEST_PIECE = 2
 """Letters of a token that is the beginning of a label; a single one may begin anything."""
 
 
+CURES = {
+    "over the context": "Shorten the prompt, its examples or the texts, or ask a model with a longer context",
+    "filtered": "The endpoint's filter does not let them through: look at the prompt and the texts",
+    "cut": "Raise teacher.max_tokens",
+}
+"""How to mend what all answers have in common, by its reason."""
+
+
 @dataclass(frozen=True)
 class Refusal:
     """Why an answer gives no label: refused, filtered, cut, invented, unreadable or failed, and its text."""
 
     reason: str
     text: str = ""
+
+    @property
+    def cure(self) -> str:
+        """Where to look when every answer is like this."""
+        return CURES.get(self.reason, "Look at the prompt, the labels and teacher.read")
 
 
 @dataclass(frozen=True)

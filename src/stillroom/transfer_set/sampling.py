@@ -163,9 +163,13 @@ def sample(
         if not needed:
             break
         for (first, count), some in sorted(needed.items()):
-            for start in range(0, len(some), AT_ONCE):
-                _sample(teacher, questions, some[start : start + AT_ONCE], first, count, purpose, verifier)
-                told(count * len(some[start : start + AT_ONCE]))
+            while some:
+                # Until one is accepted no more are bought at once than are enough to give up.
+                many = not must_accept or any(verdict.accepted for one in asked for verdict in one.all())
+                size = AT_ONCE if many else max(1, GIVE_UP // count)
+                now, some = some[:size], some[size:]
+                _sample(teacher, questions, now, first, count, purpose, verifier)
+                told(count * len(now))
                 _refuse_rejected(asked, must_accept, GIVE_UP)
         verdicts = [verdict for one in asked for verdict in one.all()]
         rate = (sum(verdict.accepted for verdict in verdicts) + 1) / (len(verdicts) + 2)  # few samples say little
