@@ -80,6 +80,11 @@ def test_refused_rows_are_left_out_of_every_model_and_told(teacher: Loopback, tm
     page = (tmp_path / "run" / "report.html").read_text()
     assert "What the teacher was asked, and what that cost" in page
     assert "temperature is too low" not in page
+    # It says classes alone: nobody knows how sure it is, and how probable it finds the others.
+    assert "How unsure the soft targets are" not in page
+    assert "the teacher hesitates" not in page
+    assert "the student hesitates" in page
+    assert "teacher" not in json.loads((tmp_path / "run" / "evaluation" / "details.json").read_text())["reliability"]
 
     distill(tree, tmp_path / "run", folder=tmp_path)
     assert teacher.bill()["calls"] == ROWS, "nothing is paid for twice"

@@ -72,6 +72,16 @@ def test_the_cost_of_one_kept_trace_is_what_the_teacher_was_paid(whole: Any, tea
     assert "for one kept trace" in (whole.path / "report.html").read_text()
 
 
+def test_a_teacher_that_was_asked_some_of_the_test_questions_says_how_many(teacher: Loopback, tmp_path: Path) -> None:
+    tree = recipe(teacher.url, name="some", traces={"overlap": 0, "write": 20, "score": 8})
+    run = stillroom.distill(tree, tmp_path / "run")
+    assert "the teacher was asked 8 of the 12 test questions" in run.scorecard["gap_recovered"]["absent"]
+    page = (run.path / "report.html").read_text()
+    assert "On 12 test questions, the teacher on 8 of them" in page
+    assert "Other measures" not in page, "every figure stands under its own name, once"
+    assert not re.search(r"95% interval [−+0-9.]+ to [−+0-9.]+%", page), "points are no share"
+
+
 def test_what_was_bought_is_not_bought_again(whole: Any, teacher: Loopback) -> None:
     before = teacher.bill()
     tree = recipe(teacher.url, transfer_set={"verify": "exact"})

@@ -161,6 +161,9 @@ def test_what_labels_teach_of_likeness_is_what_the_control_shows(few_labels: Run
     }
     page = check_page(render(scorecard, details))
     assert "From most alike to least, to the teacher: c and b; b and a; c and a." in page.text
+    details["similarity"]["matrices"] = {"student": details["similarity"]["matrices"]["teacher"]}
+    page = check_page(render(scorecard, details))
+    assert "From most alike to least, to the student: c and b" in page.text, "the teacher was not measured"
 
 
 def test_rows_are_counted_from_one(few_labels: Run) -> None:

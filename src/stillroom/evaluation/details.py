@@ -10,7 +10,8 @@ All of it plain data, read from predictions, histories and the raw test rows. Kn
     gradient_norms          term of the objective -> norms at a few steps, weight included
     reliability             model -> {confidence, accuracy, count}, one entry for each bin
     similarity              {classes of test rows, matrices: model -> C x C, rank_correlation: model -> with the teacher}
-    entropy                 of the teacher's answers to the test rows, softened as in training: {edges, counts, mean_nats}
+    entropy                 of the teacher's answers to the test rows, softened as in training: {edges, counts, mean_nats};
+                            absent, as its reliability is, of a teacher that says classes alone
     examples                rows: {row, label, why, image: {pixels}, columns, text, probabilities: model -> C}
     validation              {leaks}: rows that stand in two splits
     teacher_train_accuracy  share of the stored answers whose top class is the label
@@ -64,7 +65,9 @@ def details(
     }
     found["similarity"] = _similarity(dark)
     shown = dark["models"].get("teacher", {}).get("entropy")
-    if shown is not None:
+    if "teacher" in first and _names_only(first["teacher"]):  # how sure it is, nobody knows
+        found["reliability"].pop("teacher", None)
+    elif shown is not None:
         found["entropy"] = {"edges": shown["edges"], "counts": shown["counts"], "mean_nats": shown["mean"]}
     found["examples"] = _examples(dark, first, splits)
     found["validation"] = {"leaks": _leaks(splits)}
@@ -104,10 +107,15 @@ def _leaks(splits: Splits) -> int:
     return sum(key.tobytes() in known for part in (splits.validation, splits.test) for key in part.key_N)
 
 
+def _names_only(said_NC: Array) -> bool:
+    """Each answer is one class and no word on how likely: all of its probability."""
+    return bool((said_NC.max(1) == 0.0).all())
+
+
 def _examples(dark: dict[str, Any], first: dict[str, Array], splits: Splits) -> list[dict[str, Any]]:
     """Where teacher and control differ most, where the teacher hesitates and is right, and once where it is wrong."""
     rows = [(int(one["row"]), "teacher and control differ most") for one in dark.get("most_different", [])[:EXAMPLES]]
-    leader = "teacher" if "teacher" in first else "student"
+    leader = "teacher" if "teacher" in first and not _names_only(first["teacher"]) else "student"
     taken = {row for row, _ in rows}
     rows += [
         (row, f"the {leader} hesitates, and is right")

@@ -87,7 +87,8 @@ def sit_reasoning(exam: ReasoningExam, folder: Path) -> tuple[dict[str, Any], di
     said = _teacher_marks(exam)
     scores = score_reasoning(marks if said is None else {TEACHER: said, **marks})
     models = {name: dict(figures) for name, figures in scores.models.items()}
-    models.setdefault(TEACHER, {}).update(_some_of_teacher(exam, said))
+    some = _some_of_teacher(exam, said)
+    models.setdefault(TEACHER, {}).update(some)
     models = {name: figures for name, figures in models.items() if figures}
     for name, one in exam.candidates.items():
         _add_size_and_speed(exam, one, sheets[name], models[name])
@@ -99,7 +100,7 @@ def sit_reasoning(exam: ReasoningExam, folder: Path) -> tuple[dict[str, Any], di
         "rows": {**exam.rows, "test": len(exam.questions)},
         "seeds": list(range(seeds)),
         "models": models,
-        "gap_recovered": scores.gap_recovered,
+        "gap_recovered": _no_gap(some["asked"], exam) if some else scores.gap_recovered,
         "differences": scores.differences,
         "transfer_set": dict(exam.kept),
         "versions": dict(exam.versions),
@@ -162,6 +163,11 @@ def _some_of_teacher(exam: ReasoningExam, said: Marks | None) -> dict[str, Any]:
         "exact_match": {"mean": mean, "ci95": list(wilson(right, len(asked))), "per_seed": [mean]},
         "asked": len(asked),
     }
+
+
+def _no_gap(asked: int, exam: ReasoningExam) -> dict[str, Any]:
+    told = f"the teacher was asked {asked:,} of the {len(exam.keys):,} test questions (traces.score)"
+    return {"absent": f"{told}, and it takes all of them to tell the gap"}
 
 
 def _add_size_and_speed(exam: ReasoningExam, one: Candidate, sheets: Sequence[Sheet], figures: dict[str, Any]) -> None:

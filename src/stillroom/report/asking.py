@@ -37,7 +37,7 @@ def spent(scorecard: Tree) -> dict[str, Any] | None:
         return None
     rows = [
         {"name": words_for(name), "cells": _cells(figures)}
-        for name, figures in (asking.get("purposes") or {}).items()
+        for name, figures in sorted((asking.get("purposes") or {}).items(), key=lambda pair: _when(pair[0]))
         if figures.get("calls")
     ]
     priced = n.number(asking.get("usd")) is not None
@@ -50,6 +50,14 @@ def spent(scorecard: Tree) -> dict[str, Any] | None:
         "refused": refused,
         "lost": n.big(lost) if lost else "",
     }
+
+
+def _when(purpose: str) -> tuple[int, int, str]:
+    """The order of the table: what came before the rounds, the rounds, all else."""
+    if purpose.startswith("round "):
+        number, _, beside = purpose.removeprefix("round ").partition(", ")
+        return 1, int(number), beside
+    return 0 if purpose in ("pilot", "start", "audit") else 2, 0, ""
 
 
 def words_for(purpose: str) -> str:
@@ -91,6 +99,7 @@ def rounds(details: Tree, ident: str) -> dict[str, Any] | None:
         "strategy": str(found["strategy"]["kind"]).replace("_", " "),
         "stopped": str(found.get("stopped") or ""),
         "pool": n.big(found["pool"]),
+        "shared": priced and len(strategies) > 1,
         "audit": n.big(len((found.get("audit") or {}).get("rows") or [])),
         "chart": chart,
         "legend": [{"role": line.role, "swatch": svg.swatch(line.role)} for line in lines],
@@ -108,6 +117,12 @@ def rounds(details: Tree, ident: str) -> dict[str, Any] | None:
     }
 
 
+CASCADE = (
+    ("coverage", "answered by the student"),
+    ("risk", "answers that differ from the teacher's"),
+    ("accuracy", "accuracy of the whole"),
+    ("accuracy_lost", "points of accuracy below the teacher alone"),
+)
 KEY = "audit_accuracy"
 WHY: dict[str, Callable[[float], str]] = {
     "entropy": lambda doubt: f"the entropy of its answer was {n.significant(doubt, 2)} nats",
@@ -145,7 +160,7 @@ def _cost(records: list[Tree]) -> Callable[[float], str] | None:
 
 def _round(one: Tree, priced: bool) -> list[str]:
     usd = n.number(one.get("usd"))
-    cost = [n.NOT_MEASURED if usd is None else n.usd(usd)] if priced else []
+    cost = ["shared" if usd is None else n.usd(usd)] if priced else []
     return [n.big(one["calls"]), *cost, n.big(one["learned"]), _accuracy(one)]
 
 
@@ -154,4 +169,29 @@ def _accuracy(record: Tree) -> str:
         return n.NOT_MEASURED
     low, high = record.get("ci95") or (None, None)
     ends = "" if low is None or high is None else f" ({n.percent(low)} to {n.percent(high)})"
-    return n.percent(record[KEY]) + ends
+    rows = record.get("audit_answered")
+    return n.percent(record[KEY]) + (f" of {n.big(rows)}" if rows else "") + ends
+
+
+def cascade(scorecard: Tree) -> dict[str, Any] | None:
+    """What the student answers itself, and what the whole is worth; None for a run without a cascade."""
+    found = scorecard.get("cascade") or {}
+    stats = {key: n.stat(found.get(key)) for key, _ in CASCADE}
+    allowed = n.number(found.get("risk_allowed"))
+    risk = stats["risk"]
+    if allowed is None or risk is None:
+        return None
+    rows = []
+    for key, words in CASCADE:
+        one = stats[key]
+        if one is not None:
+            bounds = n.interval(one, "share")
+            cell = n.percent(one.mean) + (f" ({bounds})" if bounds else "")
+            rows.append({"name": words, "cells": [cell.replace("%", "") if "points" in words else cell]})
+    held_out = n.number(found.get("held_out_rows"))
+    return {
+        "allowed": n.percent(allowed),
+        "risk": n.percent(risk.mean),
+        "rows": rows,
+        "held_out": n.big(held_out or 0),
+    }

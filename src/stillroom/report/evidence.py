@@ -134,7 +134,9 @@ def _similarity(scorecard: Tree, details: Tree, ident: str) -> dict[str, Any] | 
             }
         )
     untested = [name for name in class_names(scorecard, details) if name not in names]
-    return {"maps": maps, "alike": pictures.alike(first, names), "labels": _from_labels(correlation, len(classes)),
+    whose = "teacher" if "teacher" in matrices else next(iter(models.values())).title.lower()
+    return {"maps": maps, "whose": whose, "alike": pictures.alike(first, names),
+            "labels": _from_labels(correlation, len(classes)),
             "every": len(names) * (len(names) - 1) // 2 <= pictures.MOST_PAIRS,
             "cut": len(names) if len(classes) < len(names) else 0,
             "shown": len(classes), "ranked": bool(correlation), "untested": join(untested)}  # fmt: skip

@@ -68,6 +68,7 @@ def _contents(scorecard: Tree, details: Tree, ident: str) -> dict[str, Any]:
         "slices": further_tables.slices(scorecard),
         "exported": further_tables.exported(scorecard),
         "rounds": asking.rounds(details, ident),
+        "cascade": asking.cascade(scorecard),
         "asking": asking.spent(scorecard),
         "money": sections.money(scorecard, ident),
         "gap": sections.gap(scorecard, ident),

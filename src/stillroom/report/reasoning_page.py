@@ -106,7 +106,7 @@ def figures(scorecard: Tree) -> list[Figure]:
     for other, what in (("teacher", "against the teacher"), ("control", "over answers without the reasoning")):
         difference = n.gain(scorecard, "student", other)
         if difference:
-            bounds = n.interval(difference, "share", n.share_digits(scorecard))
+            bounds = n.interval(difference, "share", n.share_digits(scorecard)).removesuffix("%")  # points
             value = n.difference(scorecard, difference.mean)
             detail = f"points; 95% interval {bounds}" if bounds else "points; without an interval"
             found.append(Figure(value, f"points of exact match {what}", detail.removeprefix("points; ")))

@@ -18,7 +18,7 @@ from stillroom.report.numbers import Metric, Stat, Tree
 from stillroom.report.verdict import answers, bills, pays
 from stillroom.report.words import Role, join, roles
 
-KNOWN = frozenset({*n.BY_KEY, *n.OF_LANGUAGE, "recall_by_class"})
+KNOWN = frozenset({*n.BY_KEY, *n.OF_LANGUAGE, *n.OF_REASONING, "recall_by_class", "asked"})
 UNKNOWN = "unknown"
 TWINS = ("student", "control", "hard_teacher")
 """The same network, taught differently: it costs the same to run."""
@@ -84,10 +84,16 @@ def table(scorecard: Tree, details: Tree) -> dict[str, Any] | None:
         "columns": columns,
         "groups": groups,
         "more": more,
-        "caption": f"On {tested_on(scorecard)}{over}.{small}{_held_against(models, details)}",
+        "caption": f"On {tested_on(scorecard)}{_asked_of_teacher(scorecard)}{over}.{small}{_held_against(models, details)}",
         "absent": join(_absent(scorecard)),
         "oracle": join([role.title for role in models.values() if role.tag]),
     }
+
+
+def _asked_of_teacher(scorecard: Tree) -> str:
+    """Of a teacher that was asked some of the test questions only: how many."""
+    asked = n.number((scorecard.get("models", {}).get("teacher") or {}).get("asked"))
+    return f", the teacher on {n.big(asked)} of them" if asked else ""
 
 
 def _held_against(models: dict[str, Role], details: Tree) -> str:
@@ -214,7 +220,7 @@ def money(scorecard: Tree, ident: str) -> dict[str, Any]:
     ]
     return {
         "pays": pays(scorecard),
-        "twins": join([everyone[key].title.lower() for key in ("control", "hard_teacher") if key in twins]),
+        "twins": _twins([everyone[key].title.lower() for key in ("control", "hard_teacher") if key in twins]),
         "what": what,
         "spent": cost_facts(scorecard.get("cost") or {}) if n.of_language(scorecard) else [],
         "usd": plots.bars(f"{ident}-usd", f"What a billion {what} cost", priced) if priced else None,
@@ -222,6 +228,14 @@ def money(scorecard: Tree, ident: str) -> dict[str, Any]:
         if timed
         else None,
     }
+
+
+def _twins(names: list[str]) -> str:
+    return (
+        f"The {join(names)} {'are' if len(names) > 1 else 'is'} the student's network taught differently"
+        if names
+        else ""
+    )
 
 
 def gap(scorecard: Tree, ident: str) -> dict[str, Any] | None:

@@ -232,7 +232,8 @@ def pays(scorecard: Tree) -> str:
     saved, after = n.number(cost.get(f"saved_usd_per_million_{unit}")), n.number(cost.get(f"break_even_{unit}"))
     if saved is None:
         return (
-            "The run was given no price, so no sum is shown. With evaluation: {price: {usd_per_hour: …}} in the "
+            "The run was given no price of this machine, so nothing is said of what the student costs or saves. "
+            "With evaluation: {price: {usd_per_hour: …}} in the "
             f"recipe, this part says what a billion {answers(scorecard)} cost, and when the student has paid for "
             "itself."
         )
