@@ -13,7 +13,7 @@ from reasoner import Said
 from stillroom.columns import objects
 from stillroom.errors import CorruptFile, ModelError
 from stillroom.kinds import Verifier, parse
-from stillroom.rows import Questions
+from stillroom.rows import Questions, Verdict
 from stillroom.transfer_set.sampling import Sampled, Traces, facts_of, reasons, rewritten, sample
 
 NUMERIC: Verifier = parse("verifier", {"kind": "numeric"})
@@ -88,6 +88,24 @@ def test_where_no_gold_is_known_samples_judge_each_other() -> None:
     majority = parse("verifier", {"kind": "majority"})
     found = run(teacher, asked("a"), {}, verifier=majority, wanted=2, most=4)
     assert [one.outcome for one in found if one.trace.answer == "1"][:2] == ["accepted", "accepted"]
+
+
+class Breaking(Verifier):
+    """Breaks down on the answer 9."""
+
+    def verify(self, answer: str, gold: str | None) -> Verdict:
+        if answer == "9":
+            raise ZeroDivisionError("nine")
+        return Verdict("accepted" if answer == gold else "rejected", "it looked")
+
+
+def test_an_answer_on_which_a_verifier_breaks_down_is_unsure_and_the_others_are_judged() -> None:
+    teacher = Script({"a": ["#### 9", "#### 1", "#### 2"]})
+    questions = asked("a")
+    found = run(teacher, questions, gold_of(questions, "1"), verifier=Breaking(kind="breaking"), most=3, wanted=3)
+    assert [(one.outcome, one.reason) for one in found] == [
+        ("unsure", "the verifier broke down: ZeroDivisionError: nine"), ("accepted", "it looked"), ("rejected", "it looked"),
+    ]  # fmt: skip
 
 
 def test_all_rejected_stops_early_and_says_why() -> None:

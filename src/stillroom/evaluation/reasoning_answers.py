@@ -21,6 +21,7 @@ from stillroom.models.language import LanguageModel
 from stillroom.rows import Array
 from stillroom.rundir import write_file
 from stillroom.transfer_set.traces import read_trace
+from stillroom.transfer_set.verify import judged
 
 SMALL_PARAMETERS, MANY, FEW = 5_000_000, 256, 16
 """So many questions at once, of models below and above that size."""
@@ -107,7 +108,7 @@ def answer_all(
         seconds += time.monotonic() - started
         for place, one in zip(places, made, strict=True):
             trace = read_trace(one.text, "stop" if one.finished else "length")
-            verdict = verifier.verify(trace.answer or "", gold[place])
+            (verdict,) = judged(verifier, [trace.answer], gold[place])
             outcome = verdict.outcome if trace.complete else "unsure"
             reason = verdict.reason if trace.complete else trace.cut or "it says no answer"
             found[place] = Written(one.text, trace.answer, outcome, reason, len(one.ids), one.finished)

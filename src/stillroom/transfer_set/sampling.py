@@ -23,6 +23,7 @@ from stillroom.rundir import write_file
 from stillroom.transfer_set.rewriting import read_rewrite
 from stillroom.transfer_set.trace_choice import Billed, CostOfKept, Length, choose_traces, cost_of_kept, more_needed
 from stillroom.transfer_set.traces import Trace, read_trace
+from stillroom.transfer_set.verify import judged
 
 FILE = "traces.jsonl"
 AT_ONCE = 256
@@ -122,7 +123,7 @@ class _Asked:
         """Verdicts of all samples; where they judge each other, anew with each one more."""
         done = len(self.verdicts) if verifier.needs_gold else 0
         new = self.traces[done:]
-        said = verifier.judge([trace.answer if trace.complete else None for trace in new], self.gold)
+        said = judged(verifier, [trace.answer if trace.complete else None for trace in new], self.gold)
         self.verdicts[done:] = [
             verdict if trace.complete else Verdict("unsure", trace.cut or "it says no answer")
             for trace, verdict in zip(new, said, strict=True)

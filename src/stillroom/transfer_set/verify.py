@@ -6,13 +6,14 @@ unit. What is unsure is not kept, and is not counted as wrong.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Literal, NamedTuple
 
 from pydantic import Field
 
+from stillroom.errors import StillroomError
 from stillroom.kinds import Verifier
 from stillroom.rows import Verdict
 from stillroom.transfer_set.answer_text import plain, same_text
@@ -175,6 +176,18 @@ def shown(value: Fraction) -> str:
     if value.denominator == 1 and abs(value) < 10**15:
         return str(value.numerator)
     return f"{float(value):g}" if abs(value) < 10**300 else "a very large number"
+
+
+def judged(verifier: Verifier, answers: Sequence[str | None], gold: str | None) -> list[Verdict]:
+    """What a verifier says of all answers to a question. One that breaks down on an answer has not found it wrong: unsure."""
+    try:
+        return verifier.judge(answers, gold)
+    except StillroomError:
+        raise
+    except Exception as error:  # noqa: BLE001 - of another package's verifier anything may come
+        if len(answers) > 1 and verifier.needs_gold:
+            return [verdict for answer in answers for verdict in judged(verifier, [answer], gold)]
+        return [Verdict("unsure", f"the verifier broke down: {type(error).__name__}: {error}")] * len(answers)
 
 
 @dataclass(frozen=True)
