@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from stillroom import distill
 from stillroom.errors import BudgetReached, ModelError, RecipeError, RunError
 from stillroom.flow import plan
 from stillroom.loopback.serving import Loopback
+from stillroom.progress import Done, Silent
 from stillroom.recipe import Recipe
 from stillroom.stages import pricing
 
@@ -88,6 +91,44 @@ def test_refused_rows_are_left_out_of_every_model_and_told(teacher: Loopback, tm
 
     distill(tree, tmp_path / "run", folder=tmp_path)
     assert teacher.bill()["calls"] == ROWS, "nothing is paid for twice"
+
+
+class Counting(Silent):
+    """How many answers each piece of asking was told of, and of how many before it began."""
+
+    def __init__(self) -> None:
+        self.told: list[list[int]] = []
+        self.before = 0
+        self.totals: list[int] = []
+
+    @contextmanager
+    def stage(self, words: str, total: int, unit: str) -> Iterator[Done]:
+        self.totals.append(total)
+        self.told.append([])
+
+        def done(more: int, before: bool = False) -> None:
+            if before:
+                self.before += more
+            else:
+                self.told[-1].append(more)
+
+        yield done
+
+
+@pytest.mark.parametrize("samples", [1, 3])
+def test_progress_is_told_of_each_call_and_not_of_a_shard_of_thousands(
+    samples: int, teacher: Loopback, tmp_path: Path
+) -> None:
+    tree = recipe(teacher)
+    tree["teacher"] |= {"samples": samples, "temperature": 1.0}
+    first, again = Counting(), Counting()
+    distill(tree, tmp_path / "run", folder=tmp_path, until="ask", show=first)
+    assert first.totals == [samples * ROWS]
+    assert first.told == [[1] * samples * ROWS]
+    shutil.rmtree(next((tmp_path / "run" / "transfer_set").glob("*/teacher.json")).parent)
+    distill(tree, tmp_path / "run", folder=tmp_path, until="ask", show=again)
+    assert sum(again.told[0]) == samples * ROWS
+    assert len(again.told[0]) < 5, "what the ledger holds already is told of at once"
 
 
 def test_terms_that_somebody_accepted_go_into_the_transfer_set(teacher: Loopback, tmp_path: Path) -> None:

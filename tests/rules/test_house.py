@@ -14,7 +14,7 @@ VAGUE = {"util", "utils", "common", "core", "misc", "manager", "managers", "help
 SEES_RECIPE = ("__init__.py", "cli.py", "flow.py", "recipe.py", "service/", "cluster/") + (
     ("stages/", "catalogue.py", "demo.py")  # parts of flow and of cli in files of their own
 )
-MAY_THREAD = ("teachers/api_calls.py", "ledger.py", "training/batches.py")
+MAY_THREAD = ("teachers/api_calls.py", "teachers/api_manners.py", "ledger.py", "training/batches.py")
 MAY_THREAD_IN = "service/"
 MAY_WAIT = ("service/", "loopback/")
 STEP_BY_STEP = "service/rows/migrations/versions/"

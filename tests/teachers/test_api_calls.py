@@ -18,9 +18,10 @@ from stillroom.budget import NANO, Cost, Limits, Rates
 from stillroom.errors import BudgetReached, ModelError, Overbilled, RunError
 from stillroom.ledger import Ledger, opened
 from stillroom.teachers import api_calls
-from stillroom.teachers.api_calls import TOGETHER_S, Caller, Manners, Pace, Patience, Request
+from stillroom.teachers.api_calls import Caller, Request
 from stillroom.teachers.api_calls import Reply as Became
 from stillroom.teachers.api_faults import judge, retry_after_s, same_model
+from stillroom.teachers.api_manners import TOGETHER_S, Manners, Pace, Patience
 from stillroom.teachers.api_wire import Wire
 
 RATES = Rates.of(1.0, 2.0)
@@ -317,6 +318,20 @@ def test_waits_grow_are_jittered_and_follow_their_seed() -> None:
     assert patience.wait_s(20, 1.0) == 60
     assert 10 <= patience.wait_s(1, 0.5, told_s=10) <= 11
     assert Patience().dice().random() != Patience().dice().random()
+
+
+def test_an_endpoint_that_does_not_answer_is_told_of_once_in_a_while(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(api_calls, "SILENT_S", 0.15)
+    with Endpoint(lambda body, number: failing(503) if number < 12 else said("yes")) as endpoint:
+        told, caller = list[str](), caller_of(endpoint.url, concurrency=1, patience=Patience(0.1, 0.1, 20, seed=1))
+        caller.tell = told.append
+        caller.ask(iter(requests(2)), ledger, "label", lambda place, reply: None)
+        caller.wire.hang_up()
+    assert 1 <= len(told) <= 6
+    assert told[0].startswith("the teacher has not answered for ")
+    assert "503" in told[0]
 
 
 def test_slots_are_evenly_spread_and_little_is_caught_up() -> None:

@@ -17,7 +17,7 @@ from stillroom.rundir import read_json, write_json
 from stillroom.stages.layers import showing_layers
 from stillroom.stages.opening import ASKED, Run, store_of, views_of
 from stillroom.stages.origin import terms_of
-from stillroom.stages.paying import LABEL, SCORE, charged, is_paid, keep_answered
+from stillroom.stages.paying import LABEL, SCORE, charged, is_charged, is_paid, keep_answered
 
 if TYPE_CHECKING:
     from stillroom.transfer_set.sampling import Traces
@@ -122,25 +122,28 @@ def _ask_one(
     if isinstance(teacher, CallableTeacher) and teacher.looks:
         recognise(store, teacher, [part[1:] for part in asking], run.seen_as(recipe.questions.augment))
     total = sum(len(questions) * len(which) for _, questions, which in asking)
-    with run.show.stage(words, total, "answers") as done:
+    told_each = is_charged(run, teacher)  # of a shard's thousands of calls each one may take seconds
+    calls: int = teacher.knobs.samples if told_each else 1  # type: ignore[attr-defined]
+    with run.show.stage(words, total * calls, "answers") as done:
         started = time.monotonic()
 
         def count(rows: int) -> None:
             # An event a shard: what was asked before a kill is counted too.
             nonlocal started
             seconds, started = time.monotonic() - started, time.monotonic()
-            calls = 0 if words == MERGE else rows
-            run.dir.event("asked", calls=calls, seconds=round(seconds, 3), teacher=plain.fingerprint)
-            done(rows)
+            asked = 0 if words == MERGE else rows
+            run.dir.event("asked", calls=asked, seconds=round(seconds, 3), teacher=plain.fingerprint)
+            if not told_each:
+                done(rows)
             run.clock.check()
 
         for name, questions, which in asking:
             paid_as = purpose if name == "train" else SCORE
             try:
                 found = ask_all(
-                    store, charged(run, teacher, paid_as), questions, kind=kind, licences=licences, views=which,
+                    store, charged(run, teacher, paid_as, done), questions, kind=kind, licences=licences, views=which,
                     seen=run.seen_as(recipe.questions.augment), progress=count,
-                    known=lambda rows: done(rows, before=True),
+                    known=lambda rows: done(rows * calls, before=True),
                 )  # fmt: skip
             except WrongAnswer:
                 # Recorded answers may cover the transfer set alone; the teacher is then not scored on that split.

@@ -6,7 +6,7 @@ What it does not answer is left out of every split, and said so. A recipe withou
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +17,7 @@ import numpy as np
 from stillroom.budget import NANO, Limits, Paid
 from stillroom.errors import InputError, ModelError, RunError
 from stillroom.kinds import AskedTeacher, Teacher
+from stillroom.progress import Telling
 from stillroom.rows import Questions
 from stillroom.teachers.ensemble import members_of
 
@@ -77,12 +78,20 @@ def paying(run: Run) -> Iterator[None]:
             raise RunError(error.what, where=error.where, cure=error.cure) from error
 
 
-def charged(run: Run, asked: Any, purpose: str) -> AskedTeacher:
-    """The teacher, its calls charged to this purpose where it is paid by the call."""
+def is_charged(run: Run, asked: Any) -> bool:
+    """Each call to this teacher at work is charged."""
+    return (run.main or run).ledger is not None and hasattr(asked, "charge")
+
+
+def charged(run: Run, asked: Any, purpose: str, progress: Callable[[int], None] | None = None) -> AskedTeacher:
+    """The teacher, its calls charged to this purpose where it is paid by the call; `progress` hears of each then."""
     ledger = (run.main or run).ledger
-    if ledger is None or not hasattr(asked, "charge"):
+    if ledger is None or not is_charged(run, asked):
         return asked  # type: ignore[no-any-return]
-    found: AskedTeacher = asked.charge(ledger, purpose)
+    told: dict[str, Any] = {} if progress is None else {"progress": progress}
+    if isinstance(run.show, Telling):
+        told["tell"] = run.show.note
+    found: AskedTeacher = asked.charge(ledger, purpose, **told)
     return found
 
 

@@ -25,8 +25,9 @@ from stillroom.rundir import fingerprint
 from stillroom.teachers import api_reading as reading
 from stillroom.teachers.addresses import is_openai
 from stillroom.teachers.api_batches import Batcher
-from stillroom.teachers.api_calls import Caller, Manners, Reply, Request
+from stillroom.teachers.api_calls import Caller, Reply, Request
 from stillroom.teachers.api_faults import same_model, shortened, usage_of
+from stillroom.teachers.api_manners import Manners
 from stillroom.teachers.api_prompts import (
     Message,
     check_template,
@@ -52,7 +53,7 @@ Conversation = Sequence[Mapping[str, str]]
 Read = Callable[[dict[str, Any], Cost], Any]
 
 
-def no_progress(rows: int) -> None:
+def nobody(told: Any) -> None:
     """Tells nobody."""
 
 
@@ -76,7 +77,7 @@ class AskedApi:
     batcher: Batcher
     ledger: Ledger | None = None
     purpose: str = "label"
-    progress: Callable[[int], None] = no_progress
+    progress: Callable[[int], None] = nobody
     shared: _Shared = field(default_factory=_Shared)
     hidden_width: int | None = None
     by_key: bool = False
@@ -97,8 +98,15 @@ class AskedApi:
         asked._words  # noqa: B018 - labels that do not fit are told now
         return asked
 
-    def charge(self, ledger: Ledger, purpose: str = "label", progress: Callable[[int], None] = no_progress) -> AskedApi:
-        """The same teacher, charging there; `progress` is called with the number of requests just answered or found."""
+    def charge(
+        self, ledger: Ledger, purpose: str = "label", progress: Callable[[int], None] = nobody,
+        tell: Callable[[str], None] = nobody,
+    ) -> AskedApi:  # fmt: skip
+        """The same teacher, charging there.
+
+        `progress` is called with the number of requests just answered or found, `tell` with what holds the endpoint up.
+        """
+        self.caller.tell = tell
         self.knobs.check_budget(ledger.limits)
         ledger.at_close[id(self.caller.wire)] = self.caller.wire.hang_up
         return replace(self, ledger=ledger, purpose=purpose, progress=progress)
@@ -107,16 +115,8 @@ class AskedApi:
     def fingerprint(self) -> str:
         """Of all that decides its answers; not of how fast they are asked for, nor of what they cost."""
         beside = {
-            "price",
-            "reserve",
-            "limits",
-            "timeout_s",
-            "api_key_env",
-            "accept_model",
-            "batch",
-            "licence",
-            "labels",
-        }
+            "price", "reserve", "limits", "timeout_s", "api_key_env", "accept_model", "batch", "licence", "labels",
+        }  # fmt: skip
         knobs = self.knobs.model_dump(mode="json", exclude=beside)
         labels = self.knobs.meanings(self.classes) if self.knobs.task == "classification" else {}
         return fingerprint(KEY_SCHEMA, knobs, list(labels.items()))
@@ -295,7 +295,8 @@ class AskedApi:
             body = json.loads(response.raw)
             if same_model(str(body.get("model", self.knobs.model)), self.knobs.model, self.knobs.accept_model):
                 found[key] = self._noted(read(body, response.cost))
-                self.progress(1)
+        if kept:
+            self.progress(len(kept))
         # What another model answered was paid for once, and is no answer of this one.
         self._send([one for key, one in each.items() if key not in found], read, found, purpose)
         return [found[one.key] for one in wanted]

@@ -16,8 +16,9 @@ from typing import Any, Literal
 from stillroom.budget import Cost, Rates
 from stillroom.errors import BudgetReached, ModelError, RunError, StillroomError
 from stillroom.ledger import Ledger, Reservation
-from stillroom.teachers.api_calls import Patience, Reply, Request, Took
+from stillroom.teachers.api_calls import Reply, Request, Took
 from stillroom.teachers.api_faults import Outcome, failed, judge, shortened, usage_of
+from stillroom.teachers.api_manners import Patience
 from stillroom.teachers.api_wire import Came, Wire
 
 MOST_REQUESTS, MOST_BYTES = 50_000, 150 << 20

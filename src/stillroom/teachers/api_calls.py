@@ -10,8 +10,6 @@ be passed of a budget is then no more than what was in flight. What an answer sa
 from __future__ import annotations
 
 import heapq
-import math
-import random
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -22,13 +20,9 @@ from stillroom.budget import Cost, Rates
 from stillroom.errors import BudgetReached, ModelError, RunError
 from stillroom.ledger import Ledger, Reservation
 from stillroom.teachers.api_faults import Outcome, judge, usage_of
+from stillroom.teachers.api_manners import Manners, Pace
 from stillroom.teachers.api_wire import Came, Wire
 
-CAUGHT_UP_S = 0.25
-"""What a limit left unused in so many seconds may be used at once: threads do not wake on the dot."""
-TOGETHER_S = 0.05
-"""Slots of a moment of this length begin together. A processor that is woken for each of a hundred requests a second finds its
-caches cold each time, and takes twice as long for all of them."""
 LONGEST_WAIT_S = 300.0
 """A server that asks to wait longer is not waited for."""
 FEW_TRIES = 3
@@ -40,40 +34,9 @@ HOPELESS = 5
 USED_AT_FIRST, LEARNING = 0.3, 0.1
 """Share of the most tokens that requests take, before any has; and how fast that is learned."""
 TIGHT_S = 0.1
+SILENT_S = 10.0
+"""After so many seconds without an answer it is told why requests are sent again, and again after as long."""
 PATH = "chat/completions"
-
-
-@dataclass(frozen=True)
-class Patience:
-    """How long to wait before trying again: evenly drawn from 0 to base * 2^tries seconds, at most `cap_s`."""
-
-    base_s: float = 1.0
-    cap_s: float = 60.0
-    tries: int = 8
-    """Of one request; after that its question is left unanswered."""
-    seed: int | None = None
-    """Of the draws; none: each process waits otherwise, as it should where several ask."""
-
-    def dice(self) -> random.Random:
-        """What the waits are drawn with."""
-        return random.Random(self.seed)
-
-    def wait_s(self, tries: int, chance: float, told_s: float | None = None) -> float:
-        """Seconds before the next try; `chance` is a draw from 0 to 1, `told_s` what the server asks for."""
-        if told_s is not None:  # a little later than told, so that not all come back at once
-            return told_s + chance * min(self.base_s, told_s)
-        return chance * min(self.cap_s, self.base_s * 2.0**tries)
-
-
-@dataclass(frozen=True)
-class Manners:
-    """How fast an endpoint may be asked, and how long it may take."""
-
-    requests_per_minute: float | None = None
-    tokens_per_minute: float | None = None
-    concurrency: int = 16
-    timeout_s: float = 60.0
-    patience: Patience = field(default_factory=Patience)
 
 
 @dataclass(frozen=True)
@@ -99,36 +62,6 @@ Took = Callable[[int, Reply], None]
 """Is given the place of each request and what became of it as soon as that is known; from any thread, one at a time."""
 
 
-class Pace:
-    """So many a minute, spread evenly over moments; what was left unused in the last ones may be caught up."""
-
-    def __init__(self, per_minute: float | None, clock: Callable[[], float] = time.monotonic) -> None:
-        self._each_s = 0.0 if per_minute is None else 60 / per_minute
-        self._clock, self._lock = clock, threading.Lock()
-        self._next_s = clock()
-
-    def wait_s(self, amount: float = 1.0) -> float:
-        """Take the next slot; the seconds until it begins."""
-        with self._lock:
-            now_s = self._clock()
-            start_s = max(self._next_s, now_s - CAUGHT_UP_S)
-            lasts_s = amount * self._each_s
-            self._next_s = start_s + lasts_s
-            if start_s > now_s and 0 < lasts_s < TOGETHER_S:
-                start_s = math.ceil(start_s / TOGETHER_S) * TOGETHER_S
-            return max(0.0, start_s - now_s)
-
-    def give_back(self, amount: float) -> None:
-        """What was taken and not used; negative where more was used."""
-        with self._lock:
-            self._next_s -= amount * self._each_s
-
-    def pause(self, for_s: float) -> None:
-        """No slot begins before so many seconds are over."""
-        with self._lock:
-            self._next_s = max(self._next_s, self._clock() + for_s)
-
-
 class Caller:
     """Asks one endpoint. Limits hold over all calls of `ask`; the connections stay open between them."""
 
@@ -140,6 +73,9 @@ class Caller:
         self._dice, self._lock = manners.patience.dice(), threading.Lock()
         self._share = USED_AT_FIRST
         self._crowded = self._given_up = 0
+        self.tell: Callable[[str], None] = lambda words: None
+        """Hears of an endpoint that has not answered for a while."""
+        self._heard_s = self._told_s = time.monotonic()
 
     def ask(self, requests: Iterator[Request], ledger: Ledger, purpose: str, took: Took) -> None:
         """Send all of them; returns when nothing is in flight any more.
@@ -147,6 +83,7 @@ class Caller:
         Raises BudgetReached, and ModelError or RunError where the endpoint will not answer; what was answered before
         was handed over and is kept.
         """
+        self._heard_s = time.monotonic()
         _Asking(self, requests, ledger, purpose, took).run()
 
     def judge(self, came: Came) -> Outcome:
@@ -175,15 +112,24 @@ class Caller:
         with self._lock:
             self.answered += 1
             self._crowded = self._given_up = 0
+            self._heard_s = time.monotonic()
 
-    def came_back(self, too_fast: bool, wait_s: float) -> None:
+    def came_back(self, too_fast: bool, wait_s: float, why: str = "") -> None:
         """A request is to be sent again; where several in a row came too fast, all wait."""
         with self._lock:
             self._crowded = self._crowded + 1 if too_fast else 0
-            if self._crowded < CROWDED:
-                return
-            self._crowded = 0
-        self._requests.pause(wait_s)
+            all_wait = self._crowded >= CROWDED
+            if all_wait:
+                self._crowded = 0
+            now_s = time.monotonic()
+            silent_s = now_s - self._heard_s
+            is_news = min(silent_s, now_s - self._told_s) >= SILENT_S
+            if is_news:
+                self._told_s = now_s
+        if all_wait:
+            self._requests.pause(wait_s)
+        if is_news:
+            self.tell(f"the teacher has not answered for {silent_s:.0f} s and is asked again: {why}")
 
     def is_hopeless(self, verdict: Outcome) -> bool:
         """A request was given up; True where the trouble is the endpoint's and not this request's."""
@@ -326,7 +272,7 @@ class _Asking:
         job.spoiled += verdict.spoiled
         if verdict.what == "again" and not self._enough(job, verdict):
             wait_s = self.caller.manners.patience.wait_s(job.tries, self.caller.chance(), verdict.wait_s)
-            self.caller.came_back(verdict.too_fast, wait_s)
+            self.caller.came_back(verdict.too_fast, wait_s, verdict.why)
             self._later(job, wait_s)
             return
         if job.reservation is not None:
