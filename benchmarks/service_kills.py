@@ -10,6 +10,7 @@ import os
 import random
 import signal
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -61,6 +62,12 @@ class Struck(Served):
     was_killed = False
     """It ended by SIGKILL once."""
 
+    def stop(self, sign: int = signal.SIGTERM, within_s: float = 20.0) -> int | None:
+        """See Served."""
+        status = super().stop(sign, within_s)
+        self.was_killed |= status == -signal.SIGKILL
+        return status
+
     def alive(self) -> bool:
         """Its process runs."""
         return self._process is not None and self._process.poll() is None
@@ -68,7 +75,7 @@ class Struck(Served):
     def again(self) -> Struck:
         """Start it where it ended; its own kill is over then."""
         if not self.alive():
-            self.was_killed |= self.stop() == -signal.SIGKILL
+            self.stop()
             self._env.pop(AT, None)
             self.start()
         return self
@@ -128,6 +135,8 @@ def struck_at(role: str, point: int, folder: Path, expected: dict[str, str]) -> 
     env = {AT: str(point)} if role == "server" else {KILL: f"{role}:{point}:{told}"}
     service = Struck(folder, env=env)
     try:
+        with suppress(RuntimeError):  # it is killed before it listens
+            service.start()
         tally = _judged(service, service.send(call), expected, call)
         happened = service.was_killed if role == "server" else told.exists()
         tally.kills, tally.missed = int(happened), int(not happened)
