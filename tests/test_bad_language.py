@@ -403,7 +403,7 @@ def test_a_machine_without_transformers(here: Path) -> None:
     found = subprocess.run([sys.executable, "-c", BLOCKED], capture_output=True, text=True, check=False)
     assert found.returncode == 2
     (line,) = found.stderr.splitlines()
-    assert "need the Python package 'peft', which is not installed" in line
+    assert "need the Python package 'transformers', which is not installed" in line
     assert "pip install stillroom[language]" in line
     assert not (here / "runs").exists()
 

@@ -143,8 +143,8 @@ def test_writers_that_wait_share_a_commit(tmp_path: Path, monkeypatch: pytest.Mo
                 time.sleep(0.001)
         for thread in threads:
             thread.join()
-        # Two commit points a transaction, and two transactions a request if none were shared.
-        assert int(log.read_text()) - before < 2 * 2 * 64 / 2
+        # Two commit points a transaction: one that all reservations share, and at most one to settle each.
+        assert int(log.read_text()) - before <= 2 + 2 * 64
         assert ledger.spent().nano_usd == 64 * 700
 
 
