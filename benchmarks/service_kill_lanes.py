@@ -1,12 +1,14 @@
 """All kills of the bench, in lanes: a job that goes on mostly waits, so several services are struck side by side.
 
-Each kill is written down at once, and a bench that goes on does not strike again what it struck before, while a job that
-nobody kills makes the same bytes. The server and its worker are struck in folders of their own, where they make the database
-and the estimate too; the trainer, that knows neither, in a lane's, where the estimate is known.
+Each kill is written down at once, and a bench that was stopped goes on behind it, while the program is the same and a job that
+nobody kills makes the same bytes; one that came to its end begins anew. The server and its worker are struck in folders of
+their own, where they make the database and the estimate too; the trainer, that knows neither, in a lane's, where the estimate
+is known.
 """
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 import threading
 from collections.abc import Callable, Iterator
@@ -17,6 +19,7 @@ from queue import Queue
 
 from benchmarks.results import Finished, Found, Row, Table, fingerprint
 from benchmarks.service_kills import ROLES, Tally, reference, struck_at, struck_at_random
+from benchmarks.service_process import SOURCE
 from benchmarks.service_sizes import Sizes
 
 LANES = 3
@@ -37,10 +40,20 @@ def kills(sizes: Sizes, base: Path) -> Row:
     expected, points = reference(lanes[0])
     if any(reference(lane)[0] != expected for lane in lanes[1:]):
         raise RuntimeError("two jobs that nobody killed made different bytes")
-    finished = Finished(folder / "kills.jsonl", fingerprint(expected))
+    finished = Finished(folder / "kills.jsonl", fingerprint([expected, _program()]))
     strikes, known = dict(_strikes(sizes, folder, expected, points)), finished.read()
     _run({one: strike for one, strike in strikes.items() if one not in known}, lanes, finished)
-    return _told(points, {one: Tally(**found) for one, found in finished.read().items() if one in strikes})
+    row = _told(points, {one: Tally(**found) for one, found in finished.read().items() if one in strikes})
+    finished.path.unlink(missing_ok=True)
+    return row
+
+
+def _program() -> str:
+    """A digest of the program's source: what withstood a kill before it was changed says nothing of it now."""
+    digest = hashlib.sha256()
+    for path in sorted(SOURCE.rglob("*.py")):
+        digest.update(str(path.relative_to(SOURCE)).encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()
 
 
 def _strikes(
