@@ -322,6 +322,34 @@ def test_answers_of_a_stopped_exam_are_read_again_only_under_the_same_limit(
     assert max(one["tokens"] for one in written) == 5
 
 
+def test_traces_longer_than_the_student_can_read_are_left_out_and_told_of(
+    data: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = AskedReasoner._said
+
+    def wordy(self: AskedReasoner, question: str, place: int) -> Any:
+        said = plain(self, question, place)
+        long = said is not None and question.startswith("(1")
+        return (
+            replace(said, text=said.text.replace("</think>", " and so on" * 400 + "</think>"))
+            if long and said
+            else said
+        )
+
+    monkeypatch.setattr(AskedReasoner, "_said", wordy)
+    run = stillroom.distill(recipe(data, name="wordy"), tmp_path / "run")
+    lessons = {name: read_json(run.path / name / "lesson.json") for name in ("student", "control")}
+    assert list(lessons["student"]["left_out"]) == ["longer than the student can read"]
+    assert lessons["control"]["rows"] == lessons["student"]["rows"] > 0
+    assert lessons["control"]["left_out"] == lessons["student"]["left_out"]
+    count = lessons["student"]["left_out"]["longer than the student can read"]
+    assert f"left out: {count} longer than the student can read" in (run.path / "report.html").read_text()
+    monkeypatch.setattr(AskedReasoner, "_said", lambda self, question, place: replace(
+        plain(self, question, place), text="<think>" + "and so on " * 400 + "</think>\n#### 3"))  # fmt: skip
+    with pytest.raises(DataError, match="it is not cut"):
+        stillroom.distill(recipe(data, name="too wordy", transfer_set={"verify": "majority"}), tmp_path / "none")
+
+
 def test_a_trace_with_a_special_token_is_left_out_and_a_question_with_one_refused(
     data: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -335,8 +363,8 @@ def test_a_trace_with_a_special_token_is_left_out_and_a_question_with_one_refuse
     monkeypatch.setattr(AskedReasoner, "_said", marked)
     run = stillroom.distill(recipe(data, name="marked"), tmp_path / "run", until="train")
     lesson = read_json(run.path / "student" / "lesson.json")
-    assert lesson["left_out"] > 0
-    assert lesson["rows"] > 0
+    assert list(lesson["left_out"]) == ["with a special token in it"]
+    assert min(lesson["rows"], *lesson["left_out"].values()) > 0
     questions = lines(Path(data["train"]))
     questions[7]["question"] += "<|assistant|>"
     (tmp_path / "odd.jsonl").write_text("\n".join(json.dumps(row) for row in questions))

@@ -15,6 +15,7 @@ from stillroom.errors import CorruptFile, ModelError
 from stillroom.kinds import Verifier, parse
 from stillroom.rows import Questions, Verdict
 from stillroom.transfer_set.sampling import Sampled, Traces, facts_of, reasons, rewritten, sample
+from stillroom.transfer_set.verify import bad_golds
 
 NUMERIC: Verifier = parse("verifier", {"kind": "numeric"})
 
@@ -106,6 +107,11 @@ def test_an_answer_on_which_a_verifier_breaks_down_is_unsure_and_the_others_are_
     assert [(one.outcome, one.reason) for one in found] == [
         ("unsure", "the verifier broke down: ZeroDivisionError: nine"), ("accepted", "it looked"), ("rejected", "it looked"),
     ]  # fmt: skip
+
+
+def test_a_question_is_left_out_on_whose_gold_answer_a_verifier_breaks_down() -> None:
+    (bad,) = bad_golds(Breaking(kind="breaking"), ["1", "9", "2"])
+    assert (bad.row, bad.gold, bad.reason) == (1, "9", "the verifier broke down: ZeroDivisionError: nine")
 
 
 def test_all_rejected_stops_early_and_says_why() -> None:

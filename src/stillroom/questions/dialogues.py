@@ -21,6 +21,12 @@ from stillroom.rows import PADDING, Array, Questions
 
 COMPARED = 8
 """So many rows are made by the template itself too."""
+MARKED, TOO_LONG, MELTED = (
+    "with a special token in it",
+    "longer than the student can read",
+    "whose first characters melt into a token of the question",
+)
+"""Why a question and its answer make no row."""
 SAID, ANSWERED = "Qa7x", "Zb3y"
 """A question and an answer that are looked for in what the template writes."""
 
@@ -113,6 +119,24 @@ def dialogues(
     if weight_N is None:
         return made
     return Questions(made.raw, made.key_N, made.label_N, weight_N.astype(np.float32), made.row_N)
+
+
+def misfits(tokenizer: Any, pairs: Sequence[tuple[str, str]], length: int) -> list[str]:
+    """Why a question and its answer cannot be a row of `dialogues`, for each of the pairs; "" where they can."""
+    form, marks = form_of(tokenizer), special_tokens(tokenizer)
+    asked = [question.strip() for question, _ in pairs]
+    given = encode(tokenizer, [form.prompt(question) for question in asked], special=False)
+    texts = [
+        f"{form.prompt(question)}{answer.strip()}{form.after}"
+        for question, (_, answer) in zip(asked, pairs, strict=True)
+    ]
+    rows = encode(tokenizer, texts, special=False)
+    found = []
+    for pair, ids, prompt in zip(pairs, rows, given, strict=True):
+        is_marked = any(mark in text for mark in marks for text in pair)
+        is_melted = ids[: len(prompt)] != prompt
+        found.append(MARKED if is_marked else TOO_LONG if len(ids) > length else MELTED if is_melted else "")
+    return found
 
 
 def _refuse(rows: list[list[int]], given: list[list[int]], length: int, where: str) -> None:

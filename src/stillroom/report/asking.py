@@ -86,7 +86,8 @@ def rounds(details: Tree, ident: str) -> dict[str, Any] | None:
         role = Role(name, name.replace("_", " "), "", colour, "circle" if place == 0 else "triangle")
         points = [(float(one["calls"]), float(one[KEY])) for one in records if KEY in one]
         if points:
-            lines.append(plots.Runs(role, [points]))
+            known = [(float(one["calls"]), *one["ci95"]) for one in records if KEY in one and one.get("ci95")]
+            lines.append(plots.Runs(role, [points], known))
         tables.append((role, records))
     chart = None
     if lines:

@@ -32,6 +32,8 @@ class Runs:
 
     role: Role
     runs: Sequence[Sequence[Point]]
+    intervals: Sequence[tuple[float, float, float]] = ()
+    """Where something is known to lie at a place: the place, and both ends."""
 
 
 def _thin(points: Sequence[Point]) -> list[Point]:
@@ -58,17 +60,30 @@ def curves(
     x_name: str = "training steps",
     x_below: Callable[[float], str] | None = None,
 ) -> Markup:
-    """Lines over training steps, or what `x_name` says: a thin one for each seed, a thick one for their mean.
+    """Lines over training steps, or what `x_name` says: a thin one for each seed, a thick one for their mean; upright: intervals.
 
     `x_below`: what stands under each label of the horizontal axis.
     """
     values = [y for line in lines for run in line.runs for _, y in run]
+    values += [end for line in lines for _, *ends in line.intervals for end in ends]
     log = min(values) > 0 and max(values) / min(values) > LOG_FROM
     low, high = svg.log_around(values) if log else svg.around(values, floor=0.0 if min(values) >= 0 else None)
     x = Scale(0, max(x for line in lines for run in line.runs for x, _ in run), 48, WIDTH - 8)
     y = Scale(low, high, 200, 26, log)
     drawn, ends = [], []
-    for line in lines:
+    for number, line in enumerate(lines):
+        aside = 3.0 * (number - (len(lines) - 1) / 2)  # intervals at the same place would cover each other
+        drawn += [
+            el(
+                "line",
+                x1=x.at(a) + aside,
+                x2=x.at(a) + aside,
+                y1=y.at(one),
+                y2=y.at(other),
+                class_=f"seed {css(line.role)}",
+            )
+            for a, one, other in line.intervals
+        ]
         thin = [_thin(run) for run in line.runs]
         middle = _thin(_middle(line.runs)) if len(thin) > 1 else thin[0]
         drawn += [path([(x.at(a), y.at(b)) for a, b in run], f"seed {css(line.role)}") for run in thin if len(thin) > 1]

@@ -17,8 +17,8 @@ from stillroom.report.words import Role, roles
 
 LONGEST = 1200
 """Letters of a text that is shown."""
-OUTCOMES = {"accepted": "teacher", "rejected": "hard_teacher", "unsure": "control"}
-"""The colour of each verdict."""
+OUTCOMES = {"accepted": "good", "rejected": "problem", "unsure": "note"}
+"""The colour of each verdict, which is no model's."""
 TWIN = "the same network taught the answers of the same traces without the reasoning"
 
 
@@ -129,13 +129,12 @@ def traces(scorecard: Tree, details: Tree, ident: str) -> dict[str, Any] | None:
     total = sum(count for count in outcomes.values() if count)
     if not total:
         return None
-    palette = roles(["teacher", "student", "control", "hard_teacher"])
     bars = [
         plots.Bar(
-            key.capitalize(), f"{n.big(count)} ({n.percent(count / total, 0)})", Stat(count), palette[OUTCOMES[key]]
+            key.capitalize(), f"{n.big(count)} ({n.percent(count / total, 0)})", Stat(count), Role(key, key, "", colour)
         )
-        for key, count in outcomes.items()
-        if count
+        for key, colour in OUTCOMES.items()
+        if (count := outcomes[key])
     ]
     reasons = [
         (outcome, reason, n.big(count))
@@ -149,7 +148,7 @@ def traces(scorecard: Tree, details: Tree, ident: str) -> dict[str, Any] | None:
         "questions": n.big(n.number(kept.get("questions")) or 0),
         "reasons": reasons,
         "facts": cost_of_kept(kept),
-        "examples": [_trace(one, palette) for one in details.get("traces") or [] if isinstance(one, dict)],
+        "examples": [_trace(one) for one in details.get("traces") or [] if isinstance(one, dict)],
     }
 
 
@@ -171,10 +170,10 @@ def cost_of_kept(kept: Tree) -> Facts:
     return sections.facts_of(kept, parts)
 
 
-def _trace(one: Tree, palette: dict[str, Role]) -> dict[str, Any]:
+def _trace(one: Tree) -> dict[str, Any]:
     outcome = str(one.get("outcome"))
     return {
-        "colour": palette[OUTCOMES.get(outcome, "control")].colour,
+        "colour": OUTCOMES.get(outcome, OUTCOMES["unsure"]),
         "outcome": outcome,
         "reason": str(one.get("reason") or ""),
         "question": evidence.shortened(one.get("question"), LONGEST),

@@ -1,13 +1,13 @@
 """What the models of a run are whose teacher reasons, in words; what each learned from; and the glossary.
 
-This file knows no number and no chart.
+This file knows no chart.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
 
-from stillroom.report.numbers import Tree
+from stillroom.report.numbers import Tree, big
 from stillroom.report.words import GLOSSARY, Role, roles
 
 LEARNED = {
@@ -70,4 +70,10 @@ def learned(facts: Tree) -> str:
     of = {"every": ", whatever the verifier said", "rejected": ", rejected ones alone"}.get(str(facts.get("of")), "")
     which = {"short": ", the shortest", "long": ", the longest", "mixed": ", one in five the longest"}
     cut = ", cut after the answer was found" if facts.get("shorten") else ""
-    return f"{words}{of}{which.get(str(facts.get('length')), '')}{cut}"
+    left_out = facts.get("left_out")
+    left = (
+        "".join(f"; left out: {big(count)} {why}" for why, count in left_out.items())
+        if isinstance(left_out, dict)
+        else ""
+    )
+    return f"{words}{of}{which.get(str(facts.get('length')), '')}{cut}{left}"

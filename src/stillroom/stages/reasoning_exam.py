@@ -32,10 +32,11 @@ def sit_reasoning(
 ) -> None:  # fmt: skip
     """The exam: scorecard.json and details.json."""
     from stillroom.evaluation.reasoning_exam import ReasoningExam, sit_reasoning
+    from stillroom.transfer_set.verify import judged_gold
 
     test, judge = run.splits.test, judging(verifier_of(run))
     gold, words = run.splits.gold or {}, asked_of(test)
-    good = np.array([judge.check_gold(gold[key.tobytes()]).accepted for key in test.key_N], bool)
+    good = np.array([judged_gold(judge, gold[key.tobytes()]).accepted for key in test.key_N], bool)
     rows = np.flatnonzero(good)
     keys = [test.key_N[row].tobytes() for row in rows]
     questions = [words[key.hex()] for key in keys]

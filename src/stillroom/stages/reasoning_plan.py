@@ -161,7 +161,7 @@ def _rewriting(run: Run, some: Questions) -> Bill:
 
 def _windows(run: Run) -> tuple[Questions, bool]:
     """Rows as a student may be taught them: recorded traces where there are some, else the questions with filler."""
-    from stillroom.questions.dialogues import dialogues
+    from stillroom.questions.dialogues import dialogues, misfits
     from stillroom.transfer_set.lessons import filler_of, length_in
 
     tokenizer, context = reads(run)
@@ -172,8 +172,9 @@ def _windows(run: Run) -> tuple[Questions, bool]:
     if built.by_key:
         said = built.samples(some, 1)
         pairs = [(question, one[0].text) for question, one in zip(asked, said, strict=True) if one]
+        fitting = [pair for pair, why in zip(pairs, misfits(tokenizer, pairs, room), strict=True) if not why]
         if pairs:
-            return dialogues(tokenizer, pairs, room, where="teacher"), False
+            return dialogues(tokenizer, fitting or pairs, room, where="teacher"), False
     length_of = length_in(tokenizer)
     longest = max(map(length_of, asked))
     filler = filler_of(length_of) * max(1, min(room, ASSUMED_TOKENS) - longest - 16)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import shutil
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -79,20 +80,20 @@ def lesson_of(role: Role, traces: Traces, main: Taught | None) -> Taught:
 
     run, knobs = role.run, knobs_of(role)
     tokenizer, context = reads(run)
-    found = _pairs(role, knobs, traces, length_in(tokenizer))
-    pairs = _without_marks(found, tokenizer) or found
+    room = most_tokens(run, context)
+    pairs, left_out = _pairs(role, knobs, traces, _Reader(tokenizer, room, length_in(tokenizer)))
     weight_N = np.array([pair.weight for pair in pairs], np.float32)
     at = f"arms.{run.arm}.questions" if run.arm else "questions"
     windows = dialogues(
         tokenizer,
         [(pair.question, pair.text) for pair in pairs],
-        most_tokens(run, context),
+        room,
         weight_N=weight_N,
         where=at,
     )
     facts = _counted(windows, knobs)
-    if len(pairs) < len(found):
-        facts["left_out"] = len(found) - len(pairs)
+    if left_out:
+        facts["left_out"] = left_out
     student_rows = main.facts["rows"] if main is not None else len(pairs)
     steps = steps_in(run.recipe.training, student_rows)
     if main is not None and knobs.equal == "tokens":
@@ -102,12 +103,30 @@ def lesson_of(role: Role, traces: Traces, main: Taught | None) -> Taught:
     return Taught(windows, steps, {**facts, "steps": steps, "tokens_read": read})
 
 
-def _without_marks(pairs: list[Pair], tokenizer: Any) -> list[Pair]:
-    """Those in which the teacher wrote no special token: that would be read as one, and the rest is paid for already."""
-    from stillroom.models.tokenizers import special_tokens
+class _Reader(NamedTuple):
+    """How the student reads: its tokenizer, the most tokens of a row, and how long a text is in its tokens."""
 
-    marks = special_tokens(tokenizer)
-    return [pair for pair in pairs if not any(mark in text for mark in marks for text in (pair.question, pair.text))]
+    tokenizer: Any
+    room: int
+    length_of: Callable[[str], int]
+
+
+def _readable(chosen: list[Chosen], learn: Learn, reader: _Reader) -> tuple[list[Chosen], dict[str, int]]:
+    """The traces that can be taught in this form, and how many others there were by reason: they are paid for already.
+
+    Where it is all of them they stay, and making rows of them says what is wrong.
+    """
+    from stillroom.questions.dialogues import misfits
+    from stillroom.transfer_set.lessons import pairs_of
+
+    several = [pairs_of(learn, [one], {}, str, reader.length_of) for one in chosen]
+    flat = [(pair.question, pair.text) for pairs in several for pair in pairs]
+    why = iter(misfits(reader.tokenizer, flat, reader.room))
+    reasons = [next(filter(None, [next(why) for _ in pairs]), "") for pairs in several]
+    if all(reasons):
+        return chosen, {}
+    left = [one for one, reason in zip(chosen, reasons, strict=True) if not reason]
+    return left, dict(Counter(filter(None, reasons)))
 
 
 def most_tokens(run: Run, context: int) -> int:
@@ -140,7 +159,11 @@ def _counted(windows: Questions, knobs: Knobs) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _pairs(role: Role, knobs: Knobs, traces: Traces, length_of: Callable[[str], int]) -> list[Pair]:
+def _pairs(role: Role, knobs: Knobs, traces: Traces, reader: _Reader) -> tuple[list[Pair], dict[str, int]]:
+    """What a role learns from, and how many traces its student cannot read, by reason.
+
+    The control hears the answers of those traces alone that the student reads whole.
+    """
     from stillroom.transfer_set.lessons import pairs_of
 
     run = role.run
@@ -160,7 +183,9 @@ def _pairs(role: Role, knobs: Knobs, traces: Traces, length_of: Callable[[str], 
             where=f"arms.{run.arm}.traces" if run.arm else "traces",
             cure="Take this arm out, or sample more",
         )
-    return pairs_of(knobs.learn, chosen, gold, lambda key: asked[key], length_of)
+    learn = run.recipe.traces.learn
+    chosen, left_out = _readable(chosen, learn, reader) if learn != "gold" else (chosen, {})
+    return pairs_of(knobs.learn, chosen, gold, lambda key: asked[key], reader.length_of), left_out
 
 
 def chosen_of(run: Run, knobs: Knobs, traces: Traces, asked: dict[str, str], gold: dict[str, str]) -> list[Chosen]:

@@ -21,6 +21,7 @@ from typing import Literal
 from stillroom.kinds import Verifier
 from stillroom.transfer_set.answer_text import group_at
 from stillroom.transfer_set.plain_numbers import read_number
+from stillroom.transfer_set.verify import judged
 
 Form = Literal["boxed", "hashes", "tag", "named", "last line"]
 ENDED = {"stop", "eos", "eos_token", "end_turn", "stop_sequence", ""}
@@ -178,4 +179,4 @@ def _is_right(result: str, gold: str, verifier: Verifier) -> bool:
     """Accepted; a text is not shown to the verifier where the gold answer is a number and it is none."""
     if read_number(gold) is not None and read_number(result) is None:
         return False
-    return verifier.verify(result, gold).accepted
+    return judged(verifier, [result], gold)[0].accepted

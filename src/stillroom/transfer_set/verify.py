@@ -187,7 +187,21 @@ def judged(verifier: Verifier, answers: Sequence[str | None], gold: str | None) 
     except Exception as error:  # noqa: BLE001 - of another package's verifier anything may come
         if len(answers) > 1 and verifier.needs_gold:
             return [verdict for answer in answers for verdict in judged(verifier, [answer], gold)]
-        return [Verdict("unsure", f"the verifier broke down: {type(error).__name__}: {error}")] * len(answers)
+        return [_broken(error)] * len(answers)
+
+
+def judged_gold(verifier: Verifier, gold: str) -> Verdict:
+    """What a verifier says of a gold answer by itself; one that breaks down on it cannot judge others by it: unsure."""
+    try:
+        return verifier.check_gold(gold)
+    except StillroomError:
+        raise
+    except Exception as error:  # noqa: BLE001 - as above
+        return _broken(error)
+
+
+def _broken(error: Exception) -> Verdict:
+    return Verdict("unsure", f"the verifier broke down: {type(error).__name__}: {error}")
 
 
 @dataclass(frozen=True)
@@ -208,7 +222,7 @@ def bad_golds(verifier: Verifier, golds: Iterable[str | None]) -> list[BadGold]:
     for row, gold in enumerate(golds):
         if gold is None and not verifier.needs_gold:
             continue
-        verdict = NO_GOLD if gold is None else verifier.check_gold(gold)
+        verdict = NO_GOLD if gold is None else judged_gold(verifier, gold)
         if not verdict.accepted:
             found.append(BadGold(row, gold or "", verdict.reason))
     return found
