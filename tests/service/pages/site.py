@@ -213,6 +213,8 @@ def filled(served: Served) -> Site:
     lines = "".join(talk(f"{HOSTILE} {n}", ("yes", "no")[n % 2]) for n in range(20)) + '{"messages": []}\n'
     sent = upload(http, lines, f"{HOSTILE[:40]}.jsonl")
     assert sent.status_code == 303, sent.text
+    cells = f'"{HOSTILE}",mood\n' + "".join(f"{HOSTILE} {n},{('good', 'bad')[n % 2]}\n" for n in range(20))
+    table = upload(http, cells, f"{HOSTILE[:40]}.csv", "user_data").headers["location"]
     put_stored(served)
     put_calls(served)
     teacher_id = put_teacher(served)
@@ -223,6 +225,7 @@ def filled(served: Served) -> Site:
         "front": "/", "sign-in": "/sign-in", "new": "/new", "jobs": "/jobs", "models": "/models", "compare": "/compare",
         "data": "/data", "stored": "/data/completions?key=app&value=desk", "teachers": "/teachers", "keys": "/keys",
         "teacher": f"/teachers/{teacher_id}",
+        "table": table, "new from a table": f"/new?source=table:{table.rpartition('/')[2]}",
         "file": sent.headers["location"], "finished job": f"/jobs/{job_id}",
         "report": f"/jobs/{job_id}/report", "running job": f"/jobs/{running}",
         "held job": f"/jobs/{put_job(served, 'paused', estimate=estimate, **held)}",

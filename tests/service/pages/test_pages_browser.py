@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -80,7 +81,32 @@ def test_a_first_student_in_five_clicks_without_scripts(site: Site, open_browser
     assert time.monotonic() - started < MOST_S
 
 
-def test_the_same_by_keyboard_alone(site: Site, open_browser: Open) -> None:
+def test_a_table_becomes_a_student_without_scripts(site: Site, open_browser: Open, tmp_path: Path) -> None:
+    table = tmp_path / "fruit.csv"
+    rows = [
+        f"{weight},{'round' if weight % 3 else 'long'},{'apple' if weight % 3 else 'banana'}"
+        for weight in range(90, 180)
+    ]
+    table.write_text("\n".join(["grams,shape,fruit", *rows]))
+    with open_browser(js=False) as page:
+        page.goto(f"{site.served.url}/data")
+        page.get_by_label("What it is").select_option(
+            label="A table with a column to predict (.csv, .tsv, .jsonl, .parquet)"
+        )
+        page.get_by_label("File").set_input_files(table)
+        page.get_by_role("button", name="Upload").click()
+        page.get_by_role("link", name="Distil this table").click()
+        page.get_by_label("Column to predict").select_option("fruit")
+        page.get_by_role("button", name="Show the estimate").click()
+        page.get_by_role("button", name="Start").click(timeout=LONG_MS)
+        page.get_by_role("link", name="Open the student").click(timeout=LONG_MS)
+        page.get_by_label("grams").fill("120")
+        page.get_by_label("shape").fill("long")
+        page.get_by_role("button", name="Ask the student").click()
+        page.get_by_role("heading", name="It says: banana").wait_for()
+
+
+def test_a_first_student_by_keyboard_alone(site: Site, open_browser: Open) -> None:
     with open_browser() as page:
         page.goto(site.served.url)
 

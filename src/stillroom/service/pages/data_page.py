@@ -20,7 +20,7 @@ from stillroom.service.door import faults
 from stillroom.service.door.access import Caller, Reads, Writes
 from stillroom.service.door.faults import ApiError
 from stillroom.service.door.lists import Row
-from stillroom.service.pages import tokens
+from stillroom.service.pages import tables, tokens
 from stillroom.service.pages.rendering import PageRoute, go_to, render
 from stillroom.service.pages.tokens import Sends
 from stillroom.service.rows.tables import completions
@@ -29,7 +29,7 @@ router = APIRouter(route_class=PageRoute)
 SHOWN_FILES, SHOWN_ROWS, SHOWN_REJECTED, SHOWN_STORED = 200, 20, 100, 50
 PURPOSES = {
     "fine-tune": "Conversations to learn from, or questions for a teacher (.jsonl)",
-    "user_data": "A table that a recipe names (.csv, .jsonl, .parquet)",
+    "user_data": "A table with a column to predict (.csv, .tsv, .jsonl, .parquet)",
 }
 
 
@@ -101,8 +101,11 @@ def show_file(request: Request, caller: Reads, file_id: str) -> Response:
     path = file_path(state.settings, file_id)
     first = list(islice(jsonl.conversations(path), SHOWN_ROWS)) if row["purpose"] == "fine-tune" else []
     rejected = list(islice(jsonl.rejected_rows(path), SHOWN_REJECTED))
+    is_table = bool(tables.of_uploaded([dict(row)]))
+    columns, cells = tables.head(path, row["filename"]) if is_table else ([], [])
     return render(
-        request, caller, "file.html", file=row, first=first, rejected=rejected, text=_start(path) if not first else "",
+        request, caller, "file.html", file=row, first=first, rejected=rejected, is_table=is_table, columns=columns, cells=cells,
+        text=_start(path) if not first and not cells else "",
         answered=any(one["messages"][-1]["role"] == "assistant" for one in first),
     )  # fmt: skip
 

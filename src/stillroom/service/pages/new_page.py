@@ -10,11 +10,12 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from sqlalchemy import select
 
 from stillroom.service.data import completion_rows as stored_room
+from stillroom.service.data.file_rows import file_path, find_file
 from stillroom.service.door.access import Caller, Reads
 from stillroom.service.door.faults import ApiError
 from stillroom.service.jobs import jobs
 from stillroom.service.jobs.asked import CreateJob
-from stillroom.service.pages import data_page, samples
+from stillroom.service.pages import data_page, samples, tables
 from stillroom.service.pages.rendering import PageRoute, go_to, render
 from stillroom.service.pages.tokens import Sends
 from stillroom.service.pages.typed import number, place_of, said
@@ -22,7 +23,7 @@ from stillroom.service.rows.tables import teachers
 from stillroom.service.students.model_rows import presets
 
 router = APIRouter(route_class=PageRoute)
-SAMPLE, FILE, STORED = "sample:", "file:", "stored"
+SAMPLE, FILE, TABLE, STORED = "sample:", "file:", "table:", "stored"
 STUDENTS = {
     "small-text-classifier": "Small text classifier: picks one of a few answers",
     "tiny-language": "Tiny language model: writes, letter by letter",
@@ -31,7 +32,7 @@ TYPED = {
     "distillation.teacher": "teacher", "validation_file": "validation", "distillation.student": "student", "model": "student",
     "suffix": "name", "distillation.budget.usd": "budget_usd", "distillation.budget.minutes": "budget_minutes",
     "distillation.labels": "labels", "distillation.soft_targets": "soft_targets", "distillation.seeds": "seeds",
-    "distillation.cascade": "risk",
+    "distillation.cascade": "risk", "column": "column",
 }  # fmt: skip
 """Fields of the interface, and where on this page they are typed."""
 
@@ -45,6 +46,8 @@ class Fields(BaseModel):
     stored_model: str = ""
     stored_key: str = ""
     stored_value: str = ""
+    column: str = ""
+    """Of a table: what is to be predicted."""
     teacher: str = ""
     validation: str = ""
     student: str = "small-text-classifier"
@@ -56,7 +59,7 @@ class Fields(BaseModel):
     seeds: str = ""
     risk: str = ""
 
-    def body(self) -> CreateJob:
+    def body(self, request: Request, caller: Caller) -> CreateJob:
         """What the interface takes; the job is held until it is started. Raises ValidationError, ApiError."""
         suffix = {"suffix": self.name.strip()} if self.name.strip() else {}
         if self.source.startswith(SAMPLE):
@@ -64,6 +67,11 @@ class Fields(BaseModel):
             wanted = {"recipe": chosen.recipe, "hold": True, **self._finer_points()}
             named = suffix or {"suffix": f"first-{chosen.name}"}
             return CreateJob.model_validate({"model": chosen.model, "distillation": wanted, **named})
+        if self.source.startswith(TABLE):
+            file, columns, _ = table_of(request, caller, self.source.removeprefix(TABLE))
+            chosen = tables.body(file, columns, self.column.strip())
+            wanted = {"recipe": chosen["recipe"], "hold": True, **self._finer_points()}
+            return CreateJob.model_validate({"model": chosen["model"], "distillation": wanted, **suffix})
         teacher = {"teacher": self.teacher} if self.teacher else {}
         wanted = {"source": self._source(), "hold": True, **teacher, **self._finer_points()}
         judged = {"validation_file": self.validation} if self.validation else {}
@@ -110,7 +118,7 @@ def choose(
 def create(request: Request, caller: Sends, fields: Annotated[Fields, Form()]) -> Response:
     """Make the job: it is looked at and estimated, and then waits to be started."""
     try:
-        row = jobs.create_job(request.app.state, caller, fields.body())
+        row = jobs.create_job(request.app.state, caller, fields.body(request, caller))
     except ValidationError as error:
         return _page(request, caller, fields, said(error), place_of(error))
     except ApiError as error:
@@ -131,10 +139,22 @@ def _page(
         ).all()
         stored, _ = stored_room.latest(rows, caller.project_id, None, None, 0)
         may_train = stored_room.may_train(rows, caller.project_id)
+    columns: list[str] = []
+    if fields.source.startswith(TABLE):
+        _, columns, _ = table_of(request, caller, fields.source.removeprefix(TABLE))
     students = {name: STUDENTS.get(name, name) for name in presets(state.settings)}
     return render(
         request, caller, "new.html", status if wrong else 200, fields=fields, wrong=wrong, at=at,
-        samples=samples.SAMPLES, students=students,
+        samples=samples.SAMPLES, students=students, columns=columns,
+        tables=tables.of_uploaded(data_page.uploaded(request, caller, tables.PURPOSE)),
         files=data_page.uploaded(request, caller, "fine-tune"), stored=stored, may_train=may_train,
         teachers=[name for name, distillable in names if distillable],
     )  # fmt: skip
+
+
+def table_of(request: Request, caller: Caller, file_id: str) -> tuple[dict[str, Any], list[str], list[list[str]]]:
+    """An uploaded table, its columns and its first rows. Raises ApiError 404."""
+    state = request.app.state
+    with state.database.reading() as rows:
+        file = find_file(rows, caller.project_id, file_id, "source")
+    return file, *tables.head(file_path(state.settings, file_id), file["filename"])

@@ -1,0 +1,77 @@
+"""Tables that were uploaded: their columns, and distilling one as `stillroom distill DATA.csv --label COLUMN` does."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterable
+from itertools import islice
+from pathlib import Path, PurePath
+from typing import Any
+
+from stillroom.service.door.faults import ApiError
+from stillroom.starters import for_table
+from stillroom.tables import SUFFIXES, UNTYPED
+
+PURPOSE = "user_data"
+MODEL = "table-classifier"
+"""The name that a student of a table bears."""
+SHOWN_ROWS, HEAD_BYTES = 20, 1 << 16
+
+
+def of_uploaded(files: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Those of the files that are tables by their names."""
+    return [file for file in files if file["purpose"] == PURPOSE and suffix_of(file["filename"]) in SUFFIXES]
+
+
+def suffix_of(filename: str) -> str:
+    """Such as .csv; a client's name is a label, and nothing else is read from it."""
+    return PurePath(filename).suffix.lower()
+
+
+def head(path: Path, filename: str) -> tuple[list[str], list[list[str]]]:
+    """A table's columns and first rows, as texts; nothing of either where the file is no such table."""
+    suffix = suffix_of(filename)
+    try:
+        if suffix in UNTYPED:
+            return _separated(path, "\t" if suffix == ".tsv" else ",")
+        if suffix == ".jsonl":
+            return _objects(path)
+        if suffix == ".parquet":
+            import pyarrow.parquet
+
+            return list(pyarrow.parquet.read_schema(path).names), []
+    except (ValueError, OSError, csv.Error):
+        pass  # the estimate says what is wrong with it
+    return [], []
+
+
+def _separated(path: Path, delimiter: str) -> tuple[list[str], list[list[str]]]:
+    with open(path, "rb") as file:
+        start = file.read(HEAD_BYTES)
+        if file.read(1):
+            start = start[: start.rfind(b"\n") + 1]  # the last line may be cut
+    lines = io.StringIO(start.decode("utf-8-sig", "replace"), newline="")
+    names, *rows = islice(csv.reader(lines, delimiter=delimiter), SHOWN_ROWS + 1)
+    return names, rows
+
+
+def _objects(path: Path) -> tuple[list[str], list[list[str]]]:
+    with open(path, encoding="utf-8-sig") as file:
+        read = [
+            json.loads(line)
+            for line in islice((file.readline(HEAD_BYTES) for _ in range(SHOWN_ROWS)), SHOWN_ROWS)
+            if line
+        ]
+    rows = [one for one in read if isinstance(one, dict)]
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    return names, [["" if row.get(name) is None else str(row[name]) for name in names] for row in rows]
+
+
+def body(file: dict[str, Any], columns: list[str], label: str) -> dict[str, Any]:
+    """The model and recipe of a job that distils this table. Raises ApiError 400 where nobody says what is to be predicted."""
+    if not label or (columns and label not in columns):
+        told = f"There is no column {label[:100]!r} in {file['filename'][:100]}. " if label else ""
+        raise ApiError(400, f"{told}Pick the column that the student is to predict.", param="column")
+    return {"model": MODEL, "recipe": for_table(PurePath(file["filename"]).stem, file["id"], label)}
