@@ -303,7 +303,7 @@ def export_answers(run: Path, parquet: bool, jsonl: bool, openai: bool, out: Pat
 @click.argument("spec", type=click.Path(path_type=Path))
 @OVERRIDES
 @click.option("--host", default="127.0.0.1", show_default=True)
-@click.option("--port", type=int, default=8011, show_default=True, help="0: any that is free.")
+@click.option("--port", type=click.IntRange(0, 65535), default=8011, show_default=True, help="0: any that is free.")
 def loopback(spec: Path, overrides: tuple[str, ...], host: str, port: int) -> None:
     """A teacher on this machine that is asked like one over the network, for trying recipes; recipes/loopback has some."""
     from stillroom.loopback.serving import folders_of, serve
@@ -320,7 +320,7 @@ def loopback(spec: Path, overrides: tuple[str, ...], host: str, port: int) -> No
 @stillroom.command()
 @click.option("--root", type=click.Path(path_type=Path), default=Path("service"), show_default=True, help="Its folder.")
 @click.option("--host", default="127.0.0.1", show_default=True)
-@click.option("--port", type=int, default=8010, show_default=True, help="0: any that is free.")
+@click.option("--port", type=click.IntRange(0, 65535), default=8010, show_default=True, help="0: any that is free.")
 @click.option("--allow-host", multiple=True, help="A name or address that its URL may have, where others can reach it.")
 @click.option("--allow-teacher", multiple=True, metavar="HOST:PORT", help="A teacher on a private address.")
 @click.option("--forbid-teacher", multiple=True, metavar="HOST|MODEL", help="A teacher nobody may distil from.")

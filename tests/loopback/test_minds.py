@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import itertools
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +115,8 @@ def test_the_question_is_found_in_the_message(labelled: Path) -> None:
     knobs = Rule(source=(labelled.name,), question=r"Text: (.*)")
     assert knobs.found("Is it a or b?\nText: row 3 ") == "row 3"
     assert knobs.found("row 4") == "row 4"
+    assert Rule(source=(labelled.name,), question="(.*)").found("all of it") == "all of it"
+    assert Rule(source=(labelled.name,), question="Text:( .*)?").found("Text:") == "Text:"
 
 
 def test_a_rule_that_writes_gives_new_texts_of_the_label(tmp_path: Path) -> None:
@@ -208,6 +211,21 @@ RECIPES = Path(__file__).resolve().parents[2] / "recipes" / "loopback"
 def test_shipped_teachers_answer(name: str, question: str) -> None:
     spec = Spec.load(RECIPES / f"{name}.yaml")
     assert text(spec.mind.build([RECIPES]), asked(spec.mind.found(question), temperature=0))
+
+
+def test_the_teacher_of_the_flywheel_says_what_customers_want() -> None:
+    from stillroom.questions.intents import NAMES, intents
+
+    page = (RECIPES.parents[1] / "docs" / "how-to" / "flywheel.md").read_text()
+    (line,) = [one for one in page.splitlines() if one.startswith("stillroom loopback")]
+    _, _, file, *overrides, _ = shlex.split(line)
+    spec = Spec.load(RECIPES.parents[1] / file, overrides)
+    mind = spec.mind.build([RECIPES])
+    texts, labels = intents(200, 0)
+    said = [text(mind, asked(spec.mind.found(one), temperature=0)) for one in texts]
+    assert set(said) >= set(NAMES)
+    assert sum(map(str.__eq__, said, labels)) > 160
+    assert text(mind, asked(spec.mind.found("Where is my order?"), temperature=0)) in NAMES
 
 
 def test_every_shipped_teacher_is_tried() -> None:

@@ -75,7 +75,7 @@ class Mind(Knobs):
     kind: str
     question: str | None = None
     """A regular expression: where the question stands in the last message of the user, its first group or all of it; the
-    last match counts. None: the whole message."""
+    last match that is not empty counts. None: the whole message."""
     seed: int = 0
     """Of all that is drawn."""
 
@@ -97,12 +97,10 @@ class Mind(Knobs):
         """The question in a message."""
         if self.question is None:
             return message.strip()
-        match = None
-        for match in re.finditer(self.question, message, re.DOTALL):  # noqa: B007 - the last one is wanted
-            pass
-        if match is None:
-            return message.strip()
-        return (match[1] if match.re.groups else match[0]).strip()
+        matches = re.finditer(self.question, message, re.DOTALL)
+        found = [((match[1] if match.re.groups else match[0]) or "").strip() for match in matches]
+        # `.*` matches once more, nothing, behind the end.
+        return next(filter(None, reversed(found)), message.strip())
 
 
 def tokens(text: str) -> list[str]:

@@ -9,9 +9,11 @@ from typing import Any
 
 import httpx2
 import pytest
+from sqlalchemy import update
 
 from service import students
 from service.pages.site import Site, put_finished, put_job
+from stillroom.service.rows.tables import jobs
 
 
 @pytest.fixture
@@ -49,9 +51,17 @@ def measured(latency_ms: float, size_bytes: int, usd: float | None) -> dict[str,
     return {"latency_ms_p50": {"mean": latency_ms}, "size_bytes": size_bytes, **priced}
 
 
-def compared(site: Site, title: str, paid: float, accuracy: float, **roles: dict[str, Any]) -> str:
+def compared(
+    site: Site, title: str, paid: float, accuracy: float, data: str = "file-one", **roles: dict[str, Any]
+) -> str:
     """A finished student whose scorecard says this; its id."""
     job_id, model_id = put_finished(site.served, students.of_texts(), title)
+    with site.served.rows.writing() as rows:
+        rows.execute(
+            update(jobs)
+            .where(jobs.c.id == job_id)
+            .values(recipe={"teacher": {"kind": "openai_api"}}, training_file=data)
+        )
     path = site.served.root / "jobs" / job_id / "run" / "scorecard.json"
     card = json.loads(path.read_text())
     for role, figures in roles.items():
@@ -90,6 +100,47 @@ def test_students_are_compared(site: Site, http: httpx2.Client) -> None:
     alike = cells(text, "Like its teacher")
     assert alike[0].startswith("62.5 % control ")
     assert alike[1].startswith("75.0 % best control ")
+    other = compared(site, "of other data", 0.5, 0.99, "file-other", student=measured(0.1, 500, 9.0))
+    text = http.get("/compare", params={"model": [first, other]}).text
+    assert [found for found in cells(text, "Right answers") if "best" in found] == [], "tested on other rows"
+    assert "500 bytes best" in cells(text, "Size")[0]
+    for title in ("the first one", "of other data"):
+        assert f"<strong>{title}</strong>" in text
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        ("recorded", "Answers taken from the data"),
+        ("ensemble", "Answers of the teacher, on this machine"),
+        ("openai_api", "Calls to the teacher"),
+    ],
+)
+def test_a_page_says_who_answered(site: Site, http: httpx2.Client, kind: str, words: str) -> None:
+    job_id, model_id = put_finished(site.served, students.of_texts())
+    with site.served.rows.writing() as rows:
+        told = {"recipe": {"teacher": {"kind": kind}}, "figures": {"teacher_calls": 12, "usd": 0.5}}
+        rows.execute(update(jobs).where(jobs.c.id == job_id).values(**told))
+    page = http.get(f"/jobs/{job_id}").text
+    assert f"<dt>{words}</dt><dd>12</dd>" in page
+    assert ("<dt>Spent</dt>" in page) is (kind == "openai_api")
+    for text in (page, http.get(f"/models/{model_id}").text):
+        assert ("Teacher: right answers" in text) is (kind != "recorded"), "right by definition where it is the data"
+
+
+def test_pages_tell_of_a_cascade(site: Site, http: httpx2.Client) -> None:
+    job_id, model_id = put_finished(site.served, students.of_texts())
+    path = site.served.root / "jobs" / job_id / "run" / "scorecard.json"
+    card = json.loads(path.read_text())
+    for risk, is_more in ((0.19, True), (0.04, False)):
+        card["cascade"] = {"risk_allowed": 0.1, "risk": {"mean": risk}, "coverage": {"mean": 0.75}}
+        path.write_text(json.dumps(card))
+        for address in (f"/jobs/{job_id}", f"/models/{model_id}"):
+            text = http.get(address).text
+            assert f"<code>{model_id}:cascade</code>" in text
+            assert "75.0 % of the questions itself" in text
+            assert f"{100 * risk:.1f} % of all answers" in text
+            assert ("more than allowed" in text) is is_more
 
 
 def test_usage_is_shown_by_model_and_by_job(site: Site, http: httpx2.Client) -> None:

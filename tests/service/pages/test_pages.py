@@ -25,7 +25,7 @@ NAMES = (
     "front", "sign-in", "new", "jobs", "models", "compare", "data", "stored", "teachers", "teacher", "keys", "file",
     "finished job", "running job", "held job", "job being checked", "paused job", "failed job", "cancelled job",
     "job with rows left out", "rows left out", "model", "drawing model",
-    "writing model", "not found",
+    "writing model", "not found", "table", "new from a table",
 )  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from pathlib import Path
 
@@ -20,6 +21,7 @@ THERE = and_(
     or_(files.c.expires_at.is_(None), files.c.expires_at > bindparam("now")),
 )  # fmt: skip
 """A project's files that are neither deleted nor expired."""
+LINKED = re.compile(r"((file-[A-Za-z0-9]{24})(?:\.[a-z]+)?)")
 _FIND = Statement(select(files).where(THERE, files.c.id == bindparam("id")))
 
 
@@ -36,6 +38,15 @@ def find_file(rows: Connection, project_id: str, file_id: str, param: str = "fil
     if found is None:
         raise not_found("file", file_id, param)
     return found
+
+
+def with_names(rows: Connection, project_id: str, message: str) -> str:
+    """A message with files called as their client calls them, who never saw what their copies are called in a job's folder."""
+    for linked, file_id in dict.fromkeys(LINKED.findall(message)):
+        wanted = (files.c.id == file_id) & (files.c.project_id == project_id)
+        filename = rows.execute(select(files.c.filename).where(wanted)).scalar()
+        message = message if filename is None else message.replace(linked, filename)
+    return message
 
 
 def upload_folder(settings: Settings, upload_id: str) -> Path:

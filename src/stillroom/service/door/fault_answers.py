@@ -42,7 +42,11 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def unread(request: Request, error: RequestValidationError) -> JSONResponse:
-        return response(invalid(error.errors()[0]))
+        found = error.errors()[0]
+        if tuple(found["loc"]) == ("body",) and "json" not in request.headers.get("content-type", ""):
+            told = "The body is read as JSON where the header Content-Type: application/json says that it is."
+            return response(ApiError(400, told, param="body", code="not_json"))
+        return response(invalid(found))
 
     @app.exception_handler(HTTPException)
     async def plain(request: Request, error: HTTPException) -> JSONResponse:

@@ -8,6 +8,7 @@ from typing import Any
 
 from sqlalchemy import Connection, func, select
 
+from stillroom.service.pages.words import ROLES
 from stillroom.service.rows.tables import events
 
 MOST_POINTS, MOST_ROWS, MOST_SERIES = 1200, 12, 8
@@ -83,9 +84,24 @@ def chart(found: list[Line]) -> dict[str, Any] | None:
     up = [(round(y(value), 1), f"{value:.4g}") for value in ticks(low, high, 4)]
     now = "; ".join(f"{line.name}: {line.points[-1][1]:.4g} at step {line.points[-1][0]:,.0f}" for line in found)
     return {
-        "lines": drawn, "across": across, "up": up, "wide": WIDE, "high": HIGH, "left": LEFT, "right": WIDE - RIGHT,
+        "lines": drawn, "legend": _legend(found),
+        "across": across, "up": up, "wide": WIDE, "high": HIGH, "left": LEFT, "right": WIDE - RIGHT,
         "bottom": HIGH - BOTTOM, "told": f"Loss by training step, {len(found)} lines. The last values: {now}.",
     }  # fmt: skip
+
+
+def _legend(found: list[Line]) -> list[tuple[str, str]]:
+    """Role and words of each kind of line: several seeds look alike, and are named together."""
+    several: dict[str, list[Line]] = {}
+    for line in found:
+        several.setdefault(line.role if line.role in DASHES else line.name, []).append(line)
+    return [
+        (
+            same[0].role,
+            same[0].name if len(same) == 1 else f"{ROLES.get(same[0].role, same[0].role)}, {len(same)} trainings",
+        )
+        for same in several.values()
+    ]
 
 
 def table(found: list[Line]) -> list[dict[str, Any]]:

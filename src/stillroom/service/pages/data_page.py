@@ -31,6 +31,10 @@ PURPOSES = {
     "fine-tune": "Conversations to learn from, or questions for a teacher (.jsonl)",
     "user_data": "A table with a column to predict (.csv, .tsv, .jsonl, .parquet)",
 }
+KINDS = {
+    "fine-tune": "Conversations", "user_data": "Table or other file", "fine-tune-results": "Figures of a job",
+}  # fmt: skip
+"""What a file is, by its purpose; another purpose stands for itself."""
 
 
 @router.get("/data")
@@ -129,7 +133,7 @@ def _page(request: Request, caller: Caller, error: ApiError | None = None) -> Re
         stored, _ = stored_room.latest(rows, caller.project_id, None, None, 0)
     return render(
         request, caller, "data.html", error.status if error else 200, files=uploaded(request, caller), stored=stored,
-        purposes=PURPOSES, wrong=error.message if error else None, most=request.app.state.settings.limits.file_bytes,
+        purposes=PURPOSES, kinds=KINDS, wrong=error.message if error else None, most=request.app.state.settings.limits.file_bytes,
     )  # fmt: skip
 
 

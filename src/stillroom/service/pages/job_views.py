@@ -37,6 +37,12 @@ def title(row: Row) -> str:
     return str(row["suffix"] or (row["recipe"] or {}).get("name") or row["id"])
 
 
+def answered(row: Row) -> str:
+    """Who answers a job's questions: "data" (the answers stand there), "paid" (a teacher paid by the call), else "here"."""
+    teacher = (row["recipe"] or {}).get("teacher") or {}
+    return {"recorded": "data", "openai_api": "paid"}.get(str(teacher.get("kind")), "here")
+
+
 def folder(settings: Settings, row: Row) -> Path:
     """A job's folder, by the id that this service gave it."""
     return settings.root / "jobs" / str(row["id"])
@@ -78,7 +84,7 @@ def view(rows: Connection, settings: Settings, row: Row) -> dict[str, Any]:
         "points": charts.table(found), "messages": rows.execute(asked).mappings().all(),
         "log": log_tail(folder(settings, row) / LOG),
         "model": rows.execute(model.where(models.c.deleted_at.is_(None))).scalar(),
-        "uncounted": row["figures"].get("rejected_rows", 0) is None,
+        "answered": answered(row), "uncounted": row["figures"].get("rejected_rows", 0) is None,
         "seconds": max(0.0, ended - row["created_at"]), "seen": f"{PREFIX}{last or 0}",
     }  # fmt: skip
 
@@ -142,7 +148,9 @@ def results(settings: Settings, row: Row) -> dict[str, Any]:
     """Figures of teacher, student and control, and some of their answers side by side."""
     card = scorecard(settings, row)
     found = card.get("models") or {}
-    roles = [role for role in BESIDE if role in found]
+    # Where the teacher's answers are those of the data, it is right by definition, and its figure would say nothing.
+    there = [role for role in BESIDE if role in found]
+    roles = [role for role in there if role != "teacher" or answered(row) != "data"]
     figures = next((one for one in FIGURES if any(mean(found[role], one[0]) is not None for role in roles)), None)
     shown = []
     for role in roles if figures else []:
@@ -154,8 +162,17 @@ def results(settings: Settings, row: Row) -> dict[str, Any]:
     return {
         "figures": shown, "figure_words": figures[1] if figures else "", "form": figures[2] if figures else "",
         "agreement": mean(found.get("student") or {}, "agreement"), "answers": answers(card, details),
-        "has_report": (folder(settings, row) / RUN / "report.html").is_file(),
+        "cascade": _cascade(card), "has_report": (folder(settings, row) / RUN / "report.html").is_file(),
     }  # fmt: skip
+
+
+def _cascade(card: Mapping[str, Any]) -> dict[str, float] | None:
+    """Of a student that leaves questions to its teacher: the share it answers, and how often the whole differs from the teacher,
+    as was allowed and on the test rows; None for another student.
+    """
+    found = card.get("cascade") or {}
+    told = {"allowed": mean(found, "risk_allowed"), "risk": mean(found, "risk"), "coverage": mean(found, "coverage")}
+    return {name: value for name, value in told.items() if value is not None} if None not in told.values() else None
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -36,6 +36,8 @@ COMPARED = (
     ("size_bytes", "Size", "size", False), ("usd_per_million_rows", "USD a million rows", "usd", False),
 )  # fmt: skip
 """Key, words, how it is written, whether more is better."""
+OF_ANY_TEST = ("latency_ms_p50", "size_bytes", "usd_per_million_rows")
+"""What may be compared where students were tested on different rows."""
 DOWNLOAD = "application/octet-stream"
 
 
@@ -131,28 +133,38 @@ def compare(request: Request, caller: Reads, model: Annotated[list[str] | None, 
             job, _ = _of(rows, caller, row)
         card = job_views.scorecard(state.settings, job) if job else {}
         found = card.get("models") or {}
+        is_paid = job is not None and job_views.answered(job) == "paid"
         columns.append({
-            "row": row, "title": job_views.title(job) if job else row["id"], "usd": mean(card.get("cost") or {}, "teacher_usd"),
+            "row": row, "title": job_views.title(job) if job else row["id"],
+            "usd": mean(card.get("cost") or {}, "teacher_usd") if is_paid else None,
+            "tested": (job["training_file"], job["validation_file"], (card.get("rows") or {}).get("test")) if job else row["id"],
             "student": found.get("student") or {}, "teacher": found.get("teacher") or {}, "control": found.get("control") or {},
         })  # fmt: skip
-    metrics = [_metric(columns, *one) for one in COMPARED]
+    alike = len({one["tested"] for one in columns}) == 1
+    metrics = [_metric(columns, *one, alike=alike) for one in COMPARED]
     metrics = [one for one in metrics if any(value is not None for value in one["values"])]
     return render(
-        request,
-        caller,
-        "compare.html",
-        known=known,
-        chosen={row["id"] for row in chosen},
-        columns=columns,
-        metrics=metrics,
-    )
+        request, caller, "compare.html", known=known, chosen={row["id"] for row in chosen}, columns=columns, metrics=metrics,
+        alike=alike, titles=_titles(request, caller, known),
+    )  # fmt: skip
 
 
-def _metric(columns: list[dict[str, Any]], key: str, words: str, form: str, more: bool) -> dict[str, Any]:
-    """A row of the comparison: the students' figures, their teachers' and controls', and which is best."""
+def _titles(request: Request, caller: Caller, known: list[Row]) -> dict[str, str]:
+    """What the jobs are called that made these students."""
+    wanted = jobs_table.c.id.in_({row["job_id"] for row in known}) & (jobs_table.c.project_id == caller.project_id)
+    with request.app.state.database.reading() as rows:
+        found = {row["id"]: job_views.title(row) for row in rows.execute(select(jobs_table).where(wanted)).mappings()}
+    return {row["id"]: found[row["job_id"]] for row in known if row["job_id"] in found}
+
+
+def _metric(columns: list[dict[str, Any]], key: str, words: str, form: str, more: bool, alike: bool) -> dict[str, Any]:
+    """A row of the comparison: the students' figures, their teachers' and controls', and which is best. `alike`: all were
+    tested on the same rows.
+    """
     values = [mean(one["student"], key) for one in columns]
     known = [value for value in values if value is not None]
-    best = (max(known) if more else min(known)) if len(known) > 1 else None
+    is_fair = len(known) > 1 and (alike or key in OF_ANY_TEST)
+    best = (max(known) if more else min(known)) if is_fair else None
     beside = {role: [mean(one[role], key) for one in columns] for role in ("teacher", "control")}
     return {"words": words, "form": form, "values": values, "best": best, **beside}
 

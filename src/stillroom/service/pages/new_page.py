@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import PurePath
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Form, Request
@@ -20,13 +21,15 @@ from stillroom.service.pages.rendering import PageRoute, go_to, render
 from stillroom.service.pages.tokens import Sends
 from stillroom.service.pages.typed import number, place_of, said
 from stillroom.service.rows.tables import teachers
-from stillroom.service.students.model_rows import presets
+from stillroom.service.students.model_rows import CLASSIFIER, WRITER, presets, writes_here
 
 router = APIRouter(route_class=PageRoute)
+MOST_LETTERS = 18
+"""Of the name that a student gets from its table's."""
 SAMPLE, FILE, TABLE, STORED = "sample:", "file:", "table:", "stored"
 STUDENTS = {
-    "small-text-classifier": "Small text classifier: picks one of a few answers",
-    "tiny-language": "Tiny language model: writes, letter by letter",
+    CLASSIFIER: "Small text classifier: picks one of a few answers",
+    WRITER: "Tiny language model: writes, letter by letter",
 }
 TYPED = {
     "distillation.teacher": "teacher", "validation_file": "validation", "distillation.student": "student", "model": "student",
@@ -50,7 +53,7 @@ class Fields(BaseModel):
     """Of a table: what is to be predicted."""
     teacher: str = ""
     validation: str = ""
-    student: str = "small-text-classifier"
+    student: str = CLASSIFIER
     name: str = ""
     labels: str = ""
     soft_targets: str = ""
@@ -71,7 +74,8 @@ class Fields(BaseModel):
             file, columns, _ = table_of(request, caller, self.source.removeprefix(TABLE))
             chosen = tables.body(file, columns, self.column.strip())
             wanted = {"recipe": chosen["recipe"], "hold": True, **self._finer_points()}
-            return CreateJob.model_validate({"model": chosen["model"], "distillation": wanted, **suffix})
+            named = suffix or {"suffix": PurePath(file["filename"]).stem[:MOST_LETTERS]}
+            return CreateJob.model_validate({"model": chosen["model"], "distillation": wanted, **named})
         teacher = {"teacher": self.teacher} if self.teacher else {}
         wanted = {"source": self._source(), "hold": True, **teacher, **self._finer_points()}
         judged = {"validation_file": self.validation} if self.validation else {}
@@ -142,10 +146,13 @@ def _page(
     columns: list[str] = []
     if fields.source.startswith(TABLE):
         _, columns, _ = table_of(request, caller, fields.source.removeprefix(TABLE))
+    if at and wrong is not None and wrong.startswith(f"{param}: "):  # the page has another name for the field
+        words = wrong.removeprefix(f"{param}: ")
+        wrong = words[:1].upper() + words[1:]
     students = {name: STUDENTS.get(name, name) for name in presets(state.settings)}
     return render(
         request, caller, "new.html", status if wrong else 200, fields=fields, wrong=wrong, at=at,
-        samples=samples.SAMPLES, students=students, columns=columns,
+        samples=samples.SAMPLES, students=students, writes=writes_here(), columns=columns,
         tables=tables.of_uploaded(data_page.uploaded(request, caller, tables.PURPOSE)),
         files=data_page.uploaded(request, caller, "fine-tune"), stored=stored, may_train=may_train,
         teachers=[name for name, distillable in names if distillable],

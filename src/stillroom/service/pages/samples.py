@@ -58,7 +58,7 @@ DIGITS = Sample(
     "Small pictures of digits, a hundred of them with their label. Five large networks are the teacher; the student is one "
     "small network, and afterwards you can draw for it.",
     "1,797 pictures that ship with scikit-learn. About a minute on two cores; nothing is paid to anyone.",
-    "Distil the digits", "small-text-classifier",
+    "Distil the digits", "image-classifier",
     _recipe(
         "first-digits",
         {"source": "builtin:digits", "labelled": 100, "licence": "CC BY 4.0"},

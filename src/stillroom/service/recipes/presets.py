@@ -13,7 +13,7 @@ from stillroom.errors import did_you_mean
 from stillroom.service.door.faults import ApiError
 from stillroom.service.jobs.asked import Distillation, Hyperparameters
 from stillroom.service.settings import Settings
-from stillroom.service.students.model_rows import BASES, refuse_code
+from stillroom.service.students.model_rows import BASES, CLASSIFIER, WRITER, refuse_code, writes_here
 from stillroom.service.students.model_rows import presets as names_of
 
 Task = Literal["classification", "causal"]
@@ -41,13 +41,13 @@ class Preset:
 
 OF_WORDS = Preset(
     {"kind": "fresh", "model": {"kind": "mlp", "hidden": [64], "dropout": 0.3}},
-    {"epochs": 30, "batch_size": 64, "learning_rate": 2e-3}, "classification", 3,
+    {"epochs": 60, "batch_size": 64, "learning_rate": 2e-3, "patience": 8}, "classification", 3,
 )  # fmt: skip
 OF_LETTERS = Preset(
     {"kind": "fresh", "model": {"kind": "transformers", "task": "causal", "tokenizer": "characters", "config": TINY}},
     {"epochs": 8, "batch_size": 16, "learning_rate": 2e-3, "clip": 1.0}, "causal", 1, LETTERS,
 )  # fmt: skip
-PRESETS = {"small-text-classifier": OF_WORDS, "tiny-language": OF_LETTERS}
+PRESETS = {CLASSIFIER: OF_WORDS, WRITER: OF_LETTERS}
 LARGE = {"epochs": 2, "batch_size": 8, "learning_rate": 3e-4, "clip": 1.0, "schedule": "cosine"}
 """How weights are trained that know something already."""
 
@@ -61,6 +61,10 @@ def preset_of(settings: Settings, model: str, wanted: Distillation | None) -> Pr
         task: Task | None = "classification" if fresh else kind.get("task") or student.get("task")
         return Preset(student, OF_WORDS.training if fresh else LARGE, task, 1)
     name, param = (model, "model") if student is None else (student, "distillation.student")
+    if name != CLASSIFIER and not writes_here():
+        told = f"{name[:200]} is a language model, which needs the Python package transformers, and that is not installed here."
+        cure = "Install it: pip install 'stillroom[language]', or make install EXTRAS=language; then start the service anew."
+        raise ApiError(400, f"{told} {cure}", param=param, code="not_installed")
     if name in PRESETS:
         return PRESETS[name]
     reference = base_reference(settings, name, param)

@@ -120,7 +120,7 @@ def prepared(state: Any, job: Row, folder: Path) -> Prepared:
         sources = [(talk.source, talk.line) for talk in drafted.sources]
         rejected, note = Counter(one.why for one in drafted.rejected), drafted.note
         write_file(folder / REJECTED, rejected_text(drafted.rejected))
-    _named_recipe(found, job["id"])
+    _named_recipe(found, _title(job["suffix"]) or job["id"])
     if wanted.seeds is not None:
         found.tree["seeds"] = wanted.seeds
     if wanted.budget is not None:
@@ -166,8 +166,14 @@ def rejected_text(rejected: Sequence[Rejected]) -> bytes:
     return b"".join(json.dumps(line).encode() + b"\n" for line in told)
 
 
+def _title(suffix: str | None) -> str:
+    """What a client called a job, as a run may be named; nothing where nothing is left of it."""
+    letters = "".join(one if one.isprintable() and one not in "/\\" else " " for one in suffix or "")
+    return " ".join(letters.split()).lstrip(".").strip()
+
+
 def _named_recipe(found: Resolved, name: str) -> Resolved:
-    """A run is named after its job; what the client called it is in the job's suffix."""
+    """A run is named as its client called the job, which its report is headed by; else after the job."""
     found.tree["name"] = name
     return found
 

@@ -92,7 +92,7 @@ class Validation:
                 worker=None,
             )  # fmt: skip
             tell(rows, self.job, told_of(estimate), data=estimate)
-            tell(rows, self.job, "Fine-tuning job waits until it is resumed" if holds else "Fine-tuning job queued")
+            tell(rows, self.job, "Fine-tuning job waits to be started" if holds else "Fine-tuning job queued")
 
     def _estimated(self, handed: dict[str, Any], lease: Lease) -> dict[str, Any] | None:
         """The figures of `stillroom check`; {"why"} where they could not be had in time; None: the service ends."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from stillroom.service.rows.tables import models
 from stillroom.service.settings import Settings
 
 CASCADE = ":cascade"
-PRESETS = ("small-text-classifier", "tiny-language")
+CLASSIFIER, WRITER = "small-text-classifier", "tiny-language"
 BASES = "bases"
 """The folder below the root in which the operator puts models to begin from."""
 WITH_CODE = "auto_map"
@@ -62,10 +63,16 @@ def _names(value: Any) -> set[str]:
     return found
 
 
+def writes_here() -> bool:
+    """Students that write can be trained: what they need is installed."""
+    return find_spec("transformers") is not None
+
+
 def presets(settings: Settings) -> list[str]:
-    """Names of what a student can begin as."""
+    """Names of what a student can begin as here."""
     folder = settings.root / BASES
-    return [*PRESETS, *(sorted(one.name for one in folder.iterdir() if one.is_dir()) if folder.is_dir() else ())]
+    ready = [CLASSIFIER, WRITER] if writes_here() else [CLASSIFIER]
+    return [*ready, *(sorted(one.name for one in folder.iterdir() if one.is_dir()) if folder.is_dir() else ())]
 
 
 def has_cascade(row: Row) -> bool:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import Connection
 
 from stillroom.errors import StillroomError
+from stillroom.service.data.file_rows import with_names
 from stillroom.service.door.faults import ApiError
 from stillroom.service.jobs.event_rows import tell
 from stillroom.service.jobs.job_rows import (
@@ -231,8 +232,9 @@ class Attempt:
 
     def fail(self, code: str, message: str, param: str | None) -> None:
         """The end, and why. Raises LeaseLost."""
-        error = {"code": code, "message": message, "param": param}
         with written(self.database) as rows:
+            message = with_names(rows, self.job["project_id"], message)
+            error = {"code": code, "message": message, "param": param}
             now = int(time.time())
             fenced(
                 rows, self.job, status="failed", finished_at=now, error=error, figures=self._figures(), wish=None,

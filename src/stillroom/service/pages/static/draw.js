@@ -69,4 +69,12 @@
     });
   });
   wipe();
+  var drawn = box.getAttribute("data-drawn").split(","), square = pad.width / side;
+  if (drawn.length === side * side) {
+    drawn.forEach(function (value, index) {
+      pen.fillStyle = "rgb(" + value + "," + value + "," + value + ")";
+      pen.fillRect((index % side) * square, Math.floor(index / side) * square, square + 0.5, square + 0.5);
+    });
+    inked = true;
+  }
 })();
