@@ -93,7 +93,7 @@ def test_a_table_becomes_a_student_without_scripts(site: Site, open_browser: Ope
         page.get_by_label("What it is").select_option(
             label="A table with a column to predict (.csv, .tsv, .jsonl, .parquet)"
         )
-        page.get_by_label("File").set_input_files(table)
+        page.locator("#file").set_input_files(table)
         page.get_by_role("button", name="Upload").click()
         page.get_by_role("link", name="Distil this table").click()
         page.get_by_label("Column to predict").select_option("fruit")

@@ -72,10 +72,10 @@ class Fields(BaseModel):
             return CreateJob.model_validate({"model": chosen.model, "distillation": wanted, **named})
         if self.source.startswith(TABLE):
             file, columns, _ = table_of(request, caller, self.source.removeprefix(TABLE))
-            chosen = tables.body(file, columns, self.column.strip())
-            wanted = {"recipe": chosen["recipe"], "hold": True, **self._finer_points()}
+            of_table = tables.body(file, columns, self.column.strip())
+            wanted = {"recipe": of_table["recipe"], "hold": True, **self._finer_points()}
             named = suffix or {"suffix": PurePath(file["filename"]).stem[:MOST_LETTERS]}
-            return CreateJob.model_validate({"model": chosen["model"], "distillation": wanted, **named})
+            return CreateJob.model_validate({"model": of_table["model"], "distillation": wanted, **named})
         teacher = {"teacher": self.teacher} if self.teacher else {}
         wanted = {"source": self._source(), "hold": True, **teacher, **self._finer_points()}
         judged = {"validation_file": self.validation} if self.validation else {}
@@ -164,4 +164,4 @@ def table_of(request: Request, caller: Caller, file_id: str) -> tuple[dict[str, 
     state = request.app.state
     with state.database.reading() as rows:
         file = find_file(rows, caller.project_id, file_id, "source")
-    return file, *tables.head(file_path(state.settings, file_id), file["filename"])
+    return dict(file), *tables.head(file_path(state.settings, file_id), file["filename"])
