@@ -232,11 +232,37 @@ def test_what_must_not_be_kept_is_blanked_first(project: Project) -> None:
     first, second = row["response"]["choices"]
     assert first["message"]["content"] == "Hello [redacted]"
     assert first["logprobs"] is None, "tokens would spell it out"
-    assert second["logprobs"]["content"][0]["logprob"] == -0.1
+    assert second["logprobs"] is None, "and so would those of the prompt"
     assert row["metadata"] == {"user": "[redacted]", "plan": "free"}
     assert row["model"] == "m1234-5678"
     with pytest.raises(InputError, match="no regular expression"):
         Redaction(("(",))
+
+
+def test_no_field_keeps_what_was_blanked_in_another(project: Project) -> None:
+    mail, pieces = "zoe@example.org", [{"token": "zoe", "logprob": -0.1}]
+    asked = {**call(f"I am {mail}"), "metadata": {mail: f"of {mail}"}, "logprobs": True}
+    said = {**answer("Hello", {"content": pieces}), "prompt_logprobs": [{"1": {"decoded_token": "zoe"}}]}
+    said |= {"metadata": asked["metadata"], "prompt_token_ids": [1, 2]}
+    said["choices"][0] |= {"reasoning": f"She is {mail}", "token_ids": [3], "stop_reason": mail}
+    given = {"model": "m", "metadata": asked["metadata"], "by": "t", "redaction": Redaction(HIDE)}
+    with project.served.rows.writing() as rows:
+        name = keep(rows, project.caller, request=asked, response=said, **given)
+        plain = {**call("I am well"), "metadata": {"user": mail}}
+        other = keep(rows, project.caller, request=plain, response=answer("Good", {"content": pieces}), **given)
+    row, shown = project.row(name), project.client.chat.completions.retrieve(name).model_dump()
+    for told in (dict(row), shown):
+        assert "zoe" not in str(told)
+    assert (
+        row["metadata"] == row["request"]["metadata"] == row["response"]["metadata"] == {"[redacted]": "of [redacted]"}
+    )
+    (choice,) = row["response"]["choices"]
+    assert (choice["reasoning"], choice["stop_reason"]) == ("She is [redacted]", "[redacted]")
+    assert [row["response"][word] for word in ("prompt_logprobs", "prompt_token_ids")] == [None, None]
+    assert [choice[word] for word in ("logprobs", "token_ids")] == [None, None]
+    assert row["request"]["logprobs"] is True
+    unchanged = project.row(other)["response"]["choices"][0]
+    assert unchanged["logprobs"] == {"content": pieces}, "metadata is spelled by no token"
 
 
 def shout(text: str) -> Any:

@@ -55,10 +55,10 @@ def prepared(
     """
     name = str(response.get("id", ""))
     name = name if is_id(name, "chatcmpl") else new_id("chatcmpl")
+    asked, said = redaction.completion(request, response)
     return {
-        "id": name, "project_id": caller.project_id, "model": model, "request": redaction.request(request),
-        "response": redaction.answer(response), "metadata": redaction.pairs(metadata or {}) or None,
-        "by": by, "created_at": int(time.time()),
+        "id": name, "project_id": caller.project_id, "model": model, "request": asked, "response": said,
+        "metadata": redaction.pairs(metadata or {}) or None, "by": by, "created_at": int(time.time()),
         **{f"teacher_{name}": teacher and teacher[column] for name, column in TEACHER.items()},
     }  # fmt: skip
 

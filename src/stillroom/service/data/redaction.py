@@ -22,6 +22,9 @@ BLANK = "[redacted]"
 OPTION, SAMPLE = "--redact-with", "Ann Example, ann@example.org"
 NAMES = ("id", "object", "model", "created", "system_fingerprint")
 """Fields that are ours or a teacher's, and no one's text."""
+METADATA = "metadata"
+SPELLING = ("logprob", "token_ids")
+"""In the names of fields that hold a text in pieces: logprobs, vLLM's prompt_logprobs, prompt_token_ids and token_ids."""
 
 
 class Redaction:
@@ -56,24 +59,29 @@ class Redaction:
             log_error("redaction failed", error)
             return BLANK
 
-    def pairs(self, pairs: Mapping[str, str]) -> dict[str, str]:
+    def pairs(self, pairs: Mapping[str, Any]) -> dict[str, Any]:
         """Metadata, keys and values: both are a client's words. Of keys that become one, the last one's value stays."""
-        return {self.text(key): self.text(value) for key, value in pairs.items()}
+        return {self.text(key): self._value(value) for key, value in pairs.items()}
 
-    def request(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        """What was asked."""
-        return {key: part if key in NAMES else self._value(part) for key, part in request.items()}
-
-    def answer(self, response: Mapping[str, Any]) -> dict[str, Any]:
-        """What was said. Log-probabilities spell the text out piece by piece, so they go where the text was changed."""
+    def completion(
+        self, request: Mapping[str, Any], response: Mapping[str, Any]
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """What was asked and what was said. Log-probabilities and ids of tokens spell texts out piece by piece, so they go
+        where anything but metadata was changed: a server may give those of the prompt too.
+        """
         if not self.changes:
-            return dict(response)
-        choices = []
-        for choice in response.get("choices", []):
-            message = self._value(choice.get("message"))
-            kept = self._value(choice.get("logprobs")) if message == choice.get("message") else None
-            choices.append({**choice, "message": message, "logprobs": kept})
-        return {**self.request({key: part for key, part in response.items() if key != "choices"}), "choices": choices}
+            return dict(request), dict(response)
+        asked, said = self._fields(request), self._fields(response)
+        both = ((request, asked), (response, said))
+        if any({**one, METADATA: None} != {**kept, METADATA: None} for one, kept in both):
+            asked, said = _without_spelling(asked), _without_spelling(said)
+        return asked, said
+
+    def _fields(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        kept = {key: part if key in NAMES else self._value(part) for key, part in given.items() if key != METADATA}
+        pairs = given.get(METADATA)
+        told = {METADATA: self.pairs(pairs) if isinstance(pairs, dict) else self._value(pairs)}
+        return {**kept, **told} if METADATA in given else kept
 
     def _value(self, value: Any) -> Any:
         """A JSON value with its texts blanked; names of fields stay."""
@@ -84,6 +92,19 @@ class Redaction:
         if isinstance(value, list):
             return [self._value(part) for part in value]
         return {key: self._value(part) for key, part in value.items()} if isinstance(value, dict) else value
+
+
+def _without_spelling(value: Any) -> Any:
+    """A JSON value without the fields that hold a text in pieces, at any depth; a number or a switch is none."""
+    if isinstance(value, list):
+        return [_without_spelling(part) for part in value]
+    if not isinstance(value, dict):
+        return value
+    return {
+        name: None if isinstance(part, dict | list | str) and any(word in name.casefold() for word in SPELLING)
+        else _without_spelling(part)
+        for name, part in value.items()
+    }  # fmt: skip
 
 
 def redaction_of(settings: Settings) -> Redaction:
