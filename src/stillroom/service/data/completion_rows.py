@@ -29,7 +29,7 @@ from stillroom.service.door.lists import Row
 from stillroom.service.rows.database import Database
 from stillroom.service.rows.ids import is_id, new_id
 from stillroom.service.rows.statements import Listing, Statement
-from stillroom.service.rows.tables import completion_metadata, completions, projects
+from stillroom.service.rows.tables import completion_metadata, completions, lineage, projects
 
 if TYPE_CHECKING:
     from stillroom.service.door.access import Caller
@@ -111,6 +111,14 @@ def said_by(
     wanted = _wanted(len(metadata or {}), model is not None) & (completions.c.by != "student")
     asked = select(completions.c.model, *(completions.c[f"teacher_{name}"] for name in TEACHER)).where(wanted)
     return list(rows.execute(asked.distinct(), given(project_id, metadata, model)).mappings())
+
+
+def learned_by(rows: Connection, project_id: str, job_id: str) -> list[Row]:
+    """The same of what a job is made from, also where that is gone by now. Raises ApiError 403 as `matching` does."""
+    _refuse_training(rows, project_id)
+    sources = select(lineage.c.source_id).where((lineage.c.project_id == project_id) & (lineage.c.job_id == job_id))
+    asked = select(completions.c.model, *(completions.c[f"teacher_{name}"] for name in TEACHER))
+    return list(rows.execute(asked.where(completions.c.id.in_(sources)).distinct()).mappings())
 
 
 def _refuse_training(rows: Connection, project_id: str) -> None:

@@ -80,6 +80,16 @@ def resolved(rows: Connection, state: Any, project_id: str, tree: dict[str, Any]
     return found
 
 
+def teachers_of(rows: Connection, state: Any, project_id: str, tree: dict[str, Any]) -> list[Row]:
+    """The registered teachers of a recipe whose files and weights are in its job's folder already: those may be gone by now.
+
+    Raises ApiError as `resolved` does.
+    """
+    found = Resolved({})
+    _Going(rows, state, project_id, found, linked=True).recipe(tree)
+    return found.teachers
+
+
 def resolved_student(rows: Connection, state: Any, project_id: str, student: dict[str, Any]) -> Resolved:
     """The same for a student alone; `tree` is that. Raises ApiError 400."""
     found = Resolved({})
@@ -99,6 +109,8 @@ class _Going:
     state: Any
     project_id: str
     found: Resolved
+    linked: bool = False
+    """Files and weights were looked up before."""
 
     def recipe(self, given: dict[str, Any]) -> dict[str, Any]:
         """A whole recipe. The names of its arms are free, so each is gone through by itself, and its name means nothing."""
@@ -136,7 +148,7 @@ class _Going:
 
     def source(self, name: Any, at: str) -> Any:
         """A file of the project, or rows that come with the program."""
-        if not isinstance(name, str) or BUILTIN.fullmatch(name):
+        if self.linked or not isinstance(name, str) or BUILTIN.fullmatch(name):
             return name
         if not is_id(name, "file"):
             _refuse(f"'{name[:100]}' is neither the id of a file nor a builtin: name", at)
@@ -150,7 +162,7 @@ class _Going:
 
     def weights(self, name: Any, at: str) -> Any:
         """Weights or a tokenizer: the teacher's, of a package, of a base, or letters."""
-        if not isinstance(name, str) or name in ("teacher", "characters"):
+        if self.linked or not isinstance(name, str) or name in ("teacher", "characters"):
             return name
         reference = base_reference(self.state.settings, name, at)
         if base_folder(self.state.settings, reference) is not None:

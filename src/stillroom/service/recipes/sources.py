@@ -29,7 +29,7 @@ from stillroom.service.jobs.asked import CreateJob, Distillation, StoredRows
 from stillroom.service.recipes import drafting, talks
 from stillroom.service.recipes.drafting import Drafted, Rejected, Talk
 from stillroom.service.recipes.presets import BASE, PRESETS, Preset, Task, base_folder, preset_of, trained
-from stillroom.service.recipes.references import BUILTIN, Resolved, resolved, resolved_student
+from stillroom.service.recipes.references import BUILTIN, Resolved, resolved, resolved_student, teachers_of
 from stillroom.service.rows.tables import teachers
 from stillroom.service.settings import Settings
 from stillroom.service.teachers.teacher_rows import find_teacher, handed, recipe_part, refuse_distilling
@@ -132,15 +132,23 @@ def prepared(state: Any, job: Row, folder: Path) -> Prepared:
 
 
 def handed_to(state: Any, job: Row) -> dict[str, dict[str, str]]:
-    """What the job's process is handed to reach its teachers with; their addresses are looked at anew. Raises ApiError."""
+    """What the job's process is handed to reach its teachers with; their addresses are looked at anew.
+
+    So is whether one may learn from them, and from what was stored: that can change while a job waits. Its files are in its
+    folder, so they are not looked up. Raises ApiError as for a new job.
+    """
     wanted = CreateJob.model_validate(job["asked"]).wanted
     if wanted is None:
         return {}
     with state.database.reading() as rows:
         if wanted.recipe is not None:
-            asked = resolved(rows, state, job["project_id"], wanted.recipe).teachers
+            asked = teachers_of(rows, state, job["project_id"], wanted.recipe)
         else:
             row = _teacher(rows, state, job["project_id"], wanted)
+            if _is_stored(wanted):
+                _refuse_any(
+                    rows, state, job["project_id"], completion_rows.learned_by(rows, job["project_id"], job["id"])
+                )
             asked = [row] if row is not None and not _is_stored(wanted) else []
     found: dict[str, dict[str, str]] = {}
     for row in asked:
