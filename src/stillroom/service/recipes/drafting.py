@@ -89,6 +89,12 @@ def recorded(
     classes = are_classes(answers)
     task = preset.task or ("classification" if classes else "causal")
     if task == "classification" and not classes:
+        if len(set(answers)) == 1:
+            raise DataError(
+                f"all {len(talks):,} answers are the same, and a classifier has at least two classes to tell apart",
+                where="training_file",
+                cure="Give rows with other answers too",
+            )
         raise DataError(
             f"{len(talks):,} answers with {len(set(answers)):,} different texts are no classes",
             where="training_file",
@@ -189,6 +195,10 @@ def _spoken(talks: list[Talk], empty: list[Rejected], preset: Preset, data: Path
         if preset.window is not None and size > preset.window:
             why = f"longer than the {preset.window:,} bytes that this student looks at"
             rejected.append(Rejected(talk, why))
+        elif any(map(_is_weightless, talk.messages)):
+            rejected.append(
+                Rejected(talk, "an answer in it has weight 0, and this student learns every answer of a row")
+            )
         else:
             kept.append(talk)
     _enough(kept, rejected)
@@ -205,15 +215,24 @@ def _spoken(talks: list[Talk], empty: list[Rejected], preset: Preset, data: Path
 
 
 def _with_words(talks: Iterable[Talk]) -> tuple[list[Talk], list[Rejected]]:
-    """Without those in which an answer has no text, such as a call of a tool: a student would learn to say nothing."""
+    """Without those in which an answer has no text, such as a call of a tool: a student would learn to say nothing. Nor those
+    whose own answer is not to be learned.
+    """
     kept, rejected = [], []
     for talk in talks:
         said = [message["content"] for message in talk.messages if message["role"] == "assistant"]
         if talk.answer is not None and not all(words.strip() for words in (talk.answer, *said)):
             rejected.append(Rejected(talk, "an answer in it has no text: it is empty, or calls a tool"))
+        elif talk.answer is not None and _is_weightless(talk.messages[-1]):
+            rejected.append(Rejected(talk, "its answer has weight 0, so it is not to be learned"))
         else:
             kept.append(talk)
     return kept, rejected
+
+
+def _is_weightless(message: Mapping[str, Any]) -> bool:
+    """Who wrote the row says that this answer is not to be learned."""
+    return message.get("weight") == 0
 
 
 def _one_answer_each(talks: Iterable[Talk]) -> tuple[list[Talk], list[Rejected]]:

@@ -18,6 +18,8 @@ from stillroom.service.settings import Settings
 
 MOST_BYTES = 128 << 20
 """Of a file of conversations that a job learns from, or is judged on; and letters of stored ones: a job holds them all."""
+BROKEN_OFF = ("length", "content_filter")
+"""Finish reasons of answers that are not whole."""
 STORED = "distillation.source.stored_completions"
 
 
@@ -68,13 +70,18 @@ def of_completion(row: Row, soft: bool = False) -> Talk | Rejected:
             return Rejected(nothing, "messages: the last one that was sent is an answer already")
     except Wrong as wrong:  # a teacher may take what no student can learn from
         return Rejected(nothing, str(wrong))
+    if choices[0].get("finish_reason") in BROKEN_OFF:
+        return Rejected(nothing, f"the answer was broken off: its finish_reason is {choices[0]['finish_reason']}")
     said = plain({**choices[0]["message"], "role": "assistant"})
     tokens = tokens_of(choices[0]) if soft else None
     return Talk(row["id"], 0, [*map(plain, asked), said], said["content"], tokens)
 
 
 def plain(message: Mapping[str, Any]) -> dict[str, Any]:
-    """Role and text; a developer is a system by another name. A call of a tool has no text that a student could learn."""
+    """Role and text, and `weight` where it is 0; a developer is a system by another name. A call of a tool has no text that
+    a student could learn.
+    """
     role = "system" if message["role"] == "developer" else message["role"]
     calls = message.get("tool_calls") or message.get("function_call")
-    return {"role": role, "content": "" if calls else as_text(message.get("content")) or ""}
+    told = {"weight": 0} if message.get("weight") == 0 else {}
+    return {"role": role, "content": "" if calls else as_text(message.get("content")) or "", **told}
