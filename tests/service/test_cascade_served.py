@@ -149,6 +149,24 @@ def test_savings_and_the_audit_slice(service: Served, client: openai.OpenAI, mod
     assert told["calls"] >= found["calls"]
 
 
+def test_several_answers_save_their_words_and_one_prompt(
+    service: Served, client: openai.OpenAI, teacher: Endpoint
+) -> None:
+    """As vendors bill it."""
+    other = students.put(service, students.of_texts() / "student", "classifier", teacher="big")
+    text, label = next(iter(KNOWN.items()))
+    for count in (1, 4):
+        ask(client, other, text, n=count)
+    ends, saved = time.monotonic() + 20, list[int]()
+    while len(saved) < 2 and time.monotonic() < ends:
+        time.sleep(0.1)
+        with service.rows.reading() as rows:
+            asked = select(calls.c.saved_nano_usd).where(calls.c.model == other).order_by(calls.c.number)
+            saved = list(rows.execute(asked).scalars())
+    prompt, words = -(-len(text) // 4) * 1000, -(-len(label) // 4) * 2000
+    assert saved == [prompt + words, prompt + 4 * words]
+
+
 def test_an_audit_sees_a_difference(service: Served, client: openai.OpenAI, teacher: Endpoint) -> None:
     kept = {**students.threshold(students.of_texts()), "threshold_nats": 0.0}
     other = students.put(service, students.of_texts() / "student", "classifier", teacher="big", cascade=kept)

@@ -60,6 +60,20 @@ def calling() -> Reply:
     return Reply(text, headers={"content-type": "text/event-stream"})
 
 
+def telling() -> Reply:
+    """A stream of two answers, with the log-probabilities of each piece; the second one is a refusal."""
+    deltas = [(0, "content", "one "), (1, "refusal", "I "), (0, "content", "two"), (1, "refusal", "cannot")]
+    scored = {"logprob": -0.5, "bytes": None, "top_logprobs": []}
+    rows: list[dict[str, Any]] = [
+        {"choices": [{"index": at, "delta": {name: word}, "finish_reason": None,
+                      "logprobs": {"content": None, "refusal": None, name: [{"token": word, **scored}]}}]}
+        for at, name, word in deltas
+    ]  # fmt: skip
+    rows += [{"choices": [{"index": at, "delta": {}, "finish_reason": "stop", "logprobs": None}]} for at in (0, 1)]
+    text = "".join(f"data: {json.dumps(row)}\n\n" for row in rows) + "data: [DONE]\n\n"
+    return Reply(text, headers={"content-type": "text/event-stream"})
+
+
 def script(body: dict[str, Any], number: int) -> Reply:
     """Does what the last message says."""
     word = str(body["messages"][-1].get("content"))
@@ -78,6 +92,8 @@ def script(body: dict[str, Any], number: int) -> Reply:
         return pieces(*["four "] * 40)._replace(drip_s=0.001)
     if word == "calls":
         return calling()
+    if word == "tells":
+        return telling()
     if word == "break":
         return pieces("one ", "two ", end=False)
     replies = {
@@ -340,3 +356,15 @@ def test_calls_of_tools_in_a_stream_are_stored(strict: openai.OpenAI) -> None:
     assert (choice.message.content, choice.finish_reason) == (None, "tool_calls")
     told = [(one.id, one.function.name, one.function.arguments) for one in choice.message.tool_calls or []]  # type: ignore[union-attr]
     assert told == [("call_a", "find", "{}"), ("call_b", "send", '{"to": "me"}')]
+
+
+def test_log_probabilities_in_a_stream_are_stored(strict: openai.OpenAI) -> None:
+    marks = {"w": "tells"}
+    given: Any = {"model": "big", "messages": asks("tells"), "store": True, "metadata": marks, "n": 2, "logprobs": True}
+    list(strict.chat.completions.create(**given, stream=True))
+    (kept,) = strict.chat.completions.list(metadata=marks)
+    told = [one.logprobs for one in kept.choices]
+    assert [one.token for one in told[0].content or []] == ["one ", "two"]  # type: ignore[union-attr]
+    assert [one.token for one in told[1].refusal or []] == ["I ", "cannot"]  # type: ignore[union-attr]
+    assert (told[0].refusal, told[1].content) == (None, None)  # type: ignore[union-attr]
+    assert [(one.message.content, one.message.refusal) for one in kept.choices] == [("one two", None), ("", "I cannot")]

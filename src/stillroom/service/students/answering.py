@@ -281,6 +281,7 @@ def _relayed(asked: Asked, reply: Reply, coming: Generator[dict[str, Any]]) -> G
                 one = {"index": 0, "finish_reason": None, "logprobs": None, **one}
                 whole = said.setdefault(one["index"], choice(one["index"], "", "stop", None))
                 _gather(whole["message"], one["delta"])
+                _gather_scores(whole, one["logprobs"])
                 whole["finish_reason"] = one["finish_reason"] or whole["finish_reason"]
                 passed.append(one)
             if passed:
@@ -292,9 +293,10 @@ def _relayed(asked: Asked, reply: Reply, coming: Generator[dict[str, Any]]) -> G
 
 
 def _gather(message: dict[str, Any], piece: dict[str, Any]) -> None:
-    """Add a piece's text and its tool calls to the message that they belong to; what has no such form is not kept."""
-    if isinstance(piece.get("content"), str):
-        message["content"] = (message["content"] or "") + piece["content"]
+    """Add a piece's texts and its tool calls to the message that they belong to; what has no such form is not kept."""
+    for name in ("content", "refusal"):
+        if isinstance(piece.get(name), str):
+            message[name] = (message[name] or "") + piece[name]
     told = piece.get("tool_calls")
     for one in told if isinstance(told, list) else ():
         place = one.get("index", 0) if isinstance(one, dict) else None
@@ -310,6 +312,15 @@ def _gather(message: dict[str, Any], piece: dict[str, Any]) -> None:
         for name in ("name", "arguments") if isinstance(function, dict) else ():
             if isinstance(function.get(name), str):
                 whole["function"][name] += function[name]
+
+
+def _gather_scores(whole: dict[str, Any], piece: Any) -> None:
+    """Add a piece's log-probabilities to those of its answer."""
+    for name in ("content", "refusal") if isinstance(piece, dict) else ():
+        if isinstance(piece.get(name), list):
+            kept = whole["logprobs"] = whole["logprobs"] or {"content": None, "refusal": None}
+            kept[name] = kept[name] or []
+            kept[name].extend(piece[name])
 
 
 def _count(asked: Asked, reply: Reply, told: Any) -> None:
@@ -343,9 +354,8 @@ def _saved(asked: Asked, reply: Reply) -> int:
     """What the teacher would have cost, in billionths of a USD: an estimate from the letters."""
     if reply.by == TEACHER or asked.teacher is None:
         return 0
-    written = sum(len(one["message"]["content"] or "") for one in reply.choices)
-    tokens = usage.tokens_of(asked.body.letters()), (asked.body.n or 1) * usage.tokens_of(written)
-    return usage.nano_usd(asked.teacher["price"], *tokens)
+    written = sum(usage.tokens_of(len(one["message"]["content"] or "")) for one in reply.choices)
+    return usage.nano_usd(asked.teacher["price"], usage.tokens_of(asked.body.letters()), written)
 
 
 def _plain(text: str) -> str:
