@@ -70,6 +70,32 @@ def test_a_teacher_is_paid_once(service: Served, teacher: Endpoint, first: Any, 
     assert kept == f'{{"id": "{answer.json()["id"]}"}}'
 
 
+@pytest.mark.parametrize("more", [{"store": None}, {"store": False}])
+def test_a_key_folds_a_call_that_is_not_stored(service: Served, teacher: Endpoint, more: Any) -> None:
+    text, before = f"not stored {more}", stored(service)
+    first, again = (ask(service, text, key=text, **more) for _ in range(2))
+    assert first.status_code == again.status_code == 200, again.text
+    assert teacher.questions[text] == 1
+    assert stored(service) == before
+    assert again.headers["idempotent-replayed"] == "true"
+    assert again.headers["x-stillroom-answered-by"] == first.headers["x-stillroom-answered-by"] == "teacher"
+    assert again.json()["id"] == first.json()["id"]
+    assert SECRET in first.text
+    assert again.json()["choices"][0]["message"]["content"].endswith("[redacted]"), "no more than this is kept"
+    other = ask(service, f"{text}?", key=text, **more)
+    assert (other.status_code, other.json()["error"]["code"]) == (409, "idempotency_key_reused")
+    assert ask(service, text, retry=1, **more).json()["id"] != first.json()["id"], "without a key nothing was kept"
+
+
+@pytest.mark.parametrize("store", [True, False])
+def test_a_key_of_a_stream_is_refused(service: Served, teacher: Endpoint, store: bool) -> None:
+    text = f"streamed {store}"
+    answer = ask(service, text, key="of a stream", stream=True, store=store)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, "idempotency_unsupported")
+    assert (answer.json()["error"]["param"], teacher.questions[text]) == ("Idempotency-Key", 0)
+    assert ask(service, text, retry=1, stream=True, store=store).status_code == 200, "as the official clients do"
+
+
 def test_equal_calls_that_are_no_retries_are_asked_each(service: Served, teacher: Endpoint) -> None:
     assert ask(service, "twice").json()["id"] != ask(service, "twice").json()["id"]
     assert teacher.questions["twice"] == 2

@@ -16,7 +16,7 @@ from stillroom.errors import StillroomError
 from stillroom.service.data import completion_rows
 from stillroom.service.door import faults
 from stillroom.service.door.access import Caller, Writes
-from stillroom.service.door.creation_rows import Once, created
+from stillroom.service.door.creation_rows import HEADER, Once, created
 from stillroom.service.door.creations import REPLAYED, once
 from stillroom.service.door.faults import ApiError
 from stillroom.service.door.routes import Receive, Route, Scope, Send
@@ -49,9 +49,15 @@ async def create_completion(request: Request, caller: Writes, body: ChatCall) ->
     """An answer: by a finished student, by a teacher, or by a cascade; streamed where that is asked for."""
     body.check()
     state = request.app.state
-    if body.store is True and not body.stream:
-        one = await once(request)
-        return await in_thread(state, lambda: _stored_once(state, caller, body, one))
+    keyed = HEADER in request.headers
+    if keyed and body.stream:
+        told = (
+            f"A streamed answer cannot be given again, so {HEADER} is not for it: leave it out, or ask without stream."
+        )
+        raise ApiError(400, told, param=HEADER, code="idempotency_unsupported")
+    if keyed or (body.store is True and not body.stream):
+        one, answer = await once(request), _stored_once if body.store is True else _keyed_once
+        return await in_thread(state, lambda: answer(state, caller, body, one))
     return await in_thread(state, lambda: _answered(state, caller, body))
 
 
@@ -68,8 +74,7 @@ def _answered(state: Any, caller: Caller, body: ChatCall) -> Response:
     if not body.stream:
         reply = answering.whole(asked)
         answering.settle(asked, reply)
-        found = answering.as_completion(asked, reply)
-        return JSONResponse(found, headers={ANSWERED_BY: reply.by}, background=_audit(state, asked, reply))
+        return _whole(asked, reply)
     reply, coming = answering.pieces(asked)
     return Flow(
         state, begun(_events(asked, reply, coming)), media_type="text/event-stream",
@@ -94,9 +99,7 @@ def _stored_once(state: Any, caller: Caller, body: ChatCall, one: Once) -> Respo
 
     answer, known = created(state.database, caller, one, make, WAIT_S)
     if not known:
-        (asked, reply) = said[0]
-        found = answering.as_completion(asked, reply)
-        return JSONResponse(found, headers={ANSWERED_BY: reply.by}, background=_audit(state, asked, reply))
+        return _whole(*said[0])
     with state.database.reading() as rows:
         try:
             row = completion_rows.find_completion(rows, caller.project_id, answer["id"])
@@ -106,6 +109,31 @@ def _stored_once(state: Any, caller: Caller, body: ChatCall, one: Once) -> Respo
             )
             raise ApiError(409, told, code="completion_deleted") from error
     return JSONResponse(row["response"], headers={ANSWERED_BY: row["by"], **REPLAYED})
+
+
+def _keyed_once(state: Any, caller: Caller, body: ChatCall, one: Once) -> Response:
+    """A whole answer that is not stored, to a call with a key: it is asked for once, and its answer is kept, redacted, for as
+    long as the key is known.
+    """
+    said: list[tuple[Asked, Reply]] = []
+
+    def make() -> Callable[[Connection], dict[str, Any]]:
+        asked = answering.find(state, caller, body)
+        reply = answering.whole(asked)
+        answering.settle(asked, reply)
+        said.append((asked, reply))
+        kept = {"by": reply.by, "response": answering.to_store(asked, reply)["response"]}
+        return lambda rows: kept
+
+    answer, known = created(state.database, caller, one, make, WAIT_S)
+    return (
+        JSONResponse(answer["response"], headers={ANSWERED_BY: answer["by"], **REPLAYED}) if known else _whole(*said[0])
+    )
+
+
+def _whole(asked: Asked, reply: Reply) -> Response:
+    found = answering.as_completion(asked, reply)
+    return JSONResponse(found, headers={ANSWERED_BY: reply.by}, background=_audit(asked.state, asked, reply))
 
 
 class Flow(StreamingResponse):
