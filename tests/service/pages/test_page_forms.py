@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -246,6 +247,23 @@ def test_a_sample_is_held_to_its_limits(site: Site) -> None:
     assert answer.status_code == 303, answer.text
     job = http.get(f"/v1/fine_tuning/jobs/{answer.headers['location'].rpartition('/')[2]}").json()
     assert (job["distillation"]["asked"]["budget"], job["distillation"]["asked"]["seeds"]) == ({"minutes": 20}, 2)
+
+
+def test_a_form_that_is_sent_twice_makes_one_job(site: Site) -> None:
+    """As a double click sends it; another form, or one that was changed, makes another."""
+    http, places = site.served.http(), []
+    form = {"form_token": token(http, "/new"), "source": "sample:texts", "name": "twice"}
+    for sent in (form, form, {**form, "name": "changed"}, {**form, "form_token": token(http, "/new")}):
+        answer = http.post("/new", data=sent)
+        assert answer.status_code == 303, answer.text
+        places.append(answer.headers["location"])
+    assert places[0] == places[1]
+    assert len(set(places)) == 3
+    with ThreadPoolExecutor(2) as pool:  # both before the first is answered
+        form["form_token"] = token(http, "/new")
+        both = [one.headers["location"] for one in pool.map(lambda _: site.served.http().post("/new", data=form), "ab")]
+    assert len(set(both)) == 1
+    assert both[0] not in places
 
 
 @pytest.fixture

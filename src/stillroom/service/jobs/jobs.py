@@ -57,13 +57,6 @@ def find_job(rows: Connection, project_id: str, job_id: str) -> Row:
     return found
 
 
-def create_job(state: Any, caller: Caller, body: CreateJob) -> Row:
-    """A new job, checked and waiting for its worker. Raises ApiError for what cannot become one."""
-    write = checked_job(state, caller, body)
-    with written(state.database) as rows:
-        return write(rows)
-
-
 def checked_job(state: Any, caller: Caller, body: CreateJob) -> Callable[[Connection], Row]:
     """What writes a job's row, once all is checked that can be without reading its data. Raises ApiError."""
     with state.database.reading() as rows:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Callable
 from pathlib import PurePath
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Form, Request
 from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict, ValidationError
-from sqlalchemy import select
+from sqlalchemy import Connection, select
 
 from stillroom.service.data import completion_rows as stored_room
 from stillroom.service.data.file_rows import file_path, find_file
 from stillroom.service.door.access import Caller, Reads
+from stillroom.service.door.creation_rows import BY_KEY, Once, created
 from stillroom.service.door.faults import ApiError
 from stillroom.service.jobs import jobs
 from stillroom.service.jobs.asked import CreateJob
@@ -26,6 +29,8 @@ from stillroom.service.students.model_rows import CLASSIFIER, WRITER, presets, w
 router = APIRouter(route_class=PageRoute)
 MOST_LETTERS = 18
 """Of the name that a student gets from its table's."""
+WAIT_S = 10.0
+"""Of a form that is sent again while its job is being made."""
 SAMPLE, FILE, TABLE, STORED = "sample:", "file:", "table:", "stored"
 STUDENTS = {
     CLASSIFIER: "Small text classifier: picks one of a few answers",
@@ -45,6 +50,7 @@ class Fields(BaseModel):
 
     model_config = ConfigDict(extra="ignore")
 
+    form_token: str = ""
     source: str = f"{SAMPLE}texts"
     stored_model: str = ""
     stored_key: str = ""
@@ -80,6 +86,11 @@ class Fields(BaseModel):
         wanted = {"source": self._source(), "hold": True, **teacher, **self._finer_points()}
         judged = {"validation_file": self.validation} if self.validation else {}
         return CreateJob.model_validate({"model": self.student, "distillation": wanted, **judged, **suffix})
+
+    def once(self) -> Once:
+        """What tells this form from others: each page that is shown has a token of its own."""
+        digest = hashlib.sha256(self.model_dump_json().encode()).hexdigest()
+        return Once(f"{BY_KEY}form {digest}", digest, True, False)
 
     def _source(self) -> dict[str, Any]:
         if self.source.startswith(FILE):
@@ -120,9 +131,15 @@ def choose(
 
 @router.post("/new")
 def create(request: Request, caller: Sends, fields: Annotated[Fields, Form()]) -> Response:
-    """Make the job: it is looked at and estimated, and then waits to be started."""
+    """Make the job: it is looked at and estimated, and then waits to be started. A form that is sent twice makes one."""
+    state = request.app.state
+
+    def make() -> Callable[[Connection], dict[str, Any]]:
+        write = jobs.checked_job(state, caller, fields.body(request, caller))
+        return lambda rows: {"id": write(rows)["id"]}
+
     try:
-        row = jobs.create_job(request.app.state, caller, fields.body(request, caller))
+        row, _ = created(state.database, caller, fields.once(), make, WAIT_S)
     except ValidationError as error:
         return _page(request, caller, fields, said(error), place_of(error))
     except ApiError as error:
