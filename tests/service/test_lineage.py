@@ -10,7 +10,7 @@ from typing import Any
 import openai
 import pytest
 from benchmarks.service_process import Served
-from sqlalchemy import insert, select
+from sqlalchemy import insert, select, update
 from tests.service.bad_cases import good_rows
 from tests.service.test_completions import answer, call
 
@@ -22,7 +22,8 @@ from stillroom.service.data.redaction import Redaction
 from stillroom.service.door.access import Caller
 from stillroom.service.rows.ids import new_id
 from stillroom.service.rows.statements import Statement
-from stillroom.service.rows.tables import jobs, models
+from stillroom.service.rows.tables import completions as stored
+from stillroom.service.rows.tables import files, jobs, models, projects
 from stillroom.service.rows.tables import lineage as table
 from stillroom.service.settings import Settings
 
@@ -178,6 +179,37 @@ def test_what_had_its_time_is_no_deletion(made: Made) -> None:
     with made.served.rows.writing() as rows:
         completions.erase(rows, made.project, [made.stored])
     assert made.deleted(made.first) == 0
+
+
+def test_nor_is_what_was_swept_before_the_rows_were_written_down(made: Made, client: openai.OpenAI) -> None:
+    """It was read while it was there, and its time was over when the job's rows were written down."""
+    life: Any = {"anchor": "created_at", "seconds": 3600}
+    data = "\n".join(json.dumps(row) for row in good_rows(4)).encode()
+    file = client.files.create(file=("b.jsonl", data), purpose="fine-tune", expires_after=life).id
+    sources, counts = [(made.stored, 0), (file, 1)], []
+    project = update(projects).where(projects.c.id == made.project)
+    try:
+        for name in ("swept", "deleted"):
+            now, past = int(time.time()), name == "swept"
+            with made.served.rows.writing() as rows:
+                rows.execute(project.values(retention_days=1))
+                rows.execute(update(stored).where(stored.c.id == made.stored).values(
+                    created_at=now - 2 * completions.DAY_S if past else now, deleted_at=None))  # fmt: skip
+                rows.execute(update(files).where(files.c.id == file).values(
+                    expires_at=now - 9 if past else now + 3600, deleted_at=None))  # fmt: skip
+            if past:
+                retention.sweep(made.served.rows, Settings(made.served.root))
+            else:
+                client.chat.completions.delete(made.stored)
+                client.files.delete(file)
+            job, _ = made.job()
+            with made.served.rows.writing() as rows:
+                lineage.record(rows, made.project, job, sources)
+            counts.append(made.deleted(job))
+    finally:
+        with made.served.rows.writing() as rows:
+            rows.execute(project.values(retention_days=None))
+    assert counts == [0, 2]
 
 
 def test_another_projects_lineage_is_unknown(made: Made, service: Served) -> None:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from typing import Any
 
-from sqlalchemy import Connection, bindparam, delete, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, bindparam, delete, func, insert, select, update
 
 from stillroom.rundir import read_json, write_json
+from stillroom.service.data.completion_rows import DAY_S
 from stillroom.service.jobs.job_rows import LEASE_S, Row, fenced, written
 from stillroom.service.rows.database import Database
 from stillroom.service.rows.statements import Statement
-from stillroom.service.rows.tables import completions, files, lineage
+from stillroom.service.rows.tables import completions, files, lineage, projects
 from stillroom.service.settings import Settings
 
 MARK = "deleted.json"
@@ -27,13 +29,16 @@ _GONE_OF_ALL = Statement(
 
 
 def record(rows: Connection, project_id: str, job_id: str, source_ids: Sequence[tuple[str, int]]) -> None:
-    """Write down that a job's transfer set is made from these (source, row). One that is gone by now is marked at once."""
+    """Write down that a job's transfer set is made from these (source, row). One that was deleted by now is marked at
+    once; one whose time is over is not.
+    """
     names, now = sorted({name for name, _ in source_ids}), int(time.time())
     gone: set[str] = set()
     for start in range(0, len(names), AT_ONCE):
         part = names[start : start + AT_ONCE]
-        for table in (files, completions):
+        for table, ended in ((files, files.c.expires_at), (completions, _ended_at())):
             wanted = (table.c.project_id == project_id) & table.c.id.in_(part) & table.c.deleted_at.is_not(None)
+            wanted &= ended.is_(None) | (table.c.deleted_at < ended)  # what has had its time can only be swept
             gone.update(rows.execute(select(table.c.id).where(wanted)).scalars())
     lines = [
         {"project_id": project_id, "job_id": job_id, "source_id": name, "row": row,
@@ -42,6 +47,12 @@ def record(rows: Connection, project_id: str, job_id: str, source_ids: Sequence[
     ]  # fmt: skip
     if lines:
         rows.execute(insert(lineage), lines)
+
+
+def _ended_at() -> ColumnElement[Any]:
+    """When a completion has had its time; NULL where its project keeps them for ever."""
+    days = select(projects.c.retention_days).where(projects.c.id == completions.c.project_id).scalar_subquery()
+    return completions.c.created_at + days * DAY_S
 
 
 def record_all(database: Database, job: Row, source_ids: Sequence[tuple[str, int]]) -> None:
