@@ -65,7 +65,7 @@ def show_job(row: Row, position: int | None = None) -> dict[str, Any]:
         "organization_id": row["project_id"], "status": status_of(row), "hyperparameters": knobs,
         "method": {"type": "supervised", "supervised": {"hyperparameters": knobs}},
         "training_file": row["training_file"], "validation_file": row["validation_file"],
-        "result_files": figures.get("result_files", []), "trained_tokens": figures.get("trained_tokens"),
+        "result_files": figures.get("result_files", []), "trained_tokens": None,
         "seed": row["seed"], "error": row["error"], "integrations": [], "metadata": row["metadata"],
         "distillation": {
             "teacher": figures.get("teacher"), "suffix": row["suffix"],
