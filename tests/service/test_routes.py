@@ -5,16 +5,18 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Annotated, Any
 
 import pytest
 from fastapi import APIRouter, Depends, Query, Request
 
 from stillroom.service.door.arguments import Arguments
-from stillroom.service.door.bodies import READ
 from stillroom.service.door.faults import ApiError
 from stillroom.service.door.routes import Directory, Json, Route
 from stillroom.service.door.schemas import Strict
+from stillroom.service.settings import Settings
 
 router = APIRouter(route_class=Route)
 
@@ -77,9 +79,8 @@ def asked(
     scope = {
         "type": "http", "method": method, "path": path, "query_string": query.encode(), "state": {},
         "headers": [(b"x-who", who.encode()), (b"content-type", kind.encode())],
+        "app": SimpleNamespace(state=SimpleNamespace(settings=Settings(Path()))),
     }  # fmt: skip
-    if "json" in kind and body:
-        scope["state"] = {READ: json.loads(body)}
     asyncio.run(Directory(routes, others)(scope, receive, send))
     return sent[0]["status"], json.loads(sent[1]["body"])
 

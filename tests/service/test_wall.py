@@ -102,7 +102,7 @@ def pieces(count: int, size: int = 4096) -> Iterator[bytes]:
         (CHAT, "application/json", LIMITS["body_bytes"]),
         (CHAT, "Application/JSON; charset=utf-8", LIMITS["body_bytes"]),
         ("/v1/files", "multipart/form-data; boundary=x", LIMITS["file_bytes"] + (1 << 20)),
-        ("/v1/files", "application/json", LIMITS["body_bytes"]),
+        ("/v1/uploads", "application/json", LIMITS["body_bytes"]),
     ],
 )
 def test_bodies_are_counted(walled: Served, path: str, kind: str, limit: int) -> None:

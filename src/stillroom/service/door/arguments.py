@@ -6,6 +6,7 @@ after its question mark with their limits, one body, and what `Depends` names. S
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 from collections.abc import Callable, Collection
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
@@ -13,11 +14,17 @@ from typing import Annotated, Any, get_args, get_origin, get_type_hints
 from fastapi import Request
 from fastapi.params import Depends
 from pydantic import BaseModel, TypeAdapter, ValidationError
+from starlette.concurrency import run_in_threadpool
 
-from stillroom.service.door.bodies import READ
+from stillroom.service.door import bodies
 from stillroom.service.door.fault_answers import invalid
+from stillroom.service.door.faults import ApiError
 
 MISSING = {"type": "missing", "loc": (), "msg": "Field required"}
+LONG_BYTES = 1 << 18
+"""JSON longer than this is read in a thread, so that other requests need not wait for it."""
+LONG_TURNS = asyncio.Semaphore(2)
+"""So many at once: what is made of a long body while it is read takes far more memory than the body does."""
 
 
 class Arguments:
@@ -50,7 +57,9 @@ class Arguments:
             raise TypeError(f"{name}: {kind} is nothing that a route's function can be given")
 
     async def of(self, request: Request) -> dict[str, Any]:
-        """The arguments. Raises ApiError 400 for what is wrong with them, and what `Depends` raises before that."""
+        """The arguments. Raises ApiError 400 for what is wrong with them, and what `Depends` raises before that: of whoever
+        may not ask, no body is read.
+        """
         found: dict[str, Any] = dict.fromkeys(self._requests, request)
         for name, function, inner in self._asked:
             found[name] = await function(**await inner.of(request))
@@ -87,7 +96,18 @@ async def _body(request: Request) -> Any:
     if not data:
         return None
     is_json = kind.startswith("application/") and (kind.endswith("+json") or kind == "application/json")
-    return request.scope["state"][READ] if is_json else data
+    return await read_json(data, request.app.state.settings.limits.json_depth) if is_json else data
+
+
+async def read_json(data: bytes, deepest: int) -> Any:
+    """The value of a JSON body. Raises ApiError 400."""
+    try:
+        if len(data) <= LONG_BYTES:
+            return bodies.read(data, deepest)
+        async with LONG_TURNS:
+            return await run_in_threadpool(bodies.read, data, deepest)
+    except bodies.BadJson as error:
+        raise ApiError(400, f"The body cannot be read: {error}.", param="body", code="invalid_json") from error
 
 
 def _checked(adapter: TypeAdapter[Any], value: Any, *place: str) -> Any:

@@ -1,7 +1,6 @@
 """What every request passes before anything is read of it: its host, its size, its rate; and what every answer carries.
 
-Plain ASGI, so that a body is counted while it comes and no answer is held back. JSON is read here once, strictly, before
-any route does.
+Plain ASGI, so that a body is counted while it comes and no answer is held back. None is read here: that is for who may ask.
 """
 
 from __future__ import annotations
@@ -12,11 +11,9 @@ import time
 from collections.abc import Iterable
 from urllib.parse import urlsplit
 
-from starlette.concurrency import run_in_threadpool
-from starlette.requests import HTTPConnection
+from starlette.requests import ClientDisconnect, HTTPConnection
 
 from stillroom.errors import StillroomError
-from stillroom.service.door import bodies
 from stillroom.service.door.access import counted_as
 from stillroom.service.door.fault_answers import response
 from stillroom.service.door.faults import ApiError, of
@@ -44,8 +41,6 @@ ALWAYS = (
 )
 ONCE = frozenset({b"host", b"origin", b"authorization", b"content-type", b"content-encoding", b"content-length"})
 """Headers that mean something only where they are said once: of two, another reader could believe the other one."""
-LONG_BYTES = 1 << 18
-"""JSON longer than this is read in a thread, so that other requests need not wait for it."""
 MINUTE_S = 60.0
 MOST_BUCKETS = 100_000
 
@@ -111,7 +106,11 @@ class Wall:
                                headers={"retry-after": str(math.ceil(wait_s))})  # fmt: skip
             said = _said(scope["headers"])
             self._look_at(said)
-            await self._app(scope, await self._bounded(scope, said, receive), told)
+            await self._app(scope, self._bounded(scope, said, receive), told)
+        except ClientDisconnect:
+            if begun:
+                raise
+            await response(ApiError(400, "The body was cut short.", code="incomplete_body"))(scope, receive, told)
         except (ApiError, StillroomError) as error:
             if begun:
                 raise
@@ -150,16 +149,14 @@ class Wall:
             return False
         return bool(place) and (place == host or _name(place) in self._others)
 
-    async def _bounded(self, scope: Scope, said: Said, receive: Receive) -> Receive:
-        """What the app reads from: no more than its route may take; JSON is read to its end and looked at."""
+    def _bounded(self, scope: Scope, said: Said, receive: Receive) -> Receive:
+        """What the app reads from: no more than its route may take."""
         limits, kind = self._settings.limits, said.get(b"content-type", "").lower()
         is_file = scope["path"].startswith(FILE_ROUTES) and "multipart" in kind
         most = limits.file_bytes + (1 << 20) if is_file else limits.body_bytes
         length = said.get(b"content-length", "0")
         if length.isdigit() and int(length) > most:
             raise _too_large(most)
-        if "json" in kind:
-            return await _read_json(scope, receive, most, limits.json_depth)
         count = 0
 
         async def counted() -> Message:
@@ -200,36 +197,3 @@ def _name(host: str) -> str:
 
 def _too_large(most: int) -> ApiError:
     return ApiError(413, f"The body is larger than {most:,} bytes.", param="body", code="request_too_large")
-
-
-async def _read_json(scope: Scope, receive: Receive, most: int, deepest: int) -> Receive:
-    """Read a JSON body, look at it, leave its value for the route, and give it again. Raises ApiError 400 or 413."""
-    pieces, size, going = [], 0, True
-    while going:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            break
-        pieces.append(message.get("body", b""))
-        size += len(pieces[-1])
-        if size > most:
-            raise _too_large(most)
-        going = message.get("more_body", False)
-    data = b"".join(pieces)
-    if data:
-        try:
-            if len(data) > LONG_BYTES:
-                scope["state"][bodies.READ] = await run_in_threadpool(bodies.read, data, deepest)
-            else:
-                scope["state"][bodies.READ] = bodies.read(data, deepest)
-        except bodies.BadJson as error:
-            raise ApiError(400, f"The body cannot be read: {error}.", param="body", code="invalid_json") from error
-    given = False
-
-    async def again() -> Message:
-        nonlocal given
-        if given:
-            return await receive()
-        given = True
-        return {"type": "http.request", "body": data, "more_body": False}
-
-    return again
