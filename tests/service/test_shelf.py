@@ -19,7 +19,7 @@ from stillroom.models.loading import load_model
 from stillroom.models.tokenizers import special_tokens
 from stillroom.service.settings import Settings
 from stillroom.service.students.batching import Batches
-from stillroom.service.students.shelf import Shelf, question_of
+from stillroom.service.students.shelf import Shelf, _as_row, question_of
 from stillroom.service.students.speaking import Wish
 
 ASK = [{"role": "user", "content": "go on"}]
@@ -213,6 +213,17 @@ def started(batches: Batches[int, int], slow: Slow, numbers: list[int]) -> list[
     for thread in threads:
         thread.join(10)
     return found
+
+
+@pytest.mark.parametrize("columns", [None, ("a", "b")])
+@pytest.mark.parametrize(
+    "question",
+    ["[" * 100_000, '{"a":' * 100_000, "[" * 65 + "]" * 65, "[1, NaN]", "plain words", '"\ud800"', "[[1], 2]"],
+)
+def test_a_message_that_is_no_row(question: str, columns: tuple[str, ...] | None) -> None:
+    """However deep it is: the caller is told, and nothing breaks."""
+    with pytest.raises(DataError):
+        _as_row(question, columns)
 
 
 def test_who_comes_while_others_are_answered_is_answered_with_others() -> None:

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from stillroom.errors import DataError, ModelError
+from stillroom.service.door import bodies
 from stillroom.service.door.lists import Row
 from stillroom.service.settings import Settings
 from stillroom.service.students.batching import Batches
@@ -205,7 +206,7 @@ def _as_row(question: str, columns: Sequence[str] | None) -> Any:
         "Write rows of pixels as JSON, or use /api/predict"
     )  # fmt: skip
     try:
-        found = json.loads(question)
+        found = bodies.read(question.encode())
         row = np.asarray(found) if columns is None and isinstance(found, list) else found
     except ValueError as error:
         raise DataError("this student looks at more than one text", where="messages", cure=cure) from error
