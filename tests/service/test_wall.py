@@ -111,6 +111,27 @@ def test_bodies_are_counted(walled: Served, path: str, kind: str, limit: int) ->
         assert error_of(walled.http().post(path, content=content, headers=headers), 413)["code"] == "request_too_large"
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "is_file"),
+    [("POST", "/v1/files", True), ("POST", "/v1/uploads/upload_x/parts", True), ("POST", "/data", True)]
+    + [
+        ("PUT", "/v1/files", False),
+        ("POST", "/v1/files/x", False),
+        ("POST", "/v1/files/", False),
+        ("POST", CHAT, False),
+    ]
+    + [("POST", f"/v1/uploads{rest}", False) for rest in ("", "/x/complete", "/x/cancel", "/x/parts/y", "//parts")]
+    + [("POST", f"/data{rest}", False) for rest in ("base", "/x/delete", "/completions/x/delete", "\n")],
+)
+def test_only_what_goes_to_disk_may_be_as_large_as_a_file(
+    walled: Served, method: str, path: str, is_file: bool
+) -> None:
+    for kind in ("multipart/form-data; boundary=x", "application/json; multipart/form-data"):
+        headers, body = {"content-type": kind}, b" " * (LIMITS["body_bytes"] + 1)
+        answer = walled.http().request(method, path.replace("\n", "%0A"), content=body, headers=headers)
+        assert (answer.status_code != 413) == (is_file and kind.startswith("multipart")), answer.text
+
+
 def test_a_length_that_is_too_large_is_refused_unread(walled: Served) -> None:
     place = urlsplit(walled.url)
     with socket.create_connection((place.hostname, place.port), timeout=5) as line:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import re
 import time
 from collections.abc import Iterable
 from urllib.parse import urlsplit
@@ -26,8 +27,8 @@ from stillroom.service.watch.metrics import Meter
 
 Said = dict[bytes, str]
 
-FILE_ROUTES = ("/v1/files", "/v1/uploads/", "/data")
-"""Where a body may be as large as a file is."""
+FILE_ROUTES = re.compile(r"/v1/files|/v1/uploads/[^/]+/parts|/data")
+"""Where a body may be as large as a file is: it goes to disk while it comes, and is nowhere whole in memory."""
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
     "form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
@@ -152,7 +153,8 @@ class Wall:
     def _bounded(self, scope: Scope, said: Said, receive: Receive) -> Receive:
         """What the app reads from: no more than its route may take."""
         limits, kind = self._settings.limits, said.get(b"content-type", "").lower()
-        is_file = scope["path"].startswith(FILE_ROUTES) and "multipart" in kind
+        is_sent = scope["method"] == "POST" and FILE_ROUTES.fullmatch(scope["path"]) is not None
+        is_file = is_sent and kind.startswith("multipart/form-data")
         most = limits.file_bytes + (1 << 20) if is_file else limits.body_bytes
         length = said.get(b"content-length", "0")
         if length.isdigit() and int(length) > most:
