@@ -21,6 +21,7 @@ from sqlalchemy import select
 
 from service.conftest import BOTH_WAYS
 from stillroom.service.door.access import revoke_key
+from stillroom.service.door.faults import ApiError
 from stillroom.service.door.wall import POLICY, Buckets, Wall
 from stillroom.service.rows.database import Database
 from stillroom.service.rows.tables import keys
@@ -37,6 +38,13 @@ def walled(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     folder = tmp_path_factory.mktemp("walled")
     with Served(folder, limits=LIMITS, env=request.param) as found:
         yield found
+
+
+@pytest.fixture
+def walled_open(tmp_path: Path) -> Any:
+    """The wall of a service that other machines reach by three names."""
+    names = ("127.0.0.1", "[::1]", "stillroom.example")
+    return Wall(None, Settings(tmp_path, "0.0.0.0", allowed_hosts=names), None)  # type: ignore[arg-type]
 
 
 def error_of(answer: Any, status: int) -> dict[str, Any]:
@@ -76,6 +84,33 @@ def test_pages_of_other_sites(walled: Served, origin: str) -> None:
         answer = walled.http().request(method, path, headers={"origin": origin})
         assert error_of(answer, 403)["param"] == "origin"
         assert not [name for name in answer.headers if name.startswith("access-control")]
+
+
+@pytest.mark.parametrize(
+    ("origin", "host", "is_own"),
+    [("http://127.0.0.1:8010", "127.0.0.1:8010", True), ("http://127.0.0.1:9", "127.0.0.1:8010", False)]
+    + [("http://127.0.0.1", "127.0.0.1:8010", False), ("http://[::1]:9", "[::1]:8010", False)]
+    + [("https://stillroom.example", host, True) for host in ("stillroom.example", "stillroom.example:443")]
+    + [("http://stillroom.example", host, True) for host in ("stillroom.example", "stillroom.example:80")]
+    + [("https://stillroom.example:8443", "stillroom.example:8443", True)]
+    + [
+        ("https://stillroom.example:8443", "stillroom.example", False),
+        ("https://stillroom.example", "127.0.0.1", False),
+    ]
+    + [
+        ("http://stillroom.example:443", "stillroom.example", False),
+        ("ftp://stillroom.example", "stillroom.example", False),
+    ],
+)
+def test_a_page_of_another_port_is_another_site(walled_open: Wall, origin: str, host: str, is_own: bool) -> None:
+    """Also where its host is allowed: a cookie knows no ports."""
+    said = {b"host": host, b"origin": origin}
+    if is_own:
+        walled_open._look_at(said)
+        return
+    with pytest.raises(ApiError) as refused:
+        walled_open._look_at(said)
+    assert (refused.value.status, refused.value.param) == (403, "origin")
 
 
 def test_its_own_pages(walled: Served) -> None:

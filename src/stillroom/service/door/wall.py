@@ -42,6 +42,8 @@ ALWAYS = (
 )
 ONCE = frozenset({b"host", b"origin", b"authorization", b"content-type", b"content-encoding", b"content-length"})
 """Headers that mean something only where they are said once: of two, another reader could believe the other one."""
+PORTS = {"http": ":80", "https": ":443"}
+"""What an address may leave out."""
 MINUTE_S = 60.0
 MOST_BUCKETS = 100_000
 
@@ -72,7 +74,7 @@ class Wall:
     def __init__(self, app: App, settings: Settings, meter: Meter) -> None:
         self._app, self._settings, self._meter = app, settings, meter
         self._buckets = Buckets(settings.limits.requests_per_minute)
-        self._names, self._others = frozenset(settings.names), frozenset(map(str.lower, settings.allowed_hosts))
+        self._names = frozenset(settings.names)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """See ASGI."""
@@ -137,18 +139,10 @@ class Wall:
         if _name(host) not in self._names:
             raise ApiError(421, "This service does not go by the name in the Host header.", param="host")
         origin = said.get(b"origin")
-        if origin is not None and not self._is_own(origin.lower(), host):
+        if origin is not None and not _is_own(origin.lower(), host):
             raise ApiError(403, "Pages of other sites may not use this service.", param="origin")
         if said.get(b"content-encoding", "identity").lower() not in ("", "identity"):
             raise ApiError(415, "Send the body as it is, not compressed.", param="content-encoding")
-
-    def _is_own(self, origin: str, host: str) -> bool:
-        """True for a page of this very address, or of a name that the operator allows. `null` is a page that hides its site."""
-        try:
-            place = urlsplit(origin).netloc
-        except ValueError:
-            return False
-        return bool(place) and (place == host or _name(place) in self._others)
 
     def _bounded(self, scope: Scope, said: Said, receive: Receive) -> Receive:
         """What the app reads from: no more than its route may take."""
@@ -183,6 +177,18 @@ def _said(pairs: Iterable[tuple[bytes, bytes]]) -> Said:
         if name in ONCE:
             found[name] = value.decode("latin-1")
     return found
+
+
+def _is_own(origin: str, host: str) -> bool:
+    """True for a page of the very host and port that were asked, with TLS before them or without: another port is another's,
+    though a cookie is sent to all. `null` is a page that hides its site.
+    """
+    try:
+        place = urlsplit(origin)
+    except ValueError:
+        return False
+    usual = PORTS.get(place.scheme)
+    return usual is not None and bool(place.netloc) and place.netloc.removesuffix(usual) == host.removesuffix(usual)
 
 
 def _job_of(scope: Scope) -> dict[str, str]:
