@@ -13,6 +13,12 @@ from typing import Any
 import pytest
 from benchmarks.service_process import Served, children_of, environment, memory_mib, private_mib
 
+from stillroom.errors import InputError
+from stillroom.service import serving as serving_room
+from stillroom.service.door.access import SCOPES, first_project, make_key, revoke_key
+from stillroom.service.rows.database import Database
+from stillroom.service.settings import Settings
+
 CANARY = "sk-canary-5f1c2b7d9e"
 READY_S, IDLE_BYTES, SETTLED_S = 2.0, 150_000_000, 3.0
 NO_TORCH = """
@@ -144,6 +150,28 @@ def test_where_others_could_come_in_it_does_not_start(tmp_path: Path, host: str)
     words = ("--root", str(tmp_path), "--port", "0", "--host", host)
     assert "Add --allow-host NAME" in refused(*words)
     assert "--new-key" in refused(*words, "--allow-host", "stillroom.example")
+
+
+@pytest.mark.parametrize(
+    ("scopes", "expires_in_s", "is_enough"),
+    [(SCOPES, None, True), (("admin",), 3600, True), (SCOPES, -1, False), (("read", "write", "teachers"), None, False)],
+)
+def test_which_keys_let_an_operator_in(
+    tmp_path: Path, scopes: tuple[str, ...], expires_in_s: int | None, is_enough: bool
+) -> None:
+    """Where others could come in, a key that is good now and makes others has to be there: nobody could make one later."""
+    database = Database(tmp_path)
+    database.upgrade()
+    until = None if expires_in_s is None else int(time.time()) + expires_in_s
+    row, _ = make_key(database, first_project(database), "a key", scopes, until)
+    settings = Settings(tmp_path, "0.0.0.0", allowed_hosts=("stillroom.example",))
+    assert serving_room._has_key(settings) == is_enough
+    if not is_enough:
+        with pytest.raises(InputError, match=r"scope admin.*--new-key"):
+            settings.check(serving_room._has_key(settings))
+    revoke_key(database, row["project_id"], row["id"])
+    assert not serving_room._has_key(settings)
+    database.close()
 
 
 def test_a_port_that_is_taken(service: Served, tmp_path: Path) -> None:

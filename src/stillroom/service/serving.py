@@ -6,12 +6,13 @@ import gc
 import os
 import socket
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 
 import uvicorn
-from sqlalchemy import func, select
+from sqlalchemy import select
 
 from stillroom.errors import InputError
 from stillroom.rundir import held, path_errors, take_lock
@@ -86,14 +87,16 @@ class _Server(uvicorn.Server):
 
 
 def _has_key(settings: Settings) -> bool:
+    """There is a key that is good now, and with which others can be made."""
     if not settings.is_open:
         return False
     database = Database(settings.root)
     database.upgrade()
+    is_good = keys.c.revoked_at.is_(None) & (keys.c.expires_at.is_(None) | (keys.c.expires_at > time.time()))
     with database.reading() as rows:
-        found = rows.execute(select(func.count()).select_from(keys).where(keys.c.revoked_at.is_(None))).scalar()
+        found = rows.execute(select(keys.c.scopes).where(is_good)).scalars().all()
     database.close()
-    return bool(found)
+    return any("admin" in scopes for scopes in found)
 
 
 def _listening(settings: Settings) -> socket.socket:

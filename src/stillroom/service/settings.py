@@ -38,7 +38,7 @@ class Settings:
     host: str = "127.0.0.1"
     port: int = 8010
     allowed_hosts: tuple[str, ...] = ()
-    """Names, beside those of this machine, that a Host or Origin header may have; without port."""
+    """Names, beside those of this machine, that a Host header may have; without port."""
     local_teachers: tuple[str, ...] = ()
     """host:port of teachers on private addresses that the operator allows."""
     forbidden_teachers: tuple[str, ...] = ()
@@ -74,7 +74,7 @@ class Settings:
             )
         if not has_key:
             raise InputError(
-                f"{self.host} can be reached by other machines, and there is no key yet",
+                f"{self.host} can be reached by other machines, and no key is good now that has the scope admin",
                 where="--host",
                 cure=f"Make one first: stillroom serve --root {self.root} --new-key NAME",
             )
