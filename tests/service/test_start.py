@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from benchmarks.service_jobs import body, moods
 from benchmarks.service_process import Served, children_of, environment, memory_mib, private_mib
 
 from stillroom.errors import InputError
@@ -186,6 +187,29 @@ def test_a_root_that_is_served_already(service: Served) -> None:
     )  # fmt: skip
     assert done.returncode != 0
     assert "choose another --root" in done.stderr
+
+
+def test_nobody_else_on_this_machine_reads_what_it_keeps(serving: Any) -> None:
+    """Not what the server writes, nor its worker and trainers; and a root from before is closed to others."""
+    old = os.umask(0o022)
+    try:
+        service = serving()
+        http = service.http()
+        sent = http.post("/v1/files", data={"purpose": "fine-tune"}, files={"file": ("x.jsonl", moods(60))})
+        assert sent.status_code == 200, sent.text
+        more = {"model": "small-text-classifier", "training_file": sent.json()["id"]}
+        job = http.post("/v1/fine_tuning/jobs", json={**body(), **more, "distillation": {"hold": True}}).json()
+        service.wait(job["id"], until=("paused",))
+        service.wait(http.post("/v1/fine_tuning/jobs", json=body()).json()["id"], until=("succeeded",))
+        paths = [service.root, *service.root.rglob("*")]
+        assert {"data", "run"} <= {part for path in paths for part in path.parts}
+        assert [path for path in paths if not path.is_symlink() and path.stat().st_mode & 0o077] == []
+        service.stop()
+        service.root.chmod(0o755)
+        service.start()
+        assert service.root.stat().st_mode & 0o777 == 0o700
+    finally:
+        os.umask(old)
 
 
 @pytest.mark.parametrize("sign", [signal.SIGTERM, signal.SIGINT])

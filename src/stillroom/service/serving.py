@@ -5,9 +5,11 @@ from __future__ import annotations
 import gc
 import os
 import socket
+import stat
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
@@ -19,7 +21,7 @@ from stillroom.rundir import held, path_errors, take_lock
 from stillroom.service.app import create_app
 from stillroom.service.data.redaction import redaction_of
 from stillroom.service.door.access import SCOPES, first_project, make_key
-from stillroom.service.rows.database import Database
+from stillroom.service.rows.database import FILE, Database
 from stillroom.service.rows.tables import keys
 from stillroom.service.settings import Settings
 from stillroom.service.watch import logs
@@ -27,15 +29,33 @@ from stillroom.service.work.tending import Tended
 
 BACKLOG = 1024
 END_S = 10
+PRIVATE = 0o077
+"""What is taken from the rights of everyone else."""
 
 
 def new_key(root: Path, name: str) -> str:
     """A key with every right in the first project; shown this once."""
-    database = Database(root)
-    database.upgrade()
-    _, secret = make_key(database, first_project(database), name, SCOPES)
-    database.close()
-    return secret
+    with private(root):
+        database = Database(root)
+        database.upgrade()
+        _, secret = make_key(database, first_project(database), name, SCOPES)
+        database.close()
+        return secret
+
+
+@contextmanager
+def private(root: Path) -> Iterator[None]:
+    """What this process and its children make meanwhile is for their user alone: people's texts are in it. So is a root that
+    they had before; a folder that somebody else made for them is left as it is.
+    """
+    old = os.umask(PRIVATE)
+    try:
+        if (root / FILE).exists() and root.stat().st_uid == os.geteuid():
+            with path_errors(root):
+                root.chmod(stat.S_IMODE(root.stat().st_mode) & ~PRIVATE)
+        yield
+    finally:
+        os.umask(old)
 
 
 def show(url: str) -> bool:
@@ -50,27 +70,28 @@ def serve(settings: Settings, ready: Callable[[str], None]) -> None:
     """Serve until SIGINT or SIGTERM; `ready` gets the address. Raises InputError for settings that would let strangers in,
     or a port that is taken; RunBusy where another service has this root.
     """
-    settings.check(_has_key(settings))
-    redaction_of(settings)
-    with path_errors(settings.root):
-        lock = take_lock(settings.root / ".lock", else_="choose another --root")
-    with held(lock), _listening(settings) as listening:
-        logs.install()
-        app = create_app(settings)
-        config = uvicorn.Config(
-            app,
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            timeout_graceful_shutdown=END_S,
-            backlog=BACKLOG,
-        )
-        address = listening.getsockname()
-        host = f"[{address[0]}]" if ":" in address[0] else address[0]
-        with Tended(settings):
-            gc.freeze()  # what was imported stays; looking through it for garbage would hold up answers for 0.3 s
-            ready(f"http://{host}:{address[1]}")
-            _Server(config, app.state.ending.set).run(sockets=[listening])
+    with private(settings.root):
+        settings.check(_has_key(settings))
+        redaction_of(settings)
+        with path_errors(settings.root):
+            lock = take_lock(settings.root / ".lock", else_="choose another --root")
+        with held(lock), _listening(settings) as listening:
+            logs.install()
+            app = create_app(settings)
+            config = uvicorn.Config(
+                app,
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                timeout_graceful_shutdown=END_S,
+                backlog=BACKLOG,
+            )
+            address = listening.getsockname()
+            host = f"[{address[0]}]" if ":" in address[0] else address[0]
+            with Tended(settings):
+                gc.freeze()  # what was imported stays; looking through it for garbage would hold up answers for 0.3 s
+                ready(f"http://{host}:{address[1]}")
+                _Server(config, app.state.ending.set).run(sockets=[listening])
 
 
 class _Server(uvicorn.Server):
