@@ -17,6 +17,7 @@ from benchmarks.service_kills import gone_within, lives
 
 from stillroom.recipe import Recipe
 from stillroom.rundir import read_json, write_json
+from stillroom.service.settings import Settings
 from stillroom.service.work import executor, processes
 from stillroom.service.work.executor import (
     BEAT,
@@ -34,6 +35,7 @@ from stillroom.service.work.executor import (
 from stillroom.service.work.progress_told import advanced, new_point
 from stillroom.service.work.pulse import Pulse
 from stillroom.service.work.trainer import RECIPE, Teller
+from stillroom.service.work.worker import environment
 
 
 def order(folder: Path, **sections: object) -> Order:
@@ -243,3 +245,25 @@ def test_a_point_is_told_once(last: dict[str, float], is_new: bool) -> None:
     found = new_point(last, line)
     assert (found is not None) is is_new
     assert found is None or found["train_loss"] == 0.5
+
+
+def test_what_a_trainer_is_told_of_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No keys of the operator's, whatever they are called; all that it works with."""
+    secret = (
+        "OPENAI_API_KEY",
+        "ANTHROPIC_API_KEY",
+        "HF_TOKEN",
+        "AWS_PROFILE",
+        "AWS_SECRET_ACCESS_KEY",
+        "AZURE_CLIENT_SECRET",
+    )
+    secret += ("STILLROOM_SECRET", "STILLROOM_DATA", "GITHUB_PAT", "db_password", "GOOGLE_APPLICATION_CREDENTIALS")
+    secret += ("https_proxy", "NO_PROXY", "TOKEN", "AZURE_STORAGE_KEY", "AWS_ACCESS_KEY_ID")
+    needed = ("HF_HOME", "HF_HUB_OFFLINE", "STILLROOM_KILL", "STILLROOM_MODEL_TOKEN", "OMP_NUM_THREADS", "PYTHONPATH")
+    needed += ("TOKENIZERS_PARALLELISM", "CUDA_VISIBLE_DEVICES", "LANG", "TMPDIR", "MONKEY", "KEYBOARD", "SECRETARY")
+    for name in (*secret, *needed):
+        monkeypatch.setenv(name, "x")
+    told = environment(Settings(tmp_path))
+    assert [name for name in secret if name in told] == []
+    assert [name for name in needed if name not in told] == []
+    assert "PATH" in told

@@ -7,6 +7,7 @@ of either holds a token that rises with each claim, so that a worker that was he
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import sys
@@ -32,8 +33,14 @@ if TYPE_CHECKING:
 LOOK_S, HELD_UP_S = 0.25, 2.0
 """Until it is looked again for a job; and where even that failed."""
 LOCK, LOCK_S = ".worker.lock", 30.0
-OURS_ALONE = ("STILLROOM_SECRET", "STILLROOM_DATA", "OPENAI_API_KEY")
-"""What a job's process is not told: it has no business with our secret, other people's data, or somebody's own key."""
+OURS_ALONE = re.compile(
+    r"STILLROOM_(SECRET|DATA)|AWS_.*|(?!STILLROOM_).*(_|\b)(KEY|KEYS|KEY_ID|APIKEY|TOKEN|TOKENS|PAT|SECRET|SECRETS"
+    r"|PASSWORD|PASSWD|CREDENTIAL|CREDENTIALS|CONNECTION_STRING|PROXY)|DATABASE_URL|SSH_AUTH_SOCK|PGPASSFILE|NETRC",
+    re.IGNORECASE,
+)
+"""What a job's process is not told: it has no business with our secret, other people's data, somebody's own keys, or proxies.
+The key of its teacher comes through a pipe.
+"""
 FORBIDDEN = "STILLROOM_FORBID_TEACHERS"
 
 
@@ -136,11 +143,7 @@ class Worker:
 
 def environment(settings: Settings) -> dict[str, str]:
     """What a job's process is told: this one's environment without secrets and proxies, and the operator's forbidden teachers."""
-    kept = {
-        name: value
-        for name, value in os.environ.items()
-        if name not in OURS_ALONE and not name.lower().endswith("_proxy")
-    }
+    kept = {name: value for name, value in os.environ.items() if not OURS_ALONE.fullmatch(name)}
     forbidden = filter(None, [kept.get(FORBIDDEN, ""), *settings.forbidden_teachers])
     return {**kept, FORBIDDEN: ",".join(forbidden), "TOKENIZERS_PARALLELISM": "false"}
 
