@@ -1,7 +1,7 @@
 """A benchmark of blocks: each is run, written down and found again by itself, and the page is made of what is finished.
 
 A block's figures are found again while the sizes that they depend on, the benchmark's constants and, where they are times,
-the machine are the same.
+the machine are the same. That the program is the same is not asked; the page tells which commit each was made with.
 """
 
 from __future__ import annotations
@@ -14,7 +14,19 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import command
-from benchmarks.results import RESULTS, Found, Row, Rows, Table, bars_of, fingerprint, read_bars, write
+from benchmarks.results import (
+    RESULTS,
+    Found,
+    Row,
+    Rows,
+    Table,
+    bars_of,
+    fingerprint,
+    found_before,
+    origins_of,
+    read_bars,
+    write,
+)
 
 RUNS = Path(__file__).resolve().parent.parent / "runs"
 SMOKE = "smoke"
@@ -89,21 +101,25 @@ class Bench:
         tables: dict[str, Table] = {}
         reasons: dict[str, str] = {}
         left: list[str] = []
+        finished: dict[str, Row] = {}
+        line = f"make bench-{self.name} ARGS='--preset {preset}'"
+        before = found_before(folder / f"{self.name}.json", line)
         for name, block in self.blocks.items():
             row = rows.find(name, self.settings_of(name, self.presets[preset]))
             if row is None:
-                left.append(f"{name} ({block.words})")
+                if before.isdisjoint((name, *block.bars)):  # else the page has its figures, and says of when
+                    left.append(f"{name} ({block.words})")
                 told = f"not run at this preset (`--only {name}` does): {self.left_out}"
                 reasons |= {bar: told for bar in block.bars}
                 continue
+            finished[name] = row
             bars |= row.bars
             tables |= row.tables
         listed = bars_of(read_bars(self.name), bars, reasons)
         words = f"{self.words}{self.preset_words[preset]}".strip()
         words += f" Not finished at this preset: {', '.join(left)}." if left else ""
-        line = f"make bench-{self.name} ARGS='--preset {preset}'"
         made_with = versions() | _versions(self.libraries)
-        write(self.name, self.title, words, line, listed, tables, machine(), made_with, folder)
+        write(self.name, self.title, words, line, listed, tables, machine(), made_with, folder, origins_of(finished))
         return listed
 
     def main(self, doc: str | None, given: Sequence[str] | None = None) -> None:

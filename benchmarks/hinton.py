@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,19 @@ from benchmarks import command
 from benchmarks import hinton_figures as figures
 from benchmarks import hinton_recipes as recipes
 from benchmarks.hinton_recipes import PRESETS, Sizes, Tree
-from benchmarks.results import RESULTS, Found, Row, Rows, Table, bars_of, fingerprint, read_bars, write
+from benchmarks.results import (
+    RESULTS,
+    Found,
+    Row,
+    Rows,
+    Table,
+    bars_of,
+    fingerprint,
+    found_before,
+    origins_of,
+    read_bars,
+    write,
+)
 
 BENCH = "hinton"
 HOME = Path(__file__).resolve().parent.parent / "runs" / "bench-hinton"
@@ -184,7 +196,8 @@ def write_results(preset: str, rows: Rows, folder: Path) -> list[dict[str, Any]]
     bars, tables = merged(finished)
     listed = bars_of(read_bars(BENCH), bars, REASONS.get(preset, {}))
     line = f"make bench-hinton ARGS='--preset {preset}'"
-    left = [f"{name} ({one.words})" for name, one in EXPERIMENTS.items() if name not in finished]
+    there = {*finished, *found_before(folder / f"{BENCH}.json", line)}
+    left = [f"{name} ({one.words})" for name, one in EXPERIMENTS.items() if name not in there]
     words = WORDS[preset] + (f" Not finished at this preset: {', '.join(left)}." if left else "")
     write(
         BENCH,
@@ -196,6 +209,7 @@ def write_results(preset: str, rows: Rows, folder: Path) -> list[dict[str, Any]]
         machine(),
         versions(),
         folder,
+        origins_of(finished),
     )
     return listed
 
@@ -224,8 +238,10 @@ def main() -> None:
     if asked.reread:
         for name in wanted:
             settings = settings_of(name, sizes)
-            if rows.find(name, settings) is not None:
-                rows.append(name, settings, EXPERIMENTS[name].read(base, sizes))
+            before = rows.find(name, settings)
+            if before is not None:  # what is read anew was trained when it was
+                read = EXPERIMENTS[name].read(base, sizes)
+                rows.append(name, settings, replace(read, made=before.made, commit=before.commit))
         wanted = {}
     command.run_each(
         wanted,

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import platform
+import subprocess
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+HOME = Path(__file__).resolve().parent.parent
 PACKAGES = ("stillroom", "torch", "numpy", "pyarrow", "scikit-learn", "safetensors")
 
 
@@ -20,6 +22,24 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
+
+
+def commit(home: Path = HOME) -> str:
+    """The short hash of the program's commit, with a + where src/ or benchmarks/ differ from it; empty where there is no git."""
+    if not (home / ".git").exists():  # that of a folder above would be another program's
+        return ""
+
+    def said(*words: str) -> str:
+        return subprocess.run(
+            ["git", "-C", str(home), *words], capture_output=True, text=True, check=True
+        ).stdout.strip()
+
+    try:
+        return said("rev-parse", "--short", "HEAD") + "+" * bool(
+            said("status", "--porcelain", "--", "src", "benchmarks")
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return ""
 
 
 def machine() -> dict[str, Any]:

@@ -6,7 +6,8 @@
     docs/results/NAME.md            the same, to be read
 
 A row is found again by its experiment and the fingerprint of its settings, so a second run goes on where the first one
-stopped, and a row made under other settings is never taken for this one. This file knows no experiment.
+stopped, and a row made under other settings is never taken for this one. Settings know nothing of the program, so each row
+keeps the day and the commit it was made with, and the page tells them. This file knows no experiment.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
 from typing import Any
+
+from benchmarks.machine import commit
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE.parent / "docs" / "results"
@@ -75,6 +78,10 @@ class Row:
 
     bars: Mapping[str, Found] = field(default_factory=dict)
     tables: Mapping[str, Table] = field(default_factory=dict)
+    made: str = ""
+    """The day; known of what was found again."""
+    commit: str = ""
+    """What it was made with; empty where nobody knows."""
 
 
 def read_bars(bench: str, path: Path = BARS) -> list[Bar]:
@@ -138,7 +145,7 @@ class Rows:
     """The finished experiments of a bench, in an append-only file of JSON lines."""
 
     def __init__(self, path: Path) -> None:
-        self.path = path
+        self.path, self.commit = path, commit()
 
     def find(self, experiment: str, settings: str) -> Row | None:
         """The last row of an experiment under these settings; a line cut short by a stop is passed over."""
@@ -157,18 +164,44 @@ class Rows:
         return Row(
             {name: Found(**found) for name, found in last["bars"].items()},
             {name: Table(**table) for name, table in last["tables"].items()},
+            last.get("made", ""),
+            last.get("commit", ""),
         )
 
     def append(self, experiment: str, settings: str, row: Row) -> None:
-        """Write a finished experiment down, durably."""
+        """Write a finished experiment down, durably; made today with this program, unless the row knows better."""
+        now = commit()
         line = {
             "experiment": experiment,
             "settings": settings,
-            "made": date.today().isoformat(),
+            "made": row.made or date.today().isoformat(),
+            # A program that was changed while it ran is none that a commit holds.
+            "commit": row.commit if row.made else now if now == self.commit else self.commit.rstrip("+") + "+",
             "bars": {name: found.__dict__ for name, found in row.bars.items()},
             "tables": {name: table.to_json() for name, table in row.tables.items()},
         }
         append_line(self.path, line)
+
+
+def origins_of(rows: Mapping[str, Row]) -> dict[str, list[dict[str, str]]]:
+    """Of each bar and table: the experiments it comes from, with their days and commits."""
+    found: dict[str, list[dict[str, str]]] = {}
+    for experiment, row in rows.items():
+        for name in (*row.bars, *row.tables):
+            found.setdefault(name, []).append({"experiment": experiment, "made": row.made, "commit": row.commit})
+    return found
+
+
+def found_before(path: Path, command: str) -> set[str]:
+    """Bars, tables and experiments that a result file has figures of which were made by this command."""
+    if not path.is_file():
+        return set()
+    before, names = json.loads(path.read_text()), set[str]()
+    listed = [(bar["id"], bar) for bar in before["bars"] if "value" in bar]
+    for name, one in [*listed, *before["tables"].items()]:
+        if one.get("earlier", before)["command"] == command:
+            names |= {name, *(origin["experiment"] for origin in one.get("origins", ()))}
+    return names
 
 
 def bars_of(bars: Sequence[Bar], found: Mapping[str, Found], reasons: Mapping[str, str]) -> list[dict[str, Any]]:
@@ -225,9 +258,14 @@ def write(
     machine: Mapping[str, Any],
     versions: Mapping[str, str],
     folder: Path = RESULTS,
+    origins: Mapping[str, list[dict[str, str]]] | None = None,
 ) -> None:
     """Write NAME.json and, from what is in it, NAME.md. What was found earlier and not this time stays, and says when."""
-    told = {name: table.to_json() for name, table in tables.items()}
+    known = origins or {}
+    told = {
+        name: table.to_json() | ({"origins": known[name]} if name in known else {}) for name, table in tables.items()
+    }
+    bars = [bar | ({"origins": known[bar["id"]]} if "value" in bar and bar["id"] in known else {}) for bar in bars]
     bars, told = with_earlier(folder / f"{bench}.json", bars, told)
     result = {
         "name": bench,
@@ -260,40 +298,56 @@ def with_earlier(
     return kept, {**tables, **{name: table for name, table in older.items() if name not in tables}}
 
 
-def _when(one: Mapping[str, Any], made: str = "made") -> str:
-    """Of what an earlier run found: when, and by which command."""
+def _day(one: Mapping[str, Any]) -> str:
+    """Day and commit of a bar or a table; empty where it does not know them."""
+    known = {(of["made"], of["commit"]) for of in one.get("origins", ())}
+    return ", ".join(f"{day} with {f'commit {of}' if of else 'an unknown commit'}" for day, of in sorted(known))
+
+
+def _when(one: Mapping[str, Any], several: bool, made: str = "made") -> str:
+    """When and with what it was made, where that is not so of the whole page."""
     since = one.get("earlier")
-    return f"{made} on {since['made']} by `{since['command']}`" if since else ""
+    if since:
+        return f"{made} on {_day(one) or since['made']} by `{since['command']}`"
+    return f"{made} on {_day(one)}" if several and _day(one) else ""
 
 
 def page(result: Mapping[str, Any]) -> str:
     """The readable page of a result: bars first, then the tables."""
     facts = result["machine"]
     versions = ", ".join(f"{name} {number}" for name, number in result["versions"].items())
+    shown_here = [one for one in (*result["bars"], *result["tables"].values()) if "earlier" not in one]
+    days = sorted({day for one in shown_here if (day := _day(one))})
+    several = len(days) > 1
+    began = f"Written on {result['made']}" if several else f"Made on {days[0] if days else result['made']}"
     parts = [
         f"# {result['title']}",
         result["words"],
-        f"Made on {result['made']} by `{result['command']}`, on {facts['cpu']} ({facts['cores']} cores, "
+        f"{began} by `{result['command']}`, on {facts['cpu']} ({facts['cores']} cores, "
         f"{facts['memory_gib']} GiB, {facts['os']}, {facts['instructions']}, bfloat16 {facts['bfloat16']}), "
-        f"{facts['torch_threads']} torch thread{'s' if facts['torch_threads'] != 1 else ''}; {versions}.",
+        f"{facts['torch_threads']} torch thread{'s' if facts['torch_threads'] != 1 else ''}; {versions}."
+        + (" Figures are of more than one day or commit; each says of which." if several else ""),
         "## What was promised, and what was found",
-        _grid(["", "figure", "promised", "found", "95 % interval", "n"], [_bar_line(bar) for bar in result["bars"]]),
+        _grid(
+            ["", "figure", "promised", "found", "95 % interval", "n"],
+            [_bar_line(bar, several) for bar in result["bars"]],
+        ),
     ]
     whys = [f"- `{bar['id']}`: {bar['why']}" for bar in result["bars"] if "why" in bar]
     if whys:
         parts += ["### Why some were missed or not run", "\n".join(whys)]
     for table in result["tables"].values():
         parts += [f"## {table['title']}", _grid(table["columns"], table["rows"])]
-        parts += [table["note"], _when(table, "Made")]
+        parts += [table["note"], _when(table, several, "Made")]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _bar_line(bar: Mapping[str, Any]) -> list[str]:
+def _bar_line(bar: Mapping[str, Any], several: bool) -> list[str]:
     mark = "not run" if "value" not in bar else "met" if bar["met"] else "**missed**"
     ends = " to ".join(shown(end) for end in bar["ci95"]) if "ci95" in bar else ""
     wanted = "at most" if bar["op"] == "<=" else "at least"
     value = shown(bar["value"]) if "value" in bar else ""
-    count = "; ".join(part for part in (str(bar["n"]), _when(bar)) if part)
+    count = "; ".join(part for part in (str(bar["n"]), _when(bar, several)) if part)
     return [mark, f"{bar['what']} (`{bar['id']}`)", f"{wanted} {shown(bar['target'])}", value, ends, count]
 
 

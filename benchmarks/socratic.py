@@ -19,7 +19,18 @@ from typing import Any
 
 from benchmarks import command
 from benchmarks import socratic_tables as tables
-from benchmarks.results import RESULTS, Finished, Row, Rows, bars_of, fingerprint, read_bars, write
+from benchmarks.results import (
+    RESULTS,
+    Finished,
+    Row,
+    Rows,
+    bars_of,
+    fingerprint,
+    found_before,
+    origins_of,
+    read_bars,
+    write,
+)
 from benchmarks.socratic_cascades import run_streams
 from benchmarks.socratic_curves import Curve, curve
 from benchmarks.socratic_sizes import EXPLORED, PRESETS, PRIMARY, TASKS, Sizes
@@ -114,11 +125,15 @@ def write_results(preset: str, rows: Rows, folder: Path) -> list[dict[str, Any]]
     }
     bars, parts = tables.whole(found, TASKS, sizes)
     listed = bars_of(read_bars(BENCH), bars, tables.REASONS.get(preset, {}))
-    left = [name for name in EXPERIMENTS if name not in found]
+    line = f"make bench-socratic ARGS='--preset {preset}'"
+    there = {*found, *found_before(folder / f"{BENCH}.json", line)}
+    left = [name for name in EXPERIMENTS if name not in there]
+    origins = origins_of(found)
+    of_tasks = [one for name in TASKS for one in origins.get(f"{name}-saved", ())]
+    origins |= dict.fromkeys(("socratic-saved", "saved", "explored"), of_tasks)
     words = tables.WORDS + (f" Not finished at this preset: {', '.join(left)}." if left else "")
     title = "Asking what the student does not know"
-    line = f"make bench-socratic ARGS='--preset {preset}'"
-    write(BENCH, title, words, line, listed, parts, machine(), versions(), folder)
+    write(BENCH, title, words, line, listed, parts, machine(), versions(), folder, origins)
     return listed
 
 

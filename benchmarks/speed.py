@@ -25,7 +25,18 @@ if __package__ in (None, ""):
 import torch
 
 from benchmarks import command
-from benchmarks.results import RESULTS, Found, Row, Rows, Table, bars_of, fingerprint, read_bars, write
+from benchmarks.results import (
+    RESULTS,
+    Found,
+    Row,
+    Rows,
+    Table,
+    bars_of,
+    fingerprint,
+    origins_of,
+    read_bars,
+    write,
+)
 from benchmarks.speed_blocks import SMALL, WIDE, Bench, products
 from benchmarks.timing import paired_difference, paired_ratio, rounds
 from stillroom.models.device import gains_from_bfloat16
@@ -181,6 +192,7 @@ def main() -> None:
     rows, settings = Rows(asked.out / f"{BENCH}.rows.jsonl"), fingerprint([asked.rounds, machine(), versions()])
     bars: dict[str, Found] = {}
     tables: dict[str, Table] = {}
+    finished: dict[str, Row] = {}
     for name in ("epochs", "loop", "bf16", "torchdistill"):
         row = rows.find(name, settings)
         if row is not None and any(found.value is None for found in row.bars.values()):
@@ -189,10 +201,23 @@ def main() -> None:
             print(f"{name} ..", flush=True)
             row = _timed(name, asked.rounds, bars.get("speed-stored-epoch"))
             rows.append(name, settings, row)
+            row = rows.find(name, settings) or row
+        finished[name] = row
         bars |= row.bars
         tables |= row.tables
     listed = bars_of(read_bars(BENCH), bars, {})
-    write(BENCH, "Speed", WORDS, "make bench-speed", listed, tables, machine(), versions(), asked.out)
+    write(
+        BENCH,
+        "Speed",
+        WORDS,
+        "make bench-speed",
+        listed,
+        tables,
+        machine(),
+        versions(),
+        asked.out,
+        origins_of(finished),
+    )
     print(command.last_word(listed))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -84,3 +85,20 @@ def test_what_is_left_says_how_to_run_it(tmp_path: Path) -> None:
     listed = {bar["id"]: bar for bar in BENCH.write("full", Rows(tmp_path / "rows.jsonl"), tmp_path)}
     assert "--only unread" in listed["speed-bf16"]["why"]
     assert "value" not in listed[BAR]
+
+
+def test_a_block_whose_figures_an_earlier_run_of_this_preset_left_is_not_called_unfinished(tmp_path: Path) -> None:
+    rows = Rows(tmp_path / "rows.jsonl")
+
+    def words(preset: str) -> str:
+        BENCH.write(preset, rows, tmp_path)
+        return str(json.loads((tmp_path / "speed.json").read_text())["words"])
+
+    rows.append("timed", BENCH.settings_of("timed", Sizes(rounds=9)), Row({BAR: Found(0.05)}))
+    assert "timed" not in words("full")
+    rows.path.unlink()
+    for _ in range(2):  # what was kept is kept again
+        left = words("full")
+        assert "timed" not in left
+        assert "unread (a run)" in left
+    assert "timed (a loop)" in words("smoke")

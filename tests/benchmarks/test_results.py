@@ -3,10 +3,30 @@
 from __future__ import annotations
 
 import json
+import re
+import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from benchmarks.results import Bar, Found, Row, Rows, Table, bars_of, fingerprint, page, read_bars, shown, write
+from benchmarks.machine import commit
+from benchmarks.results import (
+    Bar,
+    Found,
+    Row,
+    Rows,
+    Table,
+    append_line,
+    bars_of,
+    fingerprint,
+    origins_of,
+    page,
+    read_bars,
+    shown,
+    write,
+)
+
+from benchmarks import results
 
 LOW = Bar("few-errors", "errors", "<=", 74, "5 seeds")
 HIGH = Bar("much-kept", "share kept", ">=", 0.86, "5 seeds")
@@ -136,3 +156,64 @@ def test_what_an_earlier_run_found_stays_and_says_when(tmp_path: Path) -> None:
     assert "earlier" not in result["tables"]["both"]
     text = (tmp_path / "bench.md").read_text()
     assert text.count(f"ade on {known['made']} by `make bench --short`") == 2
+
+
+def test_a_page_of_several_days_says_of_each_figure_when_and_with_which_commit_it_was_made(tmp_path: Path) -> None:
+    rows = {
+        "one": Row({"few-errors": Found(70.0)}, {"t1": TABLE}, "2026-11-29", "abc1234"),
+        "two": Row({"much-kept": Found(0.9)}, {"t2": TABLE}, "2026-11-30"),
+    }
+
+    def text_of(rows: dict[str, Row]) -> str:
+        bars = {name: found for row in rows.values() for name, found in row.bars.items()}
+        tables = {name: table for row in rows.values() for name, table in row.tables.items()}
+        listed = bars_of([LOW, HIGH], bars, {})
+        write("x", "T", "W.", "make bench-x", listed, tables, MACHINE, {}, tmp_path, origins_of(rows))
+        assert (tmp_path / "x.md").read_text() == page(json.loads((tmp_path / "x.json").read_text()))
+        return (tmp_path / "x.md").read_text()
+
+    text = text_of(rows)
+    assert "Written on " in text
+    assert text.count("ade on 2026-11-29 with commit abc1234") == 2
+    assert text.count("ade on 2026-11-30 with an unknown commit") == 2
+    alike = {name: replace(row, made="2026-11-29", commit="abc1234") for name, row in rows.items()}
+    text = text_of(alike)
+    assert text.count("Made on 2026-11-29 with commit abc1234 by `make bench-x`") == 1
+    assert text.count("abc1234") == 1
+
+
+def test_a_row_keeps_its_day_and_commit_and_one_of_before_has_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(results, "commit", lambda: "abc1234")
+    rows = Rows(tmp_path / "rows.jsonl")
+    append_line(rows.path, {"experiment": "old", "settings": "s", "made": "2026-11-01", "bars": {}, "tables": {}})
+    rows.append("new", "s", Row())
+    monkeypatch.setattr(results, "commit", lambda: "def5678")  # it was changed while it ran
+    rows.append("changed", "s", Row())
+    rows.append("read anew", "s", Row(made="2026-11-01"))
+    found = {name: rows.find(name, "s") for name in ("old", "new", "changed", "read anew")}
+    assert {name: row.commit for name, row in found.items() if row is not None} == {
+        "old": "", "new": "abc1234", "changed": "abc1234+", "read anew": "",
+    }  # fmt: skip
+    assert found["old"] is not None
+    assert found["old"].made == "2026-11-01"
+
+
+def test_the_commit_says_where_the_program_differs_from_it(tmp_path: Path) -> None:
+    assert commit(tmp_path) == ""
+
+    def git(*words: str) -> None:
+        known = ["-c", "user.name=a", "-c", "user.email=a@example.org"]
+        subprocess.run(["git", "-C", str(tmp_path), *known, *words], check=True, capture_output=True)
+
+    git("init")
+    (tmp_path / "src").mkdir()
+    (tmp_path / "src" / "one.py").write_text("")
+    git("add", "src")
+    git("commit", "-m", "first")
+    assert re.fullmatch("[0-9a-f]{7,}", clean := commit(tmp_path))
+    (tmp_path / "docs.md").write_text("")
+    assert commit(tmp_path) == clean
+    (tmp_path / "src" / "one.py").write_text("changed")
+    assert commit(tmp_path) == clean + "+"
