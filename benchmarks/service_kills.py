@@ -19,7 +19,7 @@ import httpx2
 from sqlalchemy import func, select
 
 from benchmarks.service_jobs import body, digits, made
-from benchmarks.service_process import ENDED, Served, children_of
+from benchmarks.service_process import ENDED, Served, below, children_of
 from stillroom.service.rows.tables import jobs, models
 
 ROLES = ("server", "worker", "trainer")
@@ -162,12 +162,6 @@ def struck_at_random(kills: int, folder: Path, expected: dict[str, str], seed: i
         return tally
     finally:
         service.stop()
-
-
-def below(pid: int) -> list[int]:
-    """Every process below one, at any depth."""
-    found = children_of(pid)
-    return [*found, *(one for child in found for one in below(child))]
 
 
 def of_role(service: Served, role: str) -> list[int]:

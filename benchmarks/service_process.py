@@ -205,8 +205,17 @@ def memory_mib(pid: int, which: str = "VmRSS") -> float:
 
 def private_mib(pid: int) -> float:
     """What a process holds that no other one has a part in."""
+    return _rollup_mib(pid, "Private_")
+
+
+def shared_out_mib(pid: int) -> float:
+    """What a process holds, each page divided by how many processes hold it (PSS): of several it may be added up."""
+    return _rollup_mib(pid, "Pss:")
+
+
+def _rollup_mib(pid: int, which: str) -> float:
     lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-    return sum(int(line.split()[1]) for line in lines if line.startswith("Private_")) / 1024
+    return sum(int(line.split()[1]) for line in lines if line.startswith(which)) / 1024
 
 
 def children_of(pid: int) -> list[int]:
@@ -222,3 +231,9 @@ def children_of(pid: int) -> list[int]:
         if int(parent) == pid and state != "Z":
             found.append(int(entry.name))
     return sorted(found)
+
+
+def below(pid: int) -> list[int]:
+    """Every process below one, at any depth."""
+    found = children_of(pid)
+    return [*found, *(one for child in found for one in below(child))]

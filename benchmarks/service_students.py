@@ -1,17 +1,18 @@
 """What serving a student costs over the bare model, and what answering callers together gives.
 
-    overhead(service, model, bare, ask)   rounds of medians: a call through the service / the same work of the model alone
-    batching(ask)                         answers a second of 16 callers at once / of one after the other
+    overhead(served, bare)   rounds of medians: a call through the service / the same work of the model alone
+    overheads(pairs)         the same of several students, whose rounds take turns
+    batching(ask)            answers a second of 16 callers at once / of one after the other
 
 The student is a language model that writes: a call of it takes long enough that a server's own milliseconds are its share,
-as in use. A classifier's call takes less than a millisecond, of which HTTP alone takes several; its figures are told too.
+as in use. A classifier's call takes about a millisecond, and HTTP alone takes several; its figures are told beside it.
 """
 
 from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -24,20 +25,33 @@ def overhead(
     """{"ratio", "rounds", "served_ms", "bare_ms"}: medians of alternated rounds. The two take turns call by call, so that
     what else the machine does falls on both.
     """
-    served(), bare()
-    ratios, all_served, all_bare = [], list[float](), list[float]()
+    return overheads({"it": (served, bare)}, rounds, calls)["it"]
+
+
+def overheads(
+    pairs: Mapping[str, tuple[Callable[[], Any], Callable[[], Any]]], rounds: int = ROUNDS, calls: int = CALLS
+) -> dict[str, dict[str, Any]]:
+    """What `overhead` gives, of several students: (served, bare) by name. Each has its turn in every round."""
+    ratios: dict[str, list[float]] = {name: [] for name in pairs}
+    every: dict[tuple[str, str], list[float]] = {(name, way): [] for name in pairs for way in ("served", "bare")}
+    for served, bare in pairs.values():
+        served(), bare()
     for number in range(rounds):
-        took: dict[str, list[float]] = {"served": [], "bare": []}
-        for _ in range(calls):
-            order = (("served", served), ("bare", bare))
-            for name, call in order if number % 2 else reversed(order):
-                took[name].append(_ms(call))
-        ratios.append(statistics.median(took["served"]) / statistics.median(took["bare"]))
-        all_served += took["served"]
-        all_bare += took["bare"]
+        for name, (served, bare) in pairs.items():
+            took: dict[str, list[float]] = {"served": [], "bare": []}
+            for _ in range(calls):
+                order = (("served", served), ("bare", bare))
+                for way, call in order if number % 2 else reversed(order):
+                    took[way].append(_ms(call))
+            ratios[name].append(statistics.median(took["served"]) / statistics.median(took["bare"]))
+            for way, times in took.items():
+                every[name, way] += times
     return {
-        "ratio": statistics.median(ratios), "rounds": ratios, "served_ms": statistics.median(all_served),
-        "bare_ms": statistics.median(all_bare),
+        name: {
+            "ratio": statistics.median(ratios[name]), "rounds": ratios[name],
+            "served_ms": statistics.median(every[name, "served"]), "bare_ms": statistics.median(every[name, "bare"]),
+        }
+        for name in pairs
     }  # fmt: skip
 
 
@@ -85,6 +99,11 @@ def of_model(model: Any, words: Sequence[str], most: int) -> Callable[[], Any]:
         return model.generate([ids], most, 1.0, seeds=[0])
 
     return write
+
+
+def of_classifier(model: Any, words: Sequence[str]) -> Callable[[], Any]:
+    """The bare classifier at the same work as one call of `over_http`: the likeliest label of a text."""
+    return lambda: model.classes[model.log_probabilities(model.inputs.as_raw([words[0]]))[0].argmax()]
 
 
 def _ms(call: Callable[[], Any]) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -14,7 +15,15 @@ from benchmarks.service_kills import Tally
 from benchmarks.service_sizes import PRESETS, Sizes
 from benchmarks.service_streams import _wrong
 
-from benchmarks import service, service_load, service_streams, service_uploads
+from benchmarks import (
+    service,
+    service_load,
+    service_pages,
+    service_serving,
+    service_streams,
+    service_students,
+    service_uploads,
+)
 
 SIZES = replace(
     PRESETS["smoke"],
@@ -109,3 +118,36 @@ def test_a_kill_that_did_not_happen_is_not_counted_and_a_job_that_went_wrong_is(
     assert _told(points, found).bars["service-kills"].value == 0.75
     found["random", 0] = Tally(kills=3, jobs=2, right=2, orphans=1)
     assert _told(points, found).bars["service-kills"].value == 0.8
+
+
+def test_the_overhead_of_a_classifier_stands_beside_that_of_the_language_student_which_is_the_figure() -> None:
+    found = {
+        "language": {"rounds": [1.0, 1.1, 1.2], "served_ms": 220.0, "bare_ms": 200.0},
+        "classifier": {"rounds": [7.0, 8.0, 9.0], "served_ms": 40.0, "bare_ms": 5.0},
+    }
+    row = service_serving._told(found, 3)
+    assert row.bars["service-overhead"].value == 1.1
+    table = row.tables["overhead"]
+    assert [line[:4] for line in table.rows] == [["language", 220.0, 200.0, 1.1], ["classifier", 40.0, 5.0, 8.0]]
+    assert "5 ms of the bare model are 40 ms served, 8 times as long" in table.note
+
+
+def test_students_take_turns_in_each_round() -> None:
+    called: list[str] = []
+
+    def says(name: str) -> Callable[[], None]:
+        return lambda: called.append(name)
+
+    pairs = {name: (says(f"{name} served"), says(f"{name} bare")) for name in ("a", "b")}
+    found = service_students.overheads(pairs, rounds=2, calls=1)
+    assert called[4:] == ["a bare", "a served", "b bare", "b served", "a served", "a bare", "b served", "b bare"]
+    assert all(len(one["rounds"]) == 2 for one in found.values())
+
+
+def test_idle_memory_is_that_of_all_processes_and_the_page_says_whether_the_promise_is_met(tmp_path: Path) -> None:
+    assert "met" in service_pages._idle([(1.0, 90.0, 130.0, 180.0)])
+    assert "**missed**" in service_pages._idle([(1.0, 90.0, 130.0, 180.0), (1.0, 90.0, 150.0, 180.0)])
+    took_s, server, together, doubled = service_pages._start(tmp_path)
+    assert took_s > 0
+    assert 0 < server < doubled
+    assert 0 < together < doubled
