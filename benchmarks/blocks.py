@@ -53,6 +53,8 @@ class Block:
     """Named where the block may be left out, so that the page says how to run it."""
     wanted: Callable[[Any], bool] = lambda sizes: True
     """Whether a preset's sizes have it run."""
+    edition: int = 1
+    """Raised where it measures something else than before: what it found then is not found again."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,8 @@ class Bench:
 
         block = self.blocks[name]
         parts = [str(getattr(sizes, one)) for one in block.depends]
-        return fingerprint([name, *self.constants, *parts, machine() if block.timed else None])
+        edition = [block.edition] if block.edition > 1 else []
+        return fingerprint([name, *self.constants, *parts, machine() if block.timed else None, *edition])
 
     def run(self, name: str, sizes: Any, base: Path) -> Row:
         """A block to its end; where what it reads is not there, a row that says so."""

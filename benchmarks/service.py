@@ -34,16 +34,25 @@ LIBRARIES = ("fastapi", "starlette", "uvicorn", "sqlalchemy", "httptools", "uvlo
 BLOCKS = {
     "load": Block(
         "answers while a trainer works", "service_load.load", ("load_s", "load_rate", "load_runs", "jobs", "events"), True,
+        edition=2,
     ),
     "upload": Block("memory during a large upload", "service_uploads.upload", ("upload_mib", "upload_runs"), True),
-    "streams": Block("event streams that break", "service_streams.streams", ("streams", "reconnects", "stream_events")),
-    "kills": Block("kill -9 of server, worker and trainer", "service_kill_lanes.kills", ("commit_kills", "random_kills")),
-    "duplicates": Block("creates whose answers are dropped", "service_safety.duplicates", ("calls",)),
+    "streams": Block(
+        "event streams that break", "service_streams.streams", ("streams", "reconnects", "stream_events"), edition=2,
+    ),
+    "kills": Block(
+        "kill -9 of server, worker and trainer", "service_kill_lanes.kills", ("commit_kills", "random_kills"), edition=2,
+    ),
+    "duplicates": Block("creates whose answers are dropped", "service_safety.duplicates", ("calls",), edition=2),
     "bad-input": Block("bad files and bodies", "service_safety.bad_input", ("bad_inputs",)),
-    "attacks": Block("attacks with paths and addresses", "service_safety.attacks", ("attacks",)),
-    "overhead": Block("a student served, beside the bare model", "service_serving.overhead", ("serving_rounds",), True),
+    "attacks": Block("attacks with paths and addresses", "service_safety.attacks", ("attacks",), edition=2),
+    "overhead": Block(
+        "a student served, beside the bare model", "service_serving.overhead", ("serving_rounds",), True, edition=2,
+    ),
     "batching": Block("many clients at once", "service_serving.batching", ("batching_rounds",), True),
-    "pages": Block("starts, idle memory, first bytes of pages", "service_pages.pages", ("starts", "page_reads"), True),
+    "pages": Block(
+        "starts, idle memory, first bytes of pages", "service_pages.pages", ("starts", "page_reads"), True, edition=2,
+    ),
     "axe": Block("the pages, looked at by axe-core", "service_axe.axe", ("pages",)),
 }  # fmt: skip
 BENCH = Bench("service", "Distillation as a service", WORDS, PRESET_WORDS, BLOCKS, PRESETS, libraries=LIBRARIES)

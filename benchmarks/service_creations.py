@@ -2,6 +2,8 @@
 
 Between the official client and the service stands a relay that passes a request on, waits for its answer, and then often
 drops it. The client tries again by itself; half of the calls carry an Idempotency-Key, the others nothing.
+
+`at_once` needs no relay: a call is sent again over a second connection before the first one has been answered.
 """
 
 from __future__ import annotations
@@ -11,19 +13,22 @@ import random
 import socket
 import sys
 import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import openai
 from sqlalchemy import func, select
 
-from benchmarks.service_jobs import digits
+from benchmarks.service_jobs import body, digits
 from benchmarks.service_process import WITH_LIMITS, Served
-from stillroom.service.rows.tables import jobs
+from stillroom.service.rows.tables import creations, jobs
 
-RETRIES = 4
+RETRIES, TRIES = 4, 100
 
 
 class Idle(Served):
@@ -53,6 +58,49 @@ def duplicates(calls: int, folder: Path, dropped: float = 0.4, seed: int = 0) ->
         with service.rows.reading() as rows:
             there = rows.execute(select(func.count()).select_from(jobs)).scalar() or 0
     return {"calls": calls, "jobs": there, "dropped": counted["dropped"], "wrong": wrong}
+
+
+def at_once(calls: int, folder: Path, seed: int = 0) -> dict[str, int]:
+    """Send every call twice at once; {"calls", "jobs", "overlapped": sent again before an answer came, "wrong"}."""
+    rng, found = random.Random(seed), {"overlapped": 0, "wrong": 0}
+    with Idle(folder) as service, ThreadPoolExecutor(1) as pool:
+        clients = service.http(), service.http()
+        for client in clients:
+            client.get("/healthz").raise_for_status()  # it is connected
+        for call in range(calls):
+            sent = {**body(), "seed": call, "metadata": {"call": str(call)}}
+            key = {"Idempotency-Key": f"call {call}"} if call % 2 else {}
+            known = _places(service)
+            first = pool.submit(_sent, clients[0], sent, key, 0)
+            # A client tries again when it has waited in vain, so the server has begun with the first try by then. With a key
+            # it may be the other way round.
+            while not key and _places(service) == known and not first.done():
+                pass
+            time.sleep(rng.choice((0.0, 0.001, 0.003)))
+            found["overlapped"] += not first.done()
+            again = _sent(clients[1], sent, key, 1)
+            found["wrong"] += not first.result() == again == (again[0], str(call))
+        with service.rows.reading() as rows:
+            there = rows.execute(select(func.count()).select_from(jobs)).scalar() or 0
+    return {"calls": calls, "jobs": there, **found}
+
+
+def _places(service: Served) -> int:
+    """How many calls the server has begun with."""
+    with service.rows.reading() as rows:
+        return rows.execute(select(func.max(creations.c.number))).scalar() or 0
+
+
+def _sent(client: httpx2.Client, sent: dict[str, Any], key: dict[str, str], tried: int) -> tuple[str, str]:
+    """A job's id and the call it is of, from a client that goes on as the official one does while it is told to."""
+    for count in range(tried, TRIES):
+        headers = {**key, "x-stainless-retry-count": str(count)}
+        answer = client.post("/v1/fine_tuning/jobs", json=sent, headers=headers)
+        if answer.status_code != httpx2.codes.CONFLICT or answer.headers.get("x-should-retry") != "true":
+            break
+        time.sleep(0.05)
+    answer.raise_for_status()
+    return str(answer.json()["id"]), str((answer.json()["metadata"] or {}).get("call"))
 
 
 @contextmanager

@@ -1,9 +1,9 @@
 """All kills of the bench, in lanes: a job that goes on mostly waits, so several services are struck side by side.
 
-Each kill is written down at once, and a bench that was stopped goes on behind it, while the program is the same and a job that
-nobody kills makes the same bytes; one that came to its end begins anew. The server and its worker are struck in folders of
-their own, where they make the database and the estimate too; the trainer, that knows neither, in a lane's, where the estimate
-is known.
+Each kill is written down at once, and a bench that was stopped goes on behind it, while the program and what counts as a kill
+are the same and a job that nobody kills makes the same bytes; one that came to its end begins anew. The server and its worker
+are struck in folders of their own, where they make the database and the estimate too; the trainer, that knows neither, in a
+lane's, where the estimate is known.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from dataclasses import asdict
 from pathlib import Path
 from queue import Queue
 
+from benchmarks import service_kills
 from benchmarks.results import Finished, Found, Row, Table, fingerprint
 from benchmarks.service_kills import ROLES, Tally, reference, struck_at, struck_at_random
 from benchmarks.service_process import SOURCE
@@ -49,8 +50,8 @@ def kills(sizes: Sizes, base: Path) -> Row:
 
 
 def _program() -> str:
-    """A digest of the program's source: what withstood a kill before it was changed says nothing of it now."""
-    digest = hashlib.sha256()
+    """A digest of the program's source and of what kills it: what withstood a kill before says nothing of it now."""
+    digest = hashlib.sha256(Path(service_kills.__file__).read_bytes())
     for path in sorted(SOURCE.rglob("*.py")):
         digest.update(str(path.relative_to(SOURCE)).encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()
@@ -124,7 +125,7 @@ def _told(points: dict[str, int], found: dict[tuple[str, int], Tally]) -> Row:
         "kills",
         "points a job did not come to",
         "jobs",
-        "ended right, byte for byte",
+        "ended right: byte for byte, events in order",
         "lost",
         "orphans after 5 s",
     ]
@@ -132,7 +133,13 @@ def _told(points: dict[str, int], found: dict[tuple[str, int], Tally]) -> Row:
     value = every.right / every.jobs if not wrong else min(every.right / every.jobs, 1 - wrong / (every.kills + 1))
     note = "; ".join(every.why[:SHOWN])
     n = f"{every.kills} kills, {every.jobs} jobs"
-    return Row({"service-kills": Found(value, n=n)}, {"kills": Table("kill -9", columns, rows, note)})
+    by_role = Table(
+        "kill -9 at random moments",
+        ["killed", "kills while the job had not ended"],
+        [[role, every.of_roles.get(role, 0)] for role in ROLES],
+    )
+    tables = {"kills": Table("kill -9", columns, rows, note), "random-kills": by_role}
+    return Row({"service-kills": Found(value, n=n)}, tables)
 
 
 def _spread(count: int, wanted: int | None) -> list[int]:

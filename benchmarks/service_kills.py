@@ -1,7 +1,8 @@
 """kill -9 of the server, its worker and its trainers, at their commit points and at random: what jobs come to all the same.
 
-A job ends right where it succeeds, its weights and answers are byte for byte those of a job that nobody killed, and it has
-one model. Every process that stood below the killed one must be gone within ORPHAN_S.
+A job ends right where it succeeds, its weights and answers are byte for byte those of a job that nobody killed, it has one
+model, and its events come in order, none twice, one of them saying that it succeeded. Every process that stood below the
+killed one must be gone within ORPHAN_S. A kill at a random moment counts while the job under it has not ended.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import signal
 import time
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,7 @@ ORPHAN_S, JOB_S = 5.0, 300.0
 KILL, AT, LOG = "STILLROOM_KILL", "STILLROOM_KILL_AT", "STILLROOM_COMMIT_LOG"
 STEPS = {"epochs": 1, "batch_size": 600, "checkpoint_seconds": 0}
 SENDS = 200
+SUCCEEDED = "The job has successfully completed"
 
 
 def recipe() -> dict[str, Any]:
@@ -48,12 +51,16 @@ class Tally:
     lost: int = 0
     """Jobs that were acknowledged, and are not there or not ended."""
     why: list[str] = field(default_factory=list)
+    of_roles: dict[str, int] = field(default_factory=dict)
+    """Kills at random moments, by role."""
 
     def add(self, other: Tally) -> None:
         """Both together."""
         for name in ("kills", "missed", "jobs", "right", "orphans", "lost"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
         self.why += other.why
+        for role, count in other.of_roles.items():
+            self.of_roles[role] = self.of_roles.get(role, 0) + count
 
 
 class Struck(Served):
@@ -110,6 +117,23 @@ class Struck(Served):
             time.sleep(0.1)
         return job
 
+    def has_ended(self, job_id: str) -> bool:
+        """By its row, whether a server runs or not."""
+        with self.rows.reading() as rows:
+            return rows.execute(select(jobs.c.status).where(jobs.c.id == job_id)).scalar() in ENDED
+
+    def events_of(self, job_id: str) -> list[dict[str, Any]]:
+        """All events of a job that has ended, by the API, the oldest first."""
+        client, found, after = self.again().http(), list[dict[str, Any]](), dict[str, str]()
+        while True:
+            answer = client.get(f"/v1/fine_tuning/jobs/{job_id}/events", params={"limit": "100", **after})
+            answer.raise_for_status()
+            page = answer.json()
+            found += page["data"]
+            if not page["has_more"]:
+                return found[::-1]
+            after = {"after": found[-1]["id"]}
+
 
 def reference(folder: Path) -> tuple[dict[str, str], dict[str, int]]:
     """What a job makes that nobody kills, and how many commit points each role passes meanwhile."""
@@ -155,8 +179,8 @@ def struck_at_random(kills: int, folder: Path, expected: dict[str, str], seed: i
             job = service.send(f"random {seed} {tally.jobs}")
             for _ in range(rng.randint(1, 3)):  # three without progress in between would be a job's end, as promised
                 time.sleep(rng.uniform(*rest_s))
-                if tally.kills < kills and service.alive():
-                    _strike(service, rng.choice(roles), tally)
+                if tally.kills < kills and service.alive() and not service.has_ended(job):
+                    _strike(service, rng.choice(roles), tally, job)
                     service.again()
             tally.add(_judged(service, job, expected, f"random, job {tally.jobs}"))
         return tally
@@ -200,12 +224,14 @@ def lives(pid: int) -> bool:
         return False
 
 
-def _strike(service: Struck, role: str, tally: Tally) -> None:
-    """Kill one process of a role, if there is one, and look for orphans."""
+def _strike(service: Struck, role: str, tally: Tally, job: str) -> None:
+    """Kill one process of a role, if there is one, and look for orphans. It counts if the job had not ended even then."""
     for pid in of_role(service, role)[:1]:
         under = below(pid)
         os.kill(pid, signal.SIGKILL)
-        tally.kills += 1
+        if not service.has_ended(job):
+            tally.kills += 1
+            tally.of_roles[role] = tally.of_roles.get(role, 0) + 1
         left = gone_within([pid, *under] if role != "server" else under)
         tally.orphans += len(left)
         if left:
@@ -220,7 +246,18 @@ def _judged(service: Struck, job_id: str, expected: dict[str, str], words: str) 
         count = rows.execute(select(func.count()).where(models.c.job_id == job_id)).scalar()
         known = rows.execute(select(func.count()).where(jobs.c.id == job_id)).scalar()
     same = job.get("status") == "succeeded" and made(service.root, job_id) == expected
-    tally.right = int(same and count == 1 and known == 1)
+    wrong = wrong_events(service.events_of(job_id)) if same else ""
+    tally.right = int(same and count == 1 and known == 1 and not wrong)
     if not tally.right:
-        tally.why.append(f"{words}: {job.get('status')}, {count} models, same bytes: {same}, {job.get('error')}")
+        told = f"{job.get('status')}, {count} models, same bytes: {same}, {job.get('error')}"
+        tally.why.append(f"{words}: {wrong or told}")
     return tally
+
+
+def wrong_events(events: list[dict[str, Any]]) -> str:
+    """What is wrong with the events of a job that succeeded, the oldest first; empty where nothing is."""
+    numbers = [int(event["id"].rpartition("-")[2]) for event in events]
+    if any(one >= other for one, other in pairwise(numbers)):
+        return "its events are doubled or out of order"
+    ends = sum(event["message"] == SUCCEEDED for event in events)
+    return "" if ends == 1 else f"{ends} of its events say that it succeeded"

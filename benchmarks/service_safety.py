@@ -7,6 +7,7 @@ from pathlib import Path
 
 from benchmarks.results import Found, Row, Table
 from benchmarks.service_attacks import attacked, path_attacks
+from benchmarks.service_creations import at_once
 from benchmarks.service_creations import duplicates as doubled
 from benchmarks.service_process import Served
 from benchmarks.service_sizes import Sizes
@@ -15,13 +16,18 @@ SHOWN = 20
 
 
 def duplicates(sizes: Sizes, base: Path) -> Row:
-    """Jobs beyond one a call, over creates whose answers were dropped."""
-    folder = base / "duplicates"
+    """Jobs beyond one a call, over creates whose answers were dropped, and over some that were sent twice at once."""
+    folder, twice = base / "duplicates", max(sizes.calls // 5, 1)
     shutil.rmtree(folder, ignore_errors=True)
-    found = doubled(sizes.calls, folder)
-    value = abs(found["jobs"] - found["calls"]) + found["wrong"]
-    table = Table("Creates with dropped answers", list(found), [list(found.values())])
-    return Row({"service-duplicates": Found(value, n=f"{sizes.calls} creates")}, {"duplicates": table})
+    found, beside = doubled(sizes.calls, folder / "dropped"), at_once(twice, folder / "at-once")
+    value = sum(abs(one["jobs"] - one["calls"]) + one["wrong"] for one in (found, beside))
+    columns = ["creates", "calls", "jobs", "answers dropped", "sent again before an answer came", "wrong answers"]
+    rows = [
+        ["whose answers are dropped", found["calls"], found["jobs"], found["dropped"], 0, found["wrong"]],
+        ["sent twice at once", beside["calls"], beside["jobs"], 0, beside["overlapped"], beside["wrong"]],
+    ]
+    n = f"{sizes.calls} creates with dropped answers, {twice} sent twice at once"
+    return Row({"service-duplicates": Found(value, n=n)}, {"duplicates": Table("Creates sent again", columns, rows)})
 
 
 def bad_input(sizes: Sizes, base: Path) -> Row:

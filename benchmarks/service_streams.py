@@ -68,11 +68,18 @@ class Follower:
                 return True
             if " 200 " not in first.splitlines()[0]:
                 raise RuntimeError(first)
-            while line := await reader.readline():
-                if line.startswith(b"id: "):
-                    self.seen.append(line[4:].decode().strip())
-                if line.startswith(b"event: end"):
+            event: dict[str, str] = {}
+            while (line := await reader.readline()).endswith(b"\n"):
+                name, _, value = line.decode().rstrip("\r\n").partition(": ")
+                if name:
+                    event[name] = value
+                    continue
+                # A blank line ends an event: before it, none of it was seen.
+                if event.get("event") == "end":
                     return True
+                if "id" in event and "data" in event:
+                    self.seen.append(event["id"])
+                event = {}
             raise asyncio.IncompleteReadError(b"", None)
         finally:
             writer, self._writer = self._writer, None

@@ -102,3 +102,8 @@ def test_a_block_whose_figures_an_earlier_run_of_this_preset_left_is_not_called_
         assert "timed" not in left
         assert "unread (a run)" in left
     assert "timed (a loop)" in words("smoke")
+
+
+def test_a_block_that_measures_something_else_is_not_found_again() -> None:
+    changed = replace(BENCH, blocks={"timed": replace(BENCH.blocks["timed"], edition=2)})
+    assert changed.settings_of("timed", Sizes()) != BENCH.settings_of("timed", Sizes())

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -17,6 +19,7 @@ from benchmarks.service_streams import _wrong
 
 from benchmarks import (
     service,
+    service_kills,
     service_load,
     service_pages,
     service_serving,
@@ -151,3 +154,75 @@ def test_idle_memory_is_that_of_all_processes_and_the_page_says_whether_the_prom
     assert took_s > 0
     assert 0 < server < doubled
     assert 0 < together < doubled
+
+
+def test_what_is_refused_is_slower_than_every_answer() -> None:
+    found = service_load._figures([1.0] * 98, 2, 60_000.0)
+    assert (found["count"], found["failed"], found["p99"]) == (100, 2, 60_000.0)
+    assert service_load._figures([1.0] * 100, 0, 60_000.0)["p99"] == 1.0
+
+
+def test_a_run_with_refusals_is_missed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    few = {"count": 1000, "failed": 1, "p50": 1.0, "p99": 2.0, "most": 2000.0}
+    found = {"read": few, "write": {**few, "failed": 2}}
+    monkeypatch.setattr(service_load, "once", lambda *_: found)
+    bars = service_load.load(SIZES, tmp_path).bars
+    assert bars["service-read-p99-ms"].value == 2.0
+    assert bars["service-write-p99-ms"].value == 2000.0
+    assert "2 of 1000 requests of a run were refused" in bars["service-write-p99-ms"].why
+
+
+def test_an_event_is_seen_at_the_blank_line_that_ends_it() -> None:
+    whole = b"HTTP/1.1 200 OK\r\n\r\nid: ftevent-1\ndata: {}\n\n"
+
+    async def seen(told: bytes) -> list[str]:
+        async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(told)
+            writer.close()
+
+        async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+            follower = service_streams.Follower("", "", "")
+            follower.host, follower.port = server.sockets[0].getsockname()[:2]
+            with suppress(asyncio.IncompleteReadError):
+                await follower._read()
+            return follower.seen
+
+    for cut in (b"id: ftevent-2\n", b"id: ftevent-2\ndata: {}\n"):
+        assert asyncio.run(seen(whole + cut)) == ["ftevent-1"]
+    assert asyncio.run(seen(whole + b"id: ftevent-2\ndata: {}\n\nevent: end\ndata: {}\n\n")) == [
+        "ftevent-1",
+        "ftevent-2",
+    ]
+
+
+def test_events_of_a_killed_job_are_in_order_and_end_once() -> None:
+    def told(*events: tuple[int, str]) -> str:
+        return service_kills.wrong_events([{"id": f"ftevent-{number}", "message": text} for number, text in events])
+
+    assert told((1, "begun"), (3, service_kills.SUCCEEDED)) == ""
+    assert "out of order" in told((2, "begun"), (2, service_kills.SUCCEEDED))
+    assert "2 of its events" in told((1, service_kills.SUCCEEDED), (2, service_kills.SUCCEEDED))
+    assert "0 of its events" in told((1, "begun"))
+
+
+@pytest.mark.parametrize("ended_before", [True, False])
+def test_a_kill_of_a_job_that_has_ended_is_not_counted(ended_before: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Ended:
+        def has_ended(self, job: str) -> bool:
+            return ended_before
+
+    killed: list[int] = []
+    for name, stands in {"of_role": lambda *_: [7], "below": lambda _: [], "gone_within": lambda _: []}.items():
+        monkeypatch.setattr(service_kills, name, stands)
+    monkeypatch.setattr(service_kills.os, "kill", lambda pid, _: killed.append(pid))
+    tally = Tally()
+    service_kills._strike(Ended(), "worker", tally, "ftjob-x")  # type: ignore[arg-type]
+    assert killed == [7]
+    assert (tally.kills, tally.of_roles) == ((0, {}) if ended_before else (1, {"worker": 1}))
+
+
+def test_kills_at_random_moments_are_told_by_role() -> None:
+    found = {("random", n): Tally(kills=2, jobs=1, right=1, of_roles={"server": 1, "trainer": 1}) for n in range(2)}
+    table = _told({"server": 1, "worker": 1, "trainer": 1}, found).tables["random-kills"]
+    assert table.rows == [["server", 2], ["worker", 0], ["trainer", 2]]

@@ -9,7 +9,7 @@ from typing import Any
 
 import httpx2
 import pytest
-from benchmarks.service_creations import Idle, duplicates
+from benchmarks.service_creations import Idle, at_once, duplicates
 from benchmarks.service_jobs import body
 from sqlalchemy import Connection, delete, select, text
 
@@ -146,3 +146,10 @@ def test_a_key_that_is_no_header(idle: Idle) -> None:
     """The parser of HTTP refuses it before anything of ours sees it."""
     assert idle.http().post(PLACE, json=body(), headers={"Idempotency-Key": "\x7f"}).status_code == 400
     assert idle.http().get("/healthz").status_code == 200
+
+
+def test_a_call_sent_twice_at_once_makes_no_second_job(tmp_path: Path) -> None:
+    found = at_once(12, tmp_path)
+    assert found["jobs"] == found["calls"] == 12
+    assert found["overlapped"] > 0
+    assert found["wrong"] == 0
