@@ -12,9 +12,14 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
+from sqlalchemy import delete, insert
+
+from benchmarks.service_jobs import digits
 from benchmarks.service_process import Served
+from stillroom.service.rows.tables import models
 
 CANARY = "what stands here may not be read by anyone"
 WORDS = (
@@ -31,11 +36,16 @@ NAMES = (
     "\uff0e\uff0e/canary.txt", "-rf canary", "$(touch canary)", "canary.txt::$DATA", "a" * 4000,
 )  # fmt: skip
 """Of files, and of what a body names."""
+STUDENT = "ft:small:default:attacked:0a1b2c3d"
+"""A model that is there, with a folder of files."""
 ROUTES = (
-    "/v1/files/{}", "/v1/files/{}/content", "/v1/fine_tuning/jobs/{}", "/v1/fine_tuning/jobs/{}/events",
-    "/v1/models/{}", "/static/{}",
+    "GET /v1/files/{}", "GET /v1/files/{}/content", "GET /v1/fine_tuning/jobs/{}", "GET /v1/fine_tuning/jobs/{}/events",
+    "GET /v1/models/{}", "GET /static/{}", "POST /v1/uploads/{}/cancel", "POST /v1/uploads/{}/complete",
+    "GET /api/lineage/sources/{}", "GET /api/lineage/models/{}", "GET /api/lineage/jobs/{}",
+    "GET /models/{}/files/config.json", f"GET /models/{STUDENT}/files/{{}}",
 )  # fmt: skip
 FIELDS = ("training_file", "model")
+SECTIONS = ("questions", "teacher")
 """Of a new job's body."""
 
 
@@ -52,12 +62,16 @@ class Attack:
 
 
 def path_attacks() -> Iterator[Attack]:
-    """All of them, 200: every word in every route, and in what else is sent that a server might take for a path."""
+    """All of them, 400: every word in every route, and in what else is sent that a server might take for a path."""
     for route in ROUTES:
-        yield from (Attack("GET", route.format(word), {}) for word in WORDS)
+        method, target = route.split()
+        body = b'{"part_ids": ["part-AAAAAAAAAAAAAAAAAAAAAAAA"]}' if target.endswith("/complete") else b""
+        headers = {"content-type": "application/json"} if body else {}
+        yield from (Attack(method, target.format(word), headers, body) for word in WORDS)
     for place, word in enumerate(NAMES):
         yield _upload(word)
-        yield _job(FIELDS[place % len(FIELDS)], word)
+        yield _job({FIELDS[place % len(FIELDS)]: word}, word)
+        yield _job({"distillation": {"recipe": _recipe(SECTIONS[place % len(SECTIONS)], word)}}, word)
 
 
 def _upload(name: str) -> Attack:
@@ -71,14 +85,21 @@ def _upload(name: str) -> Attack:
     return Attack("POST", "/v1/files", {"content-type": f"multipart/form-data; boundary={edge}"}, body.encode(), True)
 
 
-def _job(field: str, word: str) -> Attack:
-    body = {"model": "small-text-classifier", "training_file": "file-" + "A" * 24, field: word, "suffix": word[:64]}
+def _recipe(section: str, word: str) -> dict[str, Any]:
+    """A recipe that reads from there."""
+    reads = {"questions": {"kind": "dataset", "source": word}, "teacher": {"kind": "recorded", "source": word}}
+    return digits(**{section: reads[section]})
+
+
+def _job(named: dict[str, Any], word: str) -> Attack:
+    body = {"model": "small-text-classifier", "training_file": "file-" + "A" * 24, **named, "suffix": word[:64]}
     return Attack("POST", "/v1/fine_tuning/jobs", {"content-type": "application/json"}, json.dumps(body).encode())
 
 
 def attacked(service: Served, key: str | None = None) -> list[tuple[Attack, str]]:
     """Send them all, and give those that got through, each with how. Raises OSError where the server is gone."""
     (service.folder / "canary.txt").write_text(CANARY)
+    _put_student(service)
     kept = [CANARY.encode(), (service.root / "secret").read_bytes(), b"SQLite format 3", b"root:x:0:0"]
     before = _outside(service.folder)
     through = []
@@ -96,6 +117,17 @@ def attacked(service: Served, key: str | None = None) -> list[tuple[Attack, str]
     strange = [path for path in service.root.rglob("*") if "canary" in path.name or "passwd" in path.name]
     through += [(attack, f"{path} was made") for attack in path_attacks() if attack.is_label for path in strange]
     return through
+
+
+def _put_student(service: Served) -> None:
+    """A model's row and folder; a file beside its folder is none of it."""
+    folder = service.root / "models" / "attacked"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text("{}")
+    row = {"id": STUDENT, "project_id": service.first_project(), "kind": "classifier", "base": "small", "created_at": 1}
+    with service.rows.writing() as rows:
+        rows.execute(delete(models).where(models.c.id == STUDENT))
+        rows.execute(insert(models).values(**row, folder="models/attacked"))
 
 
 def _outside(folder: Path) -> set[str]:

@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 from benchmarks.results import Found, Row, Table
+from benchmarks.service_addresses import attacked_by_address
 from benchmarks.service_attacks import attacked, path_attacks
 from benchmarks.service_creations import at_once
 from benchmarks.service_creations import duplicates as doubled
@@ -56,7 +57,10 @@ def attacks(sizes: Sizes, base: Path) -> Row:
             rows += [[words, f"{one.method} {one.target}"[:120], how] for one, how in attacked(service)]
     paths, addresses = list(path_attacks()), list(address_attacks())
     count = len(paths) + len(addresses)
-    rows += [["plain", one.url, "connected"] for one in addresses if gets_through(one)]
+    rows += [["none", one.url, "connected"] for one in addresses if gets_through(one)]
+    shutil.rmtree(base / "attacks-addresses", ignore_errors=True)
+    over_http, through = attacked_by_address(base / "attacks-addresses")
+    rows += [["plain", name, how] for name, how in through]
     table = Table("Attacks that got through", ["server", "attack", "how"], rows[:SHOWN])
-    n = f"{len(paths)} paths, {len(addresses)} addresses ({count})"
+    n = f"{count}: {len(paths)} paths, {len(addresses)} addresses in one process; and over HTTP {over_http} with addresses"
     return Row({"service-attacks": Found(len(rows), n=n)}, {"attacks": table})

@@ -11,14 +11,16 @@ from pathlib import Path
 
 import pytest
 from benchmarks.results import Finished, read_bars
-from benchmarks.service_attacks import path_attacks
+from benchmarks.service_attacks import STUDENT, path_attacks
 from benchmarks.service_kill_lanes import _run, _spread, _told
 from benchmarks.service_kills import Tally
+from benchmarks.service_process import Served
 from benchmarks.service_sizes import PRESETS, Sizes
 from benchmarks.service_streams import _wrong
 
 from benchmarks import (
     service,
+    service_addresses,
     service_kills,
     service_load,
     service_pages,
@@ -27,6 +29,7 @@ from benchmarks import (
     service_students,
     service_uploads,
 )
+from service.attacks import Canary
 
 SIZES = replace(
     PRESETS["smoke"],
@@ -56,7 +59,10 @@ def test_every_block_can_be_found_and_depends_on_its_sizes() -> None:
 
 def test_attacks_are_so_many_and_none_twice() -> None:
     every = list(path_attacks())
-    assert len(every) == len(set(map(repr, every))) == 200
+    assert len(every) == len(set(map(repr, every))) == 400
+    assert {"/v1/uploads/%2e/cancel", "/api/lineage/sources/%2e", f"/models/{STUDENT}/files/%2e"} <= {
+        one.target for one in every
+    }
 
 
 def test_commit_points_are_spread_evenly() -> None:
@@ -226,3 +232,25 @@ def test_kills_at_random_moments_are_told_by_role() -> None:
     found = {("random", n): Tally(kills=2, jobs=1, right=1, of_roles={"server": 1, "trainer": 1}) for n in range(2)}
     table = _told({"server": 1, "worker": 1, "trainer": 1}, found).tables["random-kills"]
     assert table.rows == [["server", 2], ["worker", 0], ["trainer", 2]]
+
+
+def test_addresses_are_tried_over_http_and_each_by_a_name_of_its_own() -> None:
+    every = list(service_addresses.ways(1))
+    assert len(every) > 500
+    assert {way.how for way in every} == {"set", "asked"}
+    named = [way.attack.url for way in every if way.attack.name.startswith("a name of ")]
+    assert len(named) == len(set(named)) > 100
+
+
+def test_no_address_gets_through_and_one_that_is_let_in_is_seen(tmp_path: Path) -> None:
+    some = ("a name of 127.0.0.1", "a name of ::1 too", "rebinding to 10.0.0.1", "plain: 10.0.0.1", "the listener, plain",
+            "redirect 307 to http://127.0.0.1:{port}/inside")  # fmt: skip
+    assert service_addresses.attacked_by_address(tmp_path / "shut", lambda way: way.attack.name in some) == (10, [])
+    with Canary() as inside, Served(tmp_path / "open", "--allow-teacher", f"127.0.0.1:{inside.port}") as opened:
+        tried = [way for way in service_addresses.ways(inside.port) if way.attack.name == "the listener, plain"]
+        how = {
+            way.how: service_addresses._led(opened, opened.http(), way, number, inside, None)
+            for number, way in enumerate(tried)
+        }
+    assert how == {"set": "set: 200", "asked": "asked: 200 None"}
+    assert inside.hits == 1

@@ -87,7 +87,7 @@ class Canary:
         self._thread.join()
 
 
-def _ways(dotted: str) -> Iterator[tuple[str, str]]:
+def ways_to_write(dotted: str) -> Iterator[tuple[str, str]]:
     """Ways to write an IPv4 address."""
     parts, number = [int(part) for part in dotted.split(".")], int(ipaddress.IPv4Address(dotted))
     yield "plain", dotted
@@ -135,7 +135,7 @@ def address_attacks() -> list[AddressAttack]:
     found = [
         AddressAttack(f"{way}: {address}", f"https://{host}/v1", ((PUBLIC,),))
         for address in INSIDE
-        for way, host in _ways(address)
+        for way, host in ways_to_write(address)
     ]
     found += [AddressAttack(f"plain: {one}", f"https://{one}/v1", ((PUBLIC,),)) for one in MORE_INSIDE]
     found += [AddressAttack(f"IPv6: {one}", f"https://[{one}]/v1", ((PUBLIC,),)) for one in INSIDE_V6]

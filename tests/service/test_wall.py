@@ -362,7 +362,7 @@ def test_where_others_can_come_in(serving: Any, tmp_path: Path) -> None:
 
 
 def test_attacks_with_paths(walled: Served) -> None:
-    assert len(list(path_attacks())) == 200
+    assert len(list(path_attacks())) == 400
     assert attacked(walled) == []
 
 
