@@ -43,7 +43,7 @@ def head(path: Path, filename: str) -> tuple[list[str], list[list[str]]]:
 
             return list(pyarrow.parquet.read_schema(path).names), []
     except (ValueError, OSError, csv.Error):
-        pass  # the estimate says what is wrong with it
+        return [], []  # the estimate says what is wrong with it
     return [], []
 
 
