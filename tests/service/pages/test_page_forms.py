@@ -15,6 +15,7 @@ from benchmarks.service_process import Served
 from sqlalchemy import select
 from starlette.routing import Route
 
+import stillroom.tables
 from service.conftest import BOTH_WAYS
 from service.pages.site import Site, put_job, send, talk, token, upload
 from stillroom.service import serving as service_serving
@@ -231,6 +232,10 @@ def test_columns_and_first_rows_of_a_table(
 ) -> None:
     (tmp_path / "kept").write_text(text)
     assert tables.head(tmp_path / "kept", name) == (columns, first)
+
+
+def test_a_table_is_what_a_recipe_reads_as_one() -> None:
+    assert tables.SUFFIXES == stillroom.tables.SUFFIXES
 
 
 def test_of_a_long_table_whole_lines_are_shown(tmp_path: Path) -> None:

@@ -12,9 +12,10 @@ from typing import Any
 
 from stillroom.service.door.faults import ApiError
 from stillroom.starters import for_table
-from stillroom.tables import SUFFIXES, UNTYPED
 
 PURPOSE = "user_data"
+SUFFIXES = (".csv", ".tsv", ".jsonl", ".json", ".parquet")
+"""Of files that a recipe reads as tables: those of stillroom.tables, which loads NumPy, and a server starts without it."""
 MODEL = "table-classifier"
 """The name that a student of a table bears."""
 SHOWN_ROWS, HEAD_BYTES = 20, 1 << 16
@@ -34,7 +35,7 @@ def head(path: Path, filename: str) -> tuple[list[str], list[list[str]]]:
     """A table's columns and first rows, as texts; nothing of either where the file is no such table."""
     suffix = suffix_of(filename)
     try:
-        if suffix in UNTYPED:
+        if suffix in (".csv", ".tsv"):
             return _separated(path, "\t" if suffix == ".tsv" else ",")
         if suffix == ".jsonl":
             return _objects(path)

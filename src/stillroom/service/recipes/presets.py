@@ -41,7 +41,7 @@ class Preset:
 
 OF_WORDS = Preset(
     {"kind": "fresh", "model": {"kind": "mlp", "hidden": [64], "dropout": 0.3}},
-    {"epochs": 60, "batch_size": 64, "learning_rate": 2e-3, "patience": 8}, "classification", 3,
+    {"epochs": 60, "batch_size": 64, "learning_rate": 2e-3}, "classification", 3,
 )  # fmt: skip
 OF_LETTERS = Preset(
     {"kind": "fresh", "model": {"kind": "transformers", "task": "causal", "tokenizer": "characters", "config": TINY}},
