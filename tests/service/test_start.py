@@ -19,6 +19,7 @@ from stillroom.service import serving as serving_room
 from stillroom.service.door.access import SCOPES, first_project, make_key, revoke_key
 from stillroom.service.rows.database import Database
 from stillroom.service.settings import Settings
+from yardstick import slowness
 
 CANARY = "sk-canary-5f1c2b7d9e"
 READY_S, IDLE_BYTES, SETTLED_S = 2.0, 150_000_000, 3.0
@@ -75,7 +76,8 @@ def processor_s(pid: int) -> float:
 
 def test_it_answers_within_two_seconds(serving: Any, record_property: Any) -> None:
     """The best of three. Where other programs want more than the machine has, the processor time counts that it took, and
-    half as much again is allowed, since they also take turns in its caches."""
+    half as much again is allowed, since they also take turns in its caches; and a slow processor may take longer."""
+    allowed_s = READY_S * slowness()
     took_s = []
     for _ in range(3):
         started = time.monotonic()
@@ -86,10 +88,10 @@ def test_it_answers_within_two_seconds(serving: Any, record_property: Any) -> No
         took_s.append(min(waited_s, processor_s(service.pid) / 1.5) if is_crowded else waited_s)
         record_property("waited_s", round(waited_s, 2))
         service.stop()
-        if took_s[-1] <= READY_S:
+        if took_s[-1] <= allowed_s:
             break
     record_property("ready_s", min(took_s))
-    assert min(took_s) <= READY_S, took_s
+    assert min(took_s) <= allowed_s, took_s
 
 
 def test_it_idles_small(serving: Any, record_property: Any) -> None:
