@@ -200,6 +200,8 @@ class Client:
 
     async def send(self, method: str, path: str, body: str) -> int:
         """The status of the answer, once all of it is there."""
+        while self.free and self.free[-1][0].at_eof():  # the server has closed it, since nobody used it for seconds
+            self.free.pop()[1].close()
         reader, writer = self.free.pop() if self.free else await asyncio.open_connection(self.host, self.port)
         more = f"content-type: application/json\r\ncontent-length: {len(body)}\r\n" if body else ""
         head = f"{method} {path} HTTP/1.1\r\nhost: {self.host}\r\nauthorization: Bearer {self.key}\r\n{more}\r\n{body}"

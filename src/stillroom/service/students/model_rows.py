@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -63,8 +64,9 @@ def _names(value: Any) -> set[str]:
     return found
 
 
+@cache
 def writes_here() -> bool:
-    """Students that write can be trained: what they need is installed."""
+    """Students that write can be trained: what they need is installed, or was when it was first asked for."""
     return find_spec("transformers") is not None
 
 
