@@ -287,11 +287,11 @@ def write(
 def with_earlier(
     path: Path, bars: list[dict[str, Any]], tables: dict[str, Any]
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """Bars and tables, and from the file of an earlier run those that this one lacks, each with its day and command."""
+    """Bars and tables, and from the file of an earlier run those that this one lacks, each with its day, command and machine."""
     if not path.is_file():
         return bars, tables
     before = json.loads(path.read_text())
-    since = {"made": before["made"], "command": before["command"]}
+    since = {"made": before["made"], "command": before["command"], "machine": before["machine"]}
     found = {bar["id"]: {**bar, "earlier": bar.get("earlier", since)} for bar in before["bars"] if "value" in bar}
     kept = [found.get(bar["id"], bar) if "value" not in bar else bar for bar in bars]
     older = {name: {**table, "earlier": table.get("earlier", since)} for name, table in before["tables"].items()}
@@ -304,11 +304,18 @@ def _day(one: Mapping[str, Any]) -> str:
     return ", ".join(f"{day} with {f'commit {of}' if of else 'an unknown commit'}" for day, of in sorted(known))
 
 
-def _when(one: Mapping[str, Any], several: bool, made: str = "made") -> str:
-    """When and with what it was made, where that is not so of the whole page."""
+def _processor(machine: Mapping[str, Any]) -> str:
+    """What of a machine its times depend on most."""
+    return f"{machine['cpu']}, {machine['cores']} cores, {machine['instructions']}, bfloat16 {machine['bfloat16']}"
+
+
+def _when(one: Mapping[str, Any], several: bool, here: Mapping[str, Any], made: str = "made") -> str:
+    """When, with what and on what it was made, where that is not so of the whole page; `here`: the page's machine."""
     since = one.get("earlier")
     if since:
-        return f"{made} on {_day(one) or since['made']} by `{since['command']}`"
+        there = _processor(since.get("machine", here))
+        other = "" if there == _processor(here) else f" on another machine ({there})"
+        return f"{made} on {_day(one) or since['made']} by `{since['command']}`{other}"
     return f"{made} on {_day(one)}" if several and _day(one) else ""
 
 
@@ -330,7 +337,7 @@ def page(result: Mapping[str, Any]) -> str:
         "## What was promised, and what was found",
         _grid(
             ["", "figure", "promised", "found", "95 % interval", "n"],
-            [_bar_line(bar, several) for bar in result["bars"]],
+            [_bar_line(bar, several, facts) for bar in result["bars"]],
         ),
     ]
     whys = [f"- `{bar['id']}`: {bar['why']}" for bar in result["bars"] if "why" in bar]
@@ -338,16 +345,16 @@ def page(result: Mapping[str, Any]) -> str:
         parts += ["### Why some were missed or not run", "\n".join(whys)]
     for table in result["tables"].values():
         parts += [f"## {table['title']}", _grid(table["columns"], table["rows"])]
-        parts += [table["note"], _when(table, several, "Made")]
+        parts += [table["note"], _when(table, several, facts, "Made")]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _bar_line(bar: Mapping[str, Any], several: bool) -> list[str]:
+def _bar_line(bar: Mapping[str, Any], several: bool, here: Mapping[str, Any]) -> list[str]:
     mark = "not run" if "value" not in bar else "met" if bar["met"] else "**missed**"
     ends = " to ".join(shown(end) for end in bar["ci95"]) if "ci95" in bar else ""
     wanted = "at most" if bar["op"] == "<=" else "at least"
     value = shown(bar["value"]) if "value" in bar else ""
-    count = "; ".join(part for part in (str(bar["n"]), _when(bar, several)) if part)
+    count = "; ".join(part for part in (str(bar["n"]), _when(bar, several, here)) if part)
     return [mark, f"{bar['what']} (`{bar['id']}`)", f"{wanted} {shown(bar['target'])}", value, ends, count]
 
 

@@ -151,11 +151,16 @@ def test_what_an_earlier_run_found_stays_and_says_when(tmp_path: Path) -> None:
     assert low["value"] == 70
     assert "earlier" not in low
     assert high["value"] == 0.8
-    assert high["earlier"] == {"made": known["made"], "command": "make bench --short"}
+    assert high["earlier"] == {"made": known["made"], "command": "make bench --short", "machine": MACHINE}
     assert set(result["tables"]) == {"old", "both"}
     assert "earlier" not in result["tables"]["both"]
     text = (tmp_path / "bench.md").read_text()
     assert text.count(f"ade on {known['made']} by `make bench --short`") == 2
+    assert "another machine" not in text
+    later = bars_of([LOW, HIGH], {"few-errors": Found(70.0)}, {})
+    write("bench", "Title", "Words.", "make bench", later, {}, {**MACHINE, "instructions": "AVX512"}, {}, tmp_path)
+    text = (tmp_path / "bench.md").read_text()
+    assert text.count("on another machine (a processor, 2 cores, AVX2, bfloat16 emulated)") == 3
 
 
 def test_a_page_of_several_days_says_of_each_figure_when_and_with_which_commit_it_was_made(tmp_path: Path) -> None:
