@@ -242,7 +242,7 @@ def test_rates(serving: Any) -> None:
         refused = busy.get("/healthz")
     error = error_of(refused, 429)
     assert (error["type"], error["code"]) == ("rate_limit_error", "rate_limit_exceeded")
-    assert refused.headers["retry-after"] == "2", "one in two seconds"
+    assert refused.headers["retry-after"] in ("1", "2"), "one in two seconds, of which some have passed"
     assert refused.headers["x-ratelimit-limit-requests"] == "30"
     assert refused.headers["x-ratelimit-remaining-requests"] == "0"
     assert refused.headers["content-security-policy"] == POLICY
