@@ -100,8 +100,8 @@ def test_a_table_becomes_a_student_without_scripts(site: Site, open_browser: Ope
         page.get_by_role("button", name="Show the estimate").click()
         page.get_by_role("button", name="Start").click(timeout=LONG_MS)
         page.get_by_role("link", name="Open the student").click(timeout=LONG_MS)
-        page.get_by_label("grams").fill("120")
-        page.get_by_label("shape").fill("long")
+        page.get_by_role("textbox", name="grams", exact=True).fill("120")
+        page.get_by_role("textbox", name="shape", exact=True).fill("long")
         page.get_by_role("button", name="Ask the student").click()
         page.get_by_role("heading", name="It says: banana").wait_for()
 
