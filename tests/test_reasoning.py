@@ -322,6 +322,18 @@ def test_answers_of_a_stopped_exam_are_read_again_only_under_the_same_limit(
     assert max(one["tokens"] for one in written) == 5
 
 
+def test_gold_answers_with_a_special_token_are_left_out_of_what_is_taught(data: dict[str, str], tmp_path: Path) -> None:
+    rows = lines(Path(data["train"]))
+    rows[7]["answer"] += "<|endoftext|>"
+    (tmp_path / "odd.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
+    tree = recipe(
+        {**data, "train": str(tmp_path / "odd.jsonl")}, name="gold", arms={"gold": {"traces": {"learn": "gold"}}}
+    )
+    run = stillroom.distill(tree, tmp_path / "run", until="train")
+    lesson = read_json(run.path / "arms" / "gold" / "lesson.json")
+    assert lesson["left_out"] == {"with a special token in it": 1}
+
+
 def test_traces_longer_than_the_student_can_read_are_left_out_and_told_of(
     data: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -103,9 +103,7 @@ def dialogues(
         refuse_marks(marks, answer, f"{where}, row {row + 1:,}, the answer")
     asked = [question.strip() for question, _ in pairs]
     answered = [answer.strip() for _, answer in pairs]
-    given = encode(tokenizer, [form.prompt(question) for question in asked], special=False)
-    texts = [f"{form.prompt(question)}{answer}{form.after}" for question, answer in zip(asked, answered, strict=True)]
-    rows = encode(tokenizer, texts, special=False)
+    rows, given = _encoded(tokenizer, form, pairs)
     tail = len(encode(tokenizer, [form.after], special=False)[0]) - form.scored_after
     _refuse(rows, given, length, where)
     shape = (len(rows), max(map(len, rows), default=2))
@@ -121,16 +119,17 @@ def dialogues(
     return Questions(made.raw, made.key_N, made.label_N, weight_N.astype(np.float32), made.row_N)
 
 
+def _encoded(tokenizer: Any, form: Form, pairs: Sequence[tuple[str, str]]) -> tuple[list[list[int]], list[list[int]]]:
+    """The tokens of each question with its answer, and of what the model is given of it."""
+    prompts = [form.prompt(question.strip()) for question, _ in pairs]
+    texts = [f"{prompt}{answer.strip()}{form.after}" for prompt, (_, answer) in zip(prompts, pairs, strict=True)]
+    return encode(tokenizer, texts, special=False), encode(tokenizer, prompts, special=False)
+
+
 def misfits(tokenizer: Any, pairs: Sequence[tuple[str, str]], length: int) -> list[str]:
     """Why a question and its answer cannot be a row of `dialogues`, for each of the pairs; "" where they can."""
-    form, marks = form_of(tokenizer), special_tokens(tokenizer)
-    asked = [question.strip() for question, _ in pairs]
-    given = encode(tokenizer, [form.prompt(question) for question in asked], special=False)
-    texts = [
-        f"{form.prompt(question)}{answer.strip()}{form.after}"
-        for question, (_, answer) in zip(asked, pairs, strict=True)
-    ]
-    rows = encode(tokenizer, texts, special=False)
+    marks = special_tokens(tokenizer)
+    rows, given = _encoded(tokenizer, form_of(tokenizer), pairs)
     found = []
     for pair, ids, prompt in zip(pairs, rows, given, strict=True):
         is_marked = any(mark in text for mark in marks for text in pair)

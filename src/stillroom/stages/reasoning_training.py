@@ -6,7 +6,7 @@ import shutil
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from stillroom.transfer_set.lessons import Chosen, Pair
     from stillroom.transfer_set.sampling import Traces
 
+T = TypeVar("T")
 LESSON = "lesson.json"
 """In a student's folder: in which form it was taught, and how much."""
 
@@ -110,22 +111,30 @@ class _Reader(NamedTuple):
     room: int
     length_of: Callable[[str], int]
 
+    def misfits(self, pairs: list[Pair]) -> list[str]:
+        """Why each cannot be taught; "" where it can."""
+        from stillroom.questions.dialogues import misfits
+
+        return misfits(self.tokenizer, [(pair.question, pair.text) for pair in pairs], self.room)
+
 
 def _readable(chosen: list[Chosen], learn: Learn, reader: _Reader) -> tuple[list[Chosen], dict[str, int]]:
     """The traces that can be taught in this form, and how many others there were by reason: they are paid for already.
 
     Where it is all of them they stay, and making rows of them says what is wrong.
     """
-    from stillroom.questions.dialogues import misfits
     from stillroom.transfer_set.lessons import pairs_of
 
     several = [pairs_of(learn, [one], {}, str, reader.length_of) for one in chosen]
-    flat = [(pair.question, pair.text) for pairs in several for pair in pairs]
-    why = iter(misfits(reader.tokenizer, flat, reader.room))
-    reasons = [next(filter(None, [next(why) for _ in pairs]), "") for pairs in several]
+    why = iter(reader.misfits([pair for pairs in several for pair in pairs]))
+    return _fitting(chosen, [next(filter(None, [next(why) for _ in pairs]), "") for pairs in several])
+
+
+def _fitting(several: list[T], reasons: list[str]) -> tuple[list[T], dict[str, int]]:
+    """Those that have no reason to be left out, and how many have which; all of them where there would be none."""
     if all(reasons):
-        return chosen, {}
-    left = [one for one, reason in zip(chosen, reasons, strict=True) if not reason]
+        return several, {}
+    left = [one for one, reason in zip(several, reasons, strict=True) if not reason]
     return left, dict(Counter(filter(None, reasons)))
 
 
@@ -185,7 +194,8 @@ def _pairs(role: Role, knobs: Knobs, traces: Traces, reader: _Reader) -> tuple[l
         )
     learn = run.recipe.traces.learn
     chosen, left_out = _readable(chosen, learn, reader) if learn != "gold" else (chosen, {})
-    return pairs_of(knobs.learn, chosen, gold, lambda key: asked[key], reader.length_of), left_out
+    pairs = pairs_of(knobs.learn, chosen, gold, lambda key: asked[key], reader.length_of)
+    return _fitting(pairs, reader.misfits(pairs)) if learn == "gold" else (pairs, left_out)
 
 
 def chosen_of(run: Run, knobs: Knobs, traces: Traces, asked: dict[str, str], gold: dict[str, str]) -> list[Chosen]:

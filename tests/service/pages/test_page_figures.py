@@ -128,6 +128,25 @@ def test_a_page_says_who_answered(site: Site, http: httpx2.Client, kind: str, wo
         assert ("Teacher: right answers" in text) is (kind != "recorded"), "right by definition where it is the data"
 
 
+def test_a_recorded_teacher_of_a_recipe_has_a_figure(site: Site, http: httpx2.Client) -> None:
+    job_id, _ = put_finished(site.served, students.of_texts())
+    asked = {"distillation": {"recipe": {"teacher": {"kind": "recorded"}}}}
+    with site.served.rows.writing() as rows:
+        told = {"recipe": {"teacher": {"kind": "recorded"}}, "asked": asked}
+        rows.execute(update(jobs).where(jobs.c.id == job_id).values(**told))
+    assert "Teacher: right answers" in http.get(f"/jobs/{job_id}").text, "it may differ from what is right"
+
+
+def test_students_of_stored_answers_are_not_called_alike(site: Site, http: httpx2.Client) -> None:
+    both = [
+        compared(site, name, 0.5, share, "stored_completions", student=measured(1.0, 9, None))
+        for name, share in (("one", 0.5), ("two", 0.75))
+    ]
+    text = http.get("/compare", params={"model": both}).text
+    assert "tested on different rows" in text
+    assert [found for found in cells(text, "Right answers") if "best" in found] == []
+
+
 def test_pages_tell_of_a_cascade(site: Site, http: httpx2.Client) -> None:
     job_id, model_id = put_finished(site.served, students.of_texts())
     path = site.served.root / "jobs" / job_id / "run" / "scorecard.json"

@@ -105,7 +105,7 @@ def show_file(request: Request, caller: Reads, file_id: str) -> Response:
     path = file_path(state.settings, file_id)
     first = list(islice(jsonl.conversations(path), SHOWN_ROWS)) if row["purpose"] == "fine-tune" else []
     rejected = list(islice(jsonl.rejected_rows(path), SHOWN_REJECTED))
-    is_table = bool(tables.of_uploaded([dict(row)]))
+    is_table = tables.is_table(row)
     columns, cells = tables.head(path, row["filename"]) if is_table else ([], [])
     return render(
         request, caller, "file.html", file=row, first=first, rejected=rejected, is_table=is_table, columns=columns, cells=cells,

@@ -43,6 +43,17 @@ def answered(row: Row) -> str:
     return {"recorded": "data", "openai_api": "paid"}.get(str(teacher.get("kind")), "here")
 
 
+def _is_of_recipe(row: Row) -> bool:
+    """Its client sent a recipe, which may hold right answers beside a teacher's recorded ones."""
+    return "recipe" in _wanted(row)
+
+
+def _wanted(row: Row) -> Mapping[str, Any]:
+    """The distillation that was asked for, wherever it stood in the call."""
+    asked = row["asked"] or {}
+    return asked.get("distillation") or (asked.get("method") or {}).get("distillation") or {}
+
+
 def folder(settings: Settings, row: Row) -> Path:
     """A job's folder, by the id that this service gave it."""
     return settings.root / "jobs" / str(row["id"])
@@ -64,8 +75,7 @@ def in_words(rows: Connection, row: Row) -> dict[str, Any]:
 
 def is_held(row: Row) -> bool:
     """It was estimated, or is being so, and waits for somebody to start it."""
-    wanted = (row["asked"] or {}).get("distillation") or ((row["asked"] or {}).get("method") or {}).get("distillation")
-    held = bool((wanted or {}).get("hold"))
+    held = bool(_wanted(row).get("hold"))
     begun = bool((row["figures"] or {}).get("begun_at"))
     return held and not begun and row["status"] in (job_rows.VALIDATING, job_rows.PAUSED)
 
@@ -148,9 +158,9 @@ def results(settings: Settings, row: Row) -> dict[str, Any]:
     """Figures of teacher, student and control, and some of their answers side by side."""
     card = scorecard(settings, row)
     found = card.get("models") or {}
-    # Where the teacher's answers are those of the data, it is right by definition, and its figure would say nothing.
-    there = [role for role in BESIDE if role in found]
-    roles = [role for role in there if role != "teacher" or answered(row) != "data"]
+    # Where the answers of the data are what is right too, a teacher that gave them is so by definition: it says nothing.
+    told = ("student", "control") if answered(row) == "data" and not _is_of_recipe(row) else BESIDE
+    roles = [role for role in told if role in found]
     figures = next((one for one in FIGURES if any(mean(found[role], one[0]) is not None for role in roles)), None)
     shown = []
     for role in roles if figures else []:

@@ -170,7 +170,7 @@ def _page(
     return render(
         request, caller, "new.html", status if wrong else 200, fields=fields, wrong=wrong, at=at,
         samples=samples.SAMPLES, students=students, writes=writes_here(), columns=columns,
-        tables=tables.of_uploaded(data_page.uploaded(request, caller, tables.PURPOSE)),
+        tables=list(filter(tables.is_table, data_page.uploaded(request, caller, tables.PURPOSE))),
         files=data_page.uploaded(request, caller, "fine-tune"), stored=stored, may_train=may_train,
         teachers=[name for name, distillable in names if distillable],
     )  # fmt: skip

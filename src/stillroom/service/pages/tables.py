@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterable
+from collections.abc import Mapping
 from itertools import islice
 from pathlib import Path, PurePath
 from typing import Any
@@ -21,9 +21,9 @@ MODEL = "table-classifier"
 SHOWN_ROWS, HEAD_BYTES = 20, 1 << 16
 
 
-def of_uploaded(files: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Those of the files that are tables by their names."""
-    return [file for file in files if file["purpose"] == PURPOSE and suffix_of(file["filename"]) in SUFFIXES]
+def is_table(file: Mapping[Any, Any]) -> bool:
+    """It was uploaded as one, and is called so."""
+    return file["purpose"] == PURPOSE and suffix_of(file["filename"]) in SUFFIXES
 
 
 def suffix_of(filename: str) -> str:
@@ -60,11 +60,8 @@ def _separated(path: Path, delimiter: str) -> tuple[list[str], list[list[str]]]:
 
 def _objects(path: Path) -> tuple[list[str], list[list[str]]]:
     with open(path, encoding="utf-8-sig") as file:
-        read = [
-            json.loads(line)
-            for line in islice((file.readline(HEAD_BYTES) for _ in range(SHOWN_ROWS)), SHOWN_ROWS)
-            if line
-        ]
+        lines = [file.readline(HEAD_BYTES) for _ in range(SHOWN_ROWS)]
+    read = [json.loads(line) for line in lines if line.strip()]
     rows = [one for one in read if isinstance(one, dict)]
     names = list(dict.fromkeys(name for row in rows for name in row))
     return names, [["" if row.get(name) is None else str(row[name]) for name in names] for row in rows]
