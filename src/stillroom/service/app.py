@@ -36,7 +36,7 @@ from stillroom.service.door.vault import Vault
 from stillroom.service.door.wall import Wall
 from stillroom.service.jobs import events, jobs, streams
 from stillroom.service.pages import rendering
-from stillroom.service.pages.routes import pages
+from stillroom.service.pages.routes import lost, pages
 from stillroom.service.rows.database import Database
 from stillroom.service.settings import Settings
 from stillroom.service.students import chat, models
@@ -75,6 +75,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.probe = health.Probe(database.path)
     app.state.pulse = streams.Pulse(database, app.state.ending)
     fault_answers.install(app)
+    app.exception_handler(404)(lost)
     for router in ROUTERS:
         app.include_router(router)
     app.include_router(pages)

@@ -340,6 +340,17 @@ def test_static_files_are_those_listed(http: httpx2.Client) -> None:
         assert http.get(f"/static/{name}").status_code == 404
 
 
+def test_an_address_that_there_is_not_is_a_page_for_a_person_alone(http: httpx2.Client) -> None:
+    html = {"accept": "text/html,*/*"}
+    found = http.get("/jobz", headers=html)
+    assert found.status_code == 404
+    assert found.headers["content-type"].startswith("text/html")
+    assert "There is no page /jobz." in found.text
+    for answer in (http.get("/jobz"), http.get("/v1/jobz", headers=html), http.post("/jobz", headers=html)):
+        assert answer.status_code == 404
+        assert answer.json()["error"]["code"] == "not_found"
+
+
 def test_htmx_is_as_it_was_published_and_may_not_run_texts() -> None:
     assert hashlib.sha256((HERE / "static" / "htmx.min.js").read_bytes()).hexdigest() == HTMX_SHA256
     assert "Zero-Clause BSD" in (HERE / "static" / "htmx.LICENSE.txt").read_text("utf-8")

@@ -33,6 +33,12 @@ def response(error: ApiError) -> JSONResponse:
     )
 
 
+def of_framework(request: Request, error: HTTPException, headers: Mapping[str, str] | None = None) -> JSONResponse:
+    """The framework's own error in the clients' form."""
+    told = f"{request.method} {request.url.path}: {error.detail}"
+    return response(ApiError(error.status_code, told, code=CODES.get(error.status_code), headers=headers))
+
+
 def install(app: FastAPI) -> None:
     """Answer every error of an app in the clients' form."""
 
@@ -50,9 +56,8 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def plain(request: Request, error: HTTPException) -> JSONResponse:
-        told = f"{request.method} {request.url.path}: {error.detail}"
         headers = {"allow": _methods(request)} if error.status_code == 405 else error.headers
-        return response(ApiError(error.status_code, told, code=CODES.get(error.status_code), headers=headers))
+        return of_framework(request, error, headers)
 
     @app.exception_handler(StillroomError)
     async def told(request: Request, error: StillroomError) -> JSONResponse:

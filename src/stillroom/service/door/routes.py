@@ -32,14 +32,23 @@ ANY, REST, HERE = object(), object(), object()
 """In the tree of addresses, where a client's words can never be: any one piece, all pieces that are left, and the routes."""
 
 
-class Json(Response):
-    """A value of ours as JSON."""
+def json_of(value: Any) -> bytes:
+    """A value of ours as JSON. A number that is none becomes null, since JSON has no word for it."""
+    return to_json(value, inf_nan_mode="null")
+
+
+class Text(Response):
+    """JSON that is written already."""
 
     media_type = "application/json"
 
+
+class Json(Text):
+    """A value of ours as JSON."""
+
     def render(self, content: Any) -> bytes:
-        """See starlette. A number that is none becomes null, since JSON has no word for it."""
-        return to_json(content, inf_nan_mode="null")
+        """See starlette."""
+        return json_of(content)
 
 
 class Route(APIRoute):

@@ -48,7 +48,7 @@ def since(rows: Connection, job_id: str, number: int, limit: int = 100) -> Seque
 def show_event(row: Row) -> dict[str, Any]:
     """A fine_tuning.job.event."""
     return {
-        "id": f"{PREFIX}{row['number']}",
+        "id": event_id(row["number"]),
         "object": "fine_tuning.job.event",
         "created_at": int(row["created_at"]),
         "level": row["level"],
@@ -58,7 +58,12 @@ def show_event(row: Row) -> dict[str, Any]:
     }
 
 
-def numbered(event_id: str) -> int | None:
+def event_id(number: int) -> str:
+    """What an event is called."""
+    return f"{PREFIX}{number}"
+
+
+def numbered(given: str) -> int | None:
     """The number in an event's id; None for what is none."""
-    digits = event_id.removeprefix(PREFIX)
+    digits = given.removeprefix(PREFIX)
     return int(digits) if digits.isascii() and digits.isdigit() and len(digits) < 19 else None

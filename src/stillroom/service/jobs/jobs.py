@@ -13,22 +13,25 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import HTMLResponse
 from sqlalchemy import Connection, bindparam, func, insert, select, update
+from starlette.concurrency import run_in_threadpool
 
 from stillroom.rundir import read_json
-from stillroom.service.door import lists
+from stillroom.service.door import fragments, lists
 from stillroom.service.door.access import Caller, Reads, Writes
 from stillroom.service.door.creations import Retriable, answered
 from stillroom.service.door.faults import ApiError, not_found
+from stillroom.service.door.fragments import Fragments
 from stillroom.service.door.lists import Row
-from stillroom.service.door.routes import Json, Route
+from stillroom.service.door.routes import Json, Route, Text
 from stillroom.service.door.schemas import LIMIT, Listed
 from stillroom.service.jobs.asked import CreateJob
 from stillroom.service.jobs.event_rows import tell
 from stillroom.service.jobs.job_object import PHASES, Job, show_job
 from stillroom.service.jobs.job_rows import ENDED, PAUSED, QUEUED, RUNNING, VALIDATING, position, written
 from stillroom.service.recipes.sources import REJECTED, checked
+from stillroom.service.rows.database import Database
 from stillroom.service.rows.ids import is_id, new_id
-from stillroom.service.rows.statements import Listing, Statement
+from stillroom.service.rows.statements import Listing, Raw, Statement
 from stillroom.service.rows.tables import jobs
 from stillroom.service.settings import Settings
 from stillroom.service.work.executor import RUN
@@ -38,7 +41,14 @@ from stillroom.service.work.report_page import served
 router = APIRouter(route_class=Route, tags=["fine-tuning"])
 WHAT = "fine-tuning job"
 Wish = Literal["cancel", "pause", "resume"]
-FIND = Statement(select(jobs).where((jobs.c.id == bindparam("id")) & (jobs.c.project_id == bindparam("project_id"))))
+NOT_SHOWN = ("recipe",)
+"""Columns which may be long, and are not shown."""
+_OURS = (jobs.c.id == bindparam("id")) & (jobs.c.project_id == bindparam("project_id"))
+FIND = Statement(select(jobs).where(_OURS))
+_FIND_SHOWN = Statement(select(*(one for one in jobs.c if one.name not in NOT_SHOWN)).where(_OURS))
+_SENT = Fragments(lambda row, place: [show_job(row, place)])
+FEW = 20
+"""So many are listed without a thread of their own."""
 REPORT: dict[int | str, dict[str, Any]] = {200: {"description": "The report", "content": {"text/html": {}}}}
 
 
@@ -119,6 +129,12 @@ def _shown(rows: Connection, row: Row) -> dict[str, Any]:
     return show_job(row, position(rows, row))
 
 
+def _sent(rows: Connection, statement: Statement, raw: Raw) -> bytes:
+    """The same as JSON, of a row that is not read yet."""
+    asked = {"number": raw[0], "status": raw[statement.place("status")]}
+    return _SENT.of(statement, raw, position(rows, asked))
+
+
 @router.post("/v1/fine_tuning/jobs", response_model=Job)
 def create(request: Request, caller: Writes, body: CreateJob, one: Retriable) -> Json:
     """Create a job. Sent again by the client's own retries, or with the same Idempotency-Key, it is the same job."""
@@ -132,16 +148,24 @@ def create(request: Request, caller: Writes, body: CreateJob, one: Retriable) ->
 
 
 @router.get("/v1/fine_tuning/jobs", response_model=Listed)
-def list_jobs(
+async def list_jobs(
     request: Request, caller: Reads, after: str | None = None, limit: Annotated[int, LIMIT] = 20
-) -> dict[str, Any]:
+) -> Response:
     """The project's jobs, newest first; metadata[KEY]=VALUE keeps those with that pair, metadata=null those with none."""
-    pairs = lists.metadata_filter(request)
-    listed = _listed(len(pairs), request.query_params.get("metadata") == "null")
-    given = lists.numbered(pairs)
-    with request.app.state.database.reading() as rows:
-        found, more = listed.page(rows, after, limit, project_id=caller.project_id, **given)
-        return lists.as_list([_shown(rows, row) for row in found], more)
+    pairs, bare = lists.metadata_filter(request), request.query_params.get("metadata") == "null"
+    asked = request.app.state.database, caller.project_id, pairs, bare, after, limit
+    return _list(*asked) if limit <= FEW and not pairs and not bare else await run_in_threadpool(_list, *asked)
+
+
+def _list(
+    database: Database, project_id: str, pairs: Mapping[str, str], bare: bool, after: str | None, limit: int
+) -> Response:
+    listing, given = _listed(len(pairs), bare), lists.numbered(pairs)
+    with database.reading() as rows:
+        statement, found, more = listing.raw_page(rows, after, limit, project_id=project_id, **given)
+        sent = [_sent(rows, statement, raw) for raw in found]
+    place = statement.place("id")
+    return fragments.as_list(sent, [raw[place] for raw in found], more)
 
 
 @lru_cache
@@ -154,14 +178,17 @@ def _listed(pairs: int, bare: bool) -> Listing:
         wanted &= select(pair.c.key).where(same).exists()
     if bare:
         wanted &= func.coalesce(func.json_type(jobs.c.metadata), "null") == "null"
-    return Listing(jobs, wanted, WHAT, but=("recipe",))  # which may be long, and is not shown
+    return Listing(jobs, wanted, WHAT, but=NOT_SHOWN)
 
 
 @router.get("/v1/fine_tuning/jobs/{job_id}", response_model=Job)
-async def retrieve(request: Request, caller: Reads, job_id: str) -> dict[str, Any]:
+async def retrieve(request: Request, caller: Reads, job_id: str) -> Response:
     """One job."""
     with request.app.state.database.reading() as rows:
-        return _shown(rows, find_job(rows, caller.project_id, job_id))
+        found = _FIND_SHOWN.raw(rows, id=job_id, project_id=caller.project_id)
+        if not found:
+            raise not_found(WHAT, job_id)
+        return Text(_sent(rows, _FIND_SHOWN, found[0]))
 
 
 def _do(request: Request, caller: Caller, job_id: str, wanted: Wish) -> dict[str, Any]:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 from sqlalchemy import func, select
+from starlette.exceptions import HTTPException
 
 from stillroom.service.door.access import Reads
-from stillroom.service.door.faults import not_found
+from stillroom.service.door.fault_answers import of_framework
+from stillroom.service.door.faults import ApiError, not_found
 from stillroom.service.pages import (
     data_page,
     job_page,
@@ -18,7 +20,7 @@ from stillroom.service.pages import (
     signing_in,
     teachers_page,
 )
-from stillroom.service.pages.rendering import HERE, PageRoute, render, static
+from stillroom.service.pages.rendering import HERE, PageRoute, error_page, render, static
 from stillroom.service.pages.samples import SAMPLES
 from stillroom.service.rows.tables import models
 
@@ -31,6 +33,7 @@ STATIC = {
 }
 FOR_EVER = "public, max-age=31536000, immutable"
 RECENT = 5
+INTERFACES = ("/v1/", "/api/")
 
 
 @home.get("/")
@@ -51,6 +54,15 @@ def static_file(name: str, v: str = "") -> Response:
     found, digest = static(name)
     kept = {"cache-control": FOR_EVER if v == digest else "no-cache"}
     return Response(found, media_type=f"{STATIC[name]}; charset=utf-8", headers=kept)
+
+
+async def lost(request: Request, error: HTTPException) -> Response:
+    """For an address that there is not: a page for a person, the clients' form for everyone else."""
+    path = request.url.path
+    is_read = request.method == "GET" and "text/html" in request.headers.get("accept", "")
+    if not is_read or path.startswith(INTERFACES):
+        return of_framework(request, error)
+    return error_page(request, ApiError(404, f"There is no page {path}.", code="not_found"))
 
 
 pages = APIRouter(include_in_schema=False)

@@ -153,4 +153,5 @@ def _settle(raw: Any, record: Any) -> None:
 
 
 def _begin(rows: Connection) -> None:
-    rows.exec_driver_sql("BEGIN IMMEDIATE" if rows.get_execution_options().get("writes") else "BEGIN")
+    raw: Any = rows.connection.dbapi_connection  # by the driver itself, since this is before every request's statements
+    raw.execute("BEGIN IMMEDIATE" if rows.get_execution_options().get("writes") else "BEGIN")

@@ -21,6 +21,8 @@ from sqlalchemy.dialects import sqlite
 from stillroom.service.door.faults import not_found
 
 Row = Mapping[Any, Any]
+Raw = tuple[Any, ...]
+"""A row as the driver gives it, with its JSON unread."""
 Ready = tuple[str, list[str], list[tuple[int, Callable[[Any], Any]]], dict[str, Any], dict[str, Callable[[Any], Any]]]
 
 
@@ -43,14 +45,24 @@ class Statement:
 
     def all(self, rows: Connection, **values: Any) -> list[dict[str, Any]]:
         """Every row it finds."""
-        _, names, readers, _, _ = self._ready
-        found = []
-        for row in self._run(rows, values).fetchall():
-            one = list(row)
-            for place, read in readers:
-                one[place] = read(one[place])
-            found.append(dict(zip(names, one, strict=True)))
+        return [self.row(raw) for raw in self.raw(rows, **values)]
+
+    def raw(self, rows: Connection, **values: Any) -> list[Raw]:
+        """The same rows, unread."""
+        found: list[Raw] = self._run(rows, values).fetchall()
         return found
+
+    def row(self, raw: Raw) -> dict[str, Any]:
+        """An unread row, read."""
+        _, names, readers, _, _ = self._ready
+        one = list(raw)
+        for place, read in readers:
+            one[place] = read(one[place])
+        return dict(zip(names, one, strict=True))
+
+    def place(self, name: str) -> int:
+        """Where a column stands in an unread row."""
+        return self._ready[1].index(name)
 
     def first(self, rows: Connection, **values: Any) -> dict[str, Any] | None:
         """The first row it finds, if there is any."""
@@ -113,9 +125,17 @@ class Listing:
         self, rows: Connection, after: str | None, limit: int, order: str = "desc", **values: Any
     ) -> tuple[list[dict[str, Any]], bool]:
         """At most so many rows, and whether there are more. Raises ApiError 404 for an `after` that is not among them."""
+        statement, found, more = self.raw_page(rows, after, limit, order, **values)
+        return [statement.row(raw) for raw in found], more
+
+    def raw_page(
+        self, rows: Connection, after: str | None, limit: int, order: str = "desc", **values: Any
+    ) -> tuple[Statement, list[Raw], bool]:
+        """The same rows unread, and the statement that reads them."""
         if after is not None:
             values["at"] = self._place.value(rows, after=after, **values)
             if values["at"] is None:
                 raise not_found(self._what, after, "after")
-        found = self._pages[order, after is not None].all(rows, limit=limit + 1, **values)
-        return found[:limit], len(found) > limit
+        statement = self._pages[order, after is not None]
+        found = statement.raw(rows, limit=limit + 1, **values)
+        return statement, found[:limit], len(found) > limit

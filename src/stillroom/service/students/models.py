@@ -10,15 +10,16 @@ import time
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict
 from sqlalchemy import Connection, and_, bindparam, select, update
 
 from stillroom.service.data import lineage_rows
 from stillroom.service.door.access import Reads, Writes
 from stillroom.service.door.faults import not_found
+from stillroom.service.door.fragments import Fragments
 from stillroom.service.door.lists import Row
-from stillroom.service.door.routes import Route
+from stillroom.service.door.routes import Route, Text, json_of
 from stillroom.service.door.schemas import Deleted
 from stillroom.service.rows.statements import Statement
 from stillroom.service.rows.tables import models, teachers
@@ -76,17 +77,26 @@ def _preset(name: str) -> dict[str, Any]:
     return {"id": name, "object": "model", "created": 0, "owned_by": "stillroom"}
 
 
+def _student_and_cascade(row: Row, contains_deleted: int) -> list[dict[str, Any]]:
+    student = show_model(row, contains_deleted)
+    return [student, _cascade(student)] if student["cascade"] else [student]
+
+
+_SENT = Fragments(_student_and_cascade)
+
+
 @router.get("/v1/models", response_model=Models)
-def list_models(request: Request, caller: Reads) -> dict[str, Any]:
+async def list_models(request: Request, caller: Reads) -> Response:
     """Students to begin from, teachers, finished students and their cascades."""
     state = request.app.state
     with state.database.reading() as rows:
-        ours = _STUDENTS.all(rows, project_id=caller.project_id)
+        ours = _STUDENTS.raw(rows, project_id=caller.project_id)
         deleted = lineage_rows.all_deleted(rows, caller.project_id)
-        students = [show_model(row, deleted.get(row["job_id"], 0)) for row in ours]
         taught = [_teacher(row) for row in _TAUGHT.all(rows, project_id=caller.project_id)]
-    shown = [shown for one in students for shown in ([one, _cascade(one)] if one["cascade"] else [one])]
-    return {"object": "list", "data": [*shown, *taught, *map(_preset, presets(state.settings))]}
+    job = _STUDENTS.place("job_id")
+    students = [_SENT.of(_STUDENTS, raw, deleted.get(raw[job], 0)) for raw in ours]
+    others = map(json_of, [*taught, *map(_preset, presets(state.settings))])
+    return Text(b'{"object":"list","data":[' + b",".join([*students, *others]) + b"]}")
 
 
 @router.get("/v1/models/{model_id:path}", response_model=Model)
