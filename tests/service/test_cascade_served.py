@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+import httpx2
 import openai
 import pytest
 from benchmarks.service_process import Served
@@ -113,6 +114,25 @@ def test_what_the_teacher_says_is_stored_where_the_project_wants(
         assert set(told.all()) == {("big", "teacher"), (f"{model}:cascade", "student")}
     assert stored("wanted, and this one not", store=False) == []
     trains_on_stored(service, False)
+
+
+def test_what_is_stored_by_itself_is_kept_nowhere_else(service: Served, client: openai.OpenAI, model: str) -> None:
+    """A call with a key, that leaves open whether it is stored: its answer is gone with what was stored."""
+    trains_on_stored(service, True)
+    marks = {"text": "kept once"}
+
+    def send() -> httpx2.Response:
+        said = [{"role": "user", "content": UNSURE}]
+        sent = {"model": f"{model}:cascade", "messages": said, "metadata": marks}
+        return service.http().post("/v1/chat/completions", json=sent, headers={"Idempotency-Key": "kept once"})
+
+    first, again = send(), send()
+    assert again.json() == first.json()
+    assert again.headers["idempotent-replayed"] == "true"
+    (stored,) = client.chat.completions.list(metadata=marks)
+    client.chat.completions.delete(stored.id)
+    gone = send()
+    assert (gone.status_code, gone.json()["error"]["code"]) == (409, "completion_deleted")
 
 
 def test_savings_and_the_audit_slice(service: Served, client: openai.OpenAI, model: str, teacher: Endpoint) -> None:

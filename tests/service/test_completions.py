@@ -243,7 +243,8 @@ def test_no_field_keeps_what_was_blanked_in_another(project: Project) -> None:
     mail, pieces = "zoe@example.org", [{"token": "zoe", "logprob": -0.1}]
     asked = {**call(f"I am {mail}"), "metadata": {mail: f"of {mail}"}, "logprobs": True}
     said = {**answer("Hello", {"content": pieces}), "prompt_logprobs": [{"1": {"decoded_token": "zoe"}}]}
-    said |= {"metadata": asked["metadata"], "prompt_token_ids": [1, 2]}
+    said |= {"metadata": asked["metadata"], "prompt_token_ids": [1, 2], "meta_info": {"output_ids": [4]}, "tokens": [5]}
+    said["usage"] = {"prompt_tokens": 1, "completion_tokens_details": {"reasoning_tokens": 2}}
     said["choices"][0] |= {"reasoning": f"She is {mail}", "token_ids": [3], "stop_reason": mail}
     given = {"model": "m", "metadata": asked["metadata"], "by": "t", "redaction": Redaction(HIDE)}
     with project.served.rows.writing() as rows:
@@ -260,6 +261,8 @@ def test_no_field_keeps_what_was_blanked_in_another(project: Project) -> None:
     assert (choice["reasoning"], choice["stop_reason"]) == ("She is [redacted]", "[redacted]")
     assert [row["response"][word] for word in ("prompt_logprobs", "prompt_token_ids")] == [None, None]
     assert [choice[word] for word in ("logprobs", "token_ids")] == [None, None]
+    assert (row["response"]["meta_info"], row["response"]["tokens"]) == ({"output_ids": None}, None)
+    assert row["response"]["usage"] == said["usage"], "counts spell nothing"
     assert row["request"]["logprobs"] is True
     unchanged = project.row(other)["response"]["choices"][0]
     assert unchanged["logprobs"] == {"content": pieces}, "metadata is spelled by no token"

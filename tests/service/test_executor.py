@@ -258,9 +258,28 @@ def test_what_a_trainer_is_told_of_the_environment(monkeypatch: pytest.MonkeyPat
         "AZURE_CLIENT_SECRET",
     )
     secret += ("STILLROOM_SECRET", "STILLROOM_DATA", "GITHUB_PAT", "db_password", "GOOGLE_APPLICATION_CREDENTIALS")
-    secret += ("https_proxy", "NO_PROXY", "TOKEN", "AZURE_STORAGE_KEY", "AWS_ACCESS_KEY_ID")
+    secret += ("https_proxy", "NO_PROXY", "TOKEN", "AZURE_STORAGE_KEY", "AWS_ACCESS_KEY_ID", "PGPASSWORD", "MYSQL_PWD")
+    secret += ("SECRET_KEY_BASE", "OPENAI_API_KEY_PROD", "OPENAI_KEY_2", "GOOGLE_APPLICATION_CREDENTIALS_JSON")
+    secret += (
+        "AZURE_CLIENT_SECRET_VALUE",
+        "REDISCLI_AUTH",
+        "POSTGRES_URL",
+        "DATABASE_URL",
+        "SENTRY_DSN",
+        "OPENAIAPIKEY",
+    )
     needed = ("HF_HOME", "HF_HUB_OFFLINE", "STILLROOM_KILL", "STILLROOM_MODEL_TOKEN", "OMP_NUM_THREADS", "PYTHONPATH")
-    needed += ("TOKENIZERS_PARALLELISM", "CUDA_VISIBLE_DEVICES", "LANG", "TMPDIR", "MONKEY", "KEYBOARD", "SECRETARY")
+    needed += (
+        "TOKENIZERS_PARALLELISM",
+        "CUDA_VISIBLE_DEVICES",
+        "LANG",
+        "TMPDIR",
+        "MONKEY",
+        "KEYBOARD",
+        "PWD",
+        "OLDPWD",
+        "PATH",
+    )
     for name in (*secret, *needed):
         monkeypatch.setenv(name, "x")
     told = environment(Settings(tmp_path))

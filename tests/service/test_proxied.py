@@ -15,7 +15,9 @@ from sqlalchemy import select
 from scripted_endpoint import Endpoint, Reply, failing, said
 from service import students
 from stillroom.loopback.serving import Loopback
+from stillroom.service.door.faults import ApiError
 from stillroom.service.rows.tables import calls
+from stillroom.service.teachers import proxy
 
 KEY = "sk-a-long-secret-key-4242"
 ASK = [{"role": "user", "content": "please refund order 7"}]
@@ -183,10 +185,10 @@ def test_a_teacher_answers_through_the_proxy(
         ("429", 429, "teacher_rate_limit", None),
         ("500", 502, "teacher_failed", None),
         ("302", 502, "teacher_redirects", False),
-        ("html", 502, "teacher_bad_answer", None),
-        ("empty", 502, "teacher_bad_answer", None),
-        ("nan", 502, "teacher_bad_answer", None),
-        ("none", 502, "teacher_bad_answer", None),
+        ("html", 502, "teacher_bad_answer", False),
+        ("empty", 502, "teacher_bad_answer", False),
+        ("nan", 502, "teacher_bad_answer", False),
+        ("none", 502, "teacher_bad_answer", False),
         ("cut", 502, "teacher_unreachable", None),
     ],
 )
@@ -206,6 +208,17 @@ def test_what_a_teacher_does_wrong(service: Served, word: str, status: int, code
         assert error["param"] == "temperature"
     if word == "429":
         assert answer.headers["retry-after"] == "7"
+
+
+def test_a_long_answer_with_every_log_probability_is_taken() -> None:
+    """It is paid for by now. More than that is no answer of a model."""
+    tops = b"[" + b",".join([b'{"token":"a","logprob":-1.5}'] * 20) + b"]"
+    tokens = [b'{"token":"a","logprob":-0.5,"top_logprobs":' + tops + b"}"] * 16_000
+    found = proxy._value(b'{"content":[' + b",".join(tokens) + b"]}", "no JSON")
+    assert len(found["content"]) == 16_000
+    with pytest.raises(ApiError) as caught:
+        proxy._value(b"[" + b"[]," * proxy.MOST_PARTS + b"1]", "no JSON")
+    assert caught.value.headers["x-should-retry"] == "false"
 
 
 def test_a_teacher_that_is_not_there(service: Served) -> None:

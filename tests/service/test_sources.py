@@ -16,11 +16,12 @@ from benchmarks.service_jobs import body, digits, moods
 from sqlalchemy import insert, text, update
 
 from stillroom.errors import DataError
+from stillroom.recipe import _a_name
 from stillroom.service.data import completion_rows as stored
 from stillroom.service.door.access import make_project
 from stillroom.service.door.faults import ApiError
 from stillroom.service.jobs.job_rows import by_id
-from stillroom.service.recipes import talks
+from stillroom.service.recipes import sources, talks
 from stillroom.service.recipes.drafting import Rejected, Talk, are_classes, asked, recorded
 from stillroom.service.recipes.presets import OF_LETTERS, OF_WORDS
 from stillroom.service.recipes.sources import prepared
@@ -136,6 +137,7 @@ def test_a_recipe_that_is_refused(idle: Idle, http: httpx2.Client, words: str) -
         ({"metadata": {"k": "v" * 513}}, 400, "metadata"),
         ({"hyperparameters": {"n_epochs": 0}}, 400, "hyperparameters.n_epochs"),
         ({"distillation": {"teacher": "nobody"}}, 404, "distillation.teacher"),
+        ({"distillation": {"recipe": {**digits(), "notes": ["x" * (1 << 18)]}}}, 400, "distillation.recipe"),
         ({"distillation": {"soft_targets": True}}, 400, "distillation.teacher"),
         ({"distillation": {"surprise": 1}}, 400, "distillation.surprise"),
         ({"distillation": {"source": {}}}, 400, "distillation.source"),
@@ -443,3 +445,16 @@ def test_questions_that_a_teacher_is_asked_want_right_answers(tmp_path: Path) ->
     labelled = asked(right, [], {"kind": "openai_api"}, None, tmp_path)
     assert labelled.sections["questions"]["source"] == "rows.jsonl"
     assert labelled.sections["objectives"][0]["kind"] == "hard_label"
+
+
+@pytest.mark.parametrize(
+    ("suffix", "title"),
+    [
+        (None, ""), ("My Digits!", "My Digits!"), ("a/b\n c", "a b c"), (". .x", "x"), ("..", ""),
+        ("\N{SNOWMAN}" * 70, "\N{SNOWMAN}" * 66), (" \N{GRINNING FACE}" * 64, " ".join(["\N{GRINNING FACE}"] * 40)),
+    ],
+)  # fmt: skip
+def test_a_run_can_be_named_after_any_suffix(suffix: str | None, title: str) -> None:
+    """A recipe's name has at most 200 bytes."""
+    assert sources._title(suffix) == title
+    assert _a_name(title or "job") == (title or "job")

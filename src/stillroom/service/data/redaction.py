@@ -23,8 +23,12 @@ OPTION, SAMPLE = "--redact-with", "Ann Example, ann@example.org"
 NAMES = ("id", "object", "model", "created", "system_fingerprint")
 """Fields that are ours or a teacher's, and no one's text."""
 METADATA = "metadata"
-SPELLING = ("logprob", "token_ids")
-"""In the names of fields that hold a text in pieces: logprobs, vLLM's prompt_logprobs, prompt_token_ids and token_ids."""
+SPELLING = ("logprob", "probabilities", "token_ids", "output_ids", "input_ids")
+"""In the names of fields that hold a text in pieces: logprobs, vLLM's prompt_logprobs, prompt_token_ids and token_ids, SGLang's
+output_ids, llama.cpp's completion_probabilities.
+"""
+PIECES = "tokens"
+"""The name of another such field; within a name it counts them."""
 
 
 class Redaction:
@@ -101,10 +105,13 @@ def _without_spelling(value: Any) -> Any:
     if not isinstance(value, dict):
         return value
     return {
-        name: None if isinstance(part, dict | list | str) and any(word in name.casefold() for word in SPELLING)
-        else _without_spelling(part)
+        name: None if isinstance(part, dict | list | str) and _spells(name.casefold()) else _without_spelling(part)
         for name, part in value.items()
     }  # fmt: skip
+
+
+def _spells(name: str) -> bool:
+    return name == PIECES or any(word in name for word in SPELLING)
 
 
 def redaction_of(settings: Settings) -> Redaction:

@@ -22,10 +22,11 @@ class BadJson(ValueError):
     """What is wrong with it, in words."""
 
 
-def read(data: bytes, deepest: int = DEEPEST) -> Any:
-    """The value of UTF-8 JSON. Raises BadJson."""
-    if _parts(data) > MOST_PARTS and _parts(TEXT.sub(b"", data)) > MOST_PARTS:
-        raise BadJson(f"this has more than {MOST_PARTS:,} objects, lists and names")
+def read(data: bytes, deepest: int = DEEPEST, most_parts: int | None = None) -> Any:
+    """The value of UTF-8 JSON; `most_parts`: where others than MOST_PARTS are taken. Raises BadJson."""
+    most_parts = MOST_PARTS if most_parts is None else most_parts
+    if _parts(data) > most_parts and _parts(TEXT.sub(b"", data)) > most_parts:
+        raise BadJson(f"this has more than {most_parts:,} objects, lists and names")
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:

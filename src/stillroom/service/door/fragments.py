@@ -14,8 +14,8 @@ from typing import Any
 from stillroom.service.door.routes import Text, json_of
 from stillroom.service.rows.statements import Raw, Statement
 
-MOST_BYTES, LONGEST_BYTES = 16 << 20, 1 << 16
-"""Of all that is kept, and of one row; a longer one is made each time."""
+MOST_BYTES, LONGEST_BYTES, VALUE_BYTES = 8 << 20, 1 << 16, 56
+"""Of all that is kept of a kind, and of one row, a longer one being made each time; of a value beside its letters."""
 
 
 class Fragments:
@@ -56,7 +56,8 @@ class Fragments:
 
 def _size(raw: Raw, made: bytes) -> int:
     """About what a row and its JSON take."""
-    return len(made) + sum(len(one) if isinstance(one, str | bytes) else 8 for one in raw)
+    letters = sum(len(one) for one in raw if isinstance(one, str | bytes))
+    return len(made) + letters + VALUE_BYTES * (len(raw) + 4)
 
 
 def as_list(fragments: Sequence[bytes], ids: Sequence[str], has_more: bool = False) -> Text:

@@ -13,7 +13,6 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import HTMLResponse
 from sqlalchemy import Connection, bindparam, func, insert, select, update
-from starlette.concurrency import run_in_threadpool
 
 from stillroom.rundir import read_json
 from stillroom.service.door import fragments, lists
@@ -29,7 +28,6 @@ from stillroom.service.jobs.event_rows import tell
 from stillroom.service.jobs.job_object import PHASES, Job, show_job
 from stillroom.service.jobs.job_rows import ENDED, PAUSED, QUEUED, RUNNING, VALIDATING, position, written
 from stillroom.service.recipes.sources import REJECTED, checked
-from stillroom.service.rows.database import Database
 from stillroom.service.rows.ids import is_id, new_id
 from stillroom.service.rows.statements import Listing, Raw, Statement
 from stillroom.service.rows.tables import jobs
@@ -47,8 +45,6 @@ _OURS = (jobs.c.id == bindparam("id")) & (jobs.c.project_id == bindparam("projec
 FIND = Statement(select(jobs).where(_OURS))
 _FIND_SHOWN = Statement(select(*(one for one in jobs.c if one.name not in NOT_SHOWN)).where(_OURS))
 _SENT = Fragments(lambda row, place: [show_job(row, place)])
-FEW = 20
-"""So many are listed without a thread of their own."""
 REPORT: dict[int | str, dict[str, Any]] = {200: {"description": "The report", "content": {"text/html": {}}}}
 
 
@@ -148,21 +144,12 @@ def create(request: Request, caller: Writes, body: CreateJob, one: Retriable) ->
 
 
 @router.get("/v1/fine_tuning/jobs", response_model=Listed)
-async def list_jobs(
-    request: Request, caller: Reads, after: str | None = None, limit: Annotated[int, LIMIT] = 20
-) -> Response:
+def list_jobs(request: Request, caller: Reads, after: str | None = None, limit: Annotated[int, LIMIT] = 20) -> Response:
     """The project's jobs, newest first; metadata[KEY]=VALUE keeps those with that pair, metadata=null those with none."""
-    pairs, bare = lists.metadata_filter(request), request.query_params.get("metadata") == "null"
-    asked = request.app.state.database, caller.project_id, pairs, bare, after, limit
-    return _list(*asked) if limit <= FEW and not pairs and not bare else await run_in_threadpool(_list, *asked)
-
-
-def _list(
-    database: Database, project_id: str, pairs: Mapping[str, str], bare: bool, after: str | None, limit: int
-) -> Response:
-    listing, given = _listed(len(pairs), bare), lists.numbered(pairs)
-    with database.reading() as rows:
-        statement, found, more = listing.raw_page(rows, after, limit, project_id=project_id, **given)
+    pairs = lists.metadata_filter(request)
+    listing, given = _listed(len(pairs), request.query_params.get("metadata") == "null"), lists.numbered(pairs)
+    with request.app.state.database.reading() as rows:
+        statement, found, more = listing.raw_page(rows, after, limit, project_id=caller.project_id, **given)
         sent = [_sent(rows, statement, raw) for raw in found]
     place = statement.place("id")
     return fragments.as_list(sent, [raw[place] for raw in found], more)

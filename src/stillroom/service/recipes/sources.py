@@ -19,7 +19,7 @@ from typing import Any
 from sqlalchemy import Connection, or_, select
 
 from stillroom.errors import DataError
-from stillroom.recipe import Recipe
+from stillroom.recipe import LONGEST_NAME, Recipe
 from stillroom.rundir import write_file, write_json
 from stillroom.service.data import completion_rows, jsonl
 from stillroom.service.data.file_rows import file_path, find_file
@@ -46,6 +46,8 @@ IN_A_RECIPE = {
     "cascade": "Write it into the recipe, cascade: {risk: SHARE}",
 }
 """Where each of these stands in a recipe."""
+RECIPE_BYTES = 1 << 18
+"""Of a recipe as JSON: it is shown with its job, in each list too. Data belong into files."""
 NOTHING = ("", "none")
 """What stands for no training file, which the official clients want in any case."""
 
@@ -79,6 +81,7 @@ def checked(rows: Connection, state: Any, project_id: str, body: CreateJob) -> C
                        code="unsupported_method")  # fmt: skip
     if wanted is not None and wanted.recipe is not None:
         _refuse_beside(wanted)
+        _refuse_long(wanted.recipe)
         found = resolved(rows, state, project_id, wanted.recipe)
         _named_recipe(found, "check").recipe  # noqa: B018 - raises for what is none
         _refuse_names(body)
@@ -177,7 +180,8 @@ def rejected_text(rejected: Sequence[Rejected]) -> bytes:
 def _title(suffix: str | None) -> str:
     """What a client called a job, as a run may be named; nothing where nothing is left of it."""
     letters = "".join(one if one.isprintable() and one not in "/\\" else " " for one in suffix or "")
-    return " ".join(letters.split()).lstrip(".").strip()
+    kept = " ".join(letters.split()).lstrip(". ")
+    return kept.encode()[:LONGEST_NAME].decode(errors="ignore").strip()
 
 
 def _named_recipe(found: Resolved, name: str) -> Resolved:
@@ -190,6 +194,13 @@ def _source_of(recipe: Mapping[str, Any]) -> str:
     questions = recipe.get("questions")
     source = questions.get("source") if isinstance(questions, Mapping) else None
     return str(source.get("train") if isinstance(source, Mapping) else source)
+
+
+def _refuse_long(recipe: Mapping[str, Any]) -> None:
+    length = len(json.dumps(recipe).encode())
+    if length > RECIPE_BYTES:
+        told = f"This recipe has {length:,} bytes, and at most {RECIPE_BYTES:,} are taken; bring its data as files."
+        raise ApiError(400, told, param="distillation.recipe", code="recipe_too_long")
 
 
 def _refuse_names(body: CreateJob) -> None:

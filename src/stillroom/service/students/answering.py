@@ -136,14 +136,24 @@ def settle(asked: Asked, reply: Reply, stores: bool = True) -> None:
         tokens_in=reply.tokens_in, tokens_out=reply.tokens_out, nano_usd=reply.nano_usd,
         saved_nano_usd=_saved(asked, reply),
     )  # fmt: skip
-    wanted = body.store is True
-    if not wanted and body.store is None and asked.is_cascade and reply.by == TEACHER:
-        with state.database.reading() as rows:
-            wanted = completion_rows.may_train(rows, caller.project_id)
-    if wanted and stores and reply.choices:
+    if stores and is_stored(asked, reply):
         values = to_store(asked, reply)
         with state.database.writing() as rows:
             completion_rows.store(rows, values)
+
+
+def is_stored(asked: Asked, reply: Reply) -> bool:
+    """What was said is kept: where the call wants that, or leaves it open and a cascade's teacher answered whom one may learn
+    from.
+    """
+    if not reply.choices or asked.body.store is False:
+        return False
+    if asked.body.store is True:
+        return True
+    if not asked.is_cascade or reply.by != TEACHER:
+        return False
+    with asked.state.database.reading() as rows:
+        return completion_rows.may_train(rows, asked.caller.project_id)
 
 
 def to_store(asked: Asked, reply: Reply) -> dict[str, Any]:

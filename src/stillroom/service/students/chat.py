@@ -56,8 +56,8 @@ async def create_completion(request: Request, caller: Writes, body: ChatCall) ->
         )
         raise ApiError(400, told, param=HEADER, code="idempotency_unsupported")
     if keyed or (body.store is True and not body.stream):
-        one, answer = await once(request), _stored_once if body.store is True else _keyed_once
-        return await in_thread(state, lambda: answer(state, caller, body, one))
+        one = await once(request)
+        return await in_thread(state, lambda: _once(state, caller, body, one))
     return await in_thread(state, lambda: _answered(state, caller, body))
 
 
@@ -82,10 +82,11 @@ def _answered(state: Any, caller: Caller, body: ChatCall) -> Response:
     )  # fmt: skip
 
 
-def _stored_once(state: Any, caller: Caller, body: ChatCall, one: Once) -> Response:
-    """A whole answer that is stored: asked for and stored once, however often the call is sent.
+def _once(state: Any, caller: Caller, body: ChatCall, one: Once) -> Response:
+    """A whole answer, asked for and stored once, however often the call is sent.
 
-    A call that is sent again is answered with what was stored: as it was redacted, and not at all once it is deleted.
+    A call that is sent again is answered with what was stored: as it was redacted, and not at all once it is deleted. Of an
+    answer that is not stored a redacted copy is kept for as long as the call's key is known.
     """
     said: list[tuple[Asked, Reply]] = []
 
@@ -95,40 +96,28 @@ def _stored_once(state: Any, caller: Caller, body: ChatCall, one: Once) -> Respo
         answering.settle(asked, reply, stores=False)
         values = answering.to_store(asked, reply)
         said.append((asked, reply))
-        return lambda rows: {"id": completion_rows.store(rows, values)}
+        if answering.is_stored(asked, reply):
+            return lambda rows: {"id": completion_rows.store(rows, values)}
+        return lambda rows: {"by": reply.by, "response": values["response"]}
 
     answer, known = created(state.database, caller, one, make, WAIT_S)
     if not known:
         return _whole(*said[0])
+    if "id" in answer:
+        answer = _kept(state, caller, answer["id"])
+    return JSONResponse(answer["response"], headers={ANSWERED_BY: answer["by"], **REPLAYED})
+
+
+def _kept(state: Any, caller: Caller, completion_id: str) -> dict[str, Any]:
+    """What was stored of a call that is sent again. Raises ApiError 409 once it is deleted."""
     with state.database.reading() as rows:
         try:
-            row = completion_rows.find_completion(rows, caller.project_id, answer["id"])
+            return dict(completion_rows.find_completion(rows, caller.project_id, completion_id))
         except ApiError as error:
             told = (
-                f"The answer to this very call was stored as {answer['id']}, and is gone; send the call as a new one."
+                f"The answer to this very call was stored as {completion_id}, and is gone; send the call as a new one."
             )
             raise ApiError(409, told, code="completion_deleted") from error
-    return JSONResponse(row["response"], headers={ANSWERED_BY: row["by"], **REPLAYED})
-
-
-def _keyed_once(state: Any, caller: Caller, body: ChatCall, one: Once) -> Response:
-    """A whole answer that is not stored, to a call with a key: it is asked for once, and its answer is kept, redacted, for as
-    long as the key is known.
-    """
-    said: list[tuple[Asked, Reply]] = []
-
-    def make() -> Callable[[Connection], dict[str, Any]]:
-        asked = answering.find(state, caller, body)
-        reply = answering.whole(asked)
-        answering.settle(asked, reply)
-        said.append((asked, reply))
-        kept = {"by": reply.by, "response": answering.to_store(asked, reply)["response"]}
-        return lambda rows: kept
-
-    answer, known = created(state.database, caller, one, make, WAIT_S)
-    return (
-        JSONResponse(answer["response"], headers={ANSWERED_BY: answer["by"], **REPLAYED}) if known else _whole(*said[0])
-    )
 
 
 def _whole(asked: Asked, reply: Reply) -> Response:

@@ -86,7 +86,7 @@ _SENT = Fragments(_student_and_cascade)
 
 
 @router.get("/v1/models", response_model=Models)
-async def list_models(request: Request, caller: Reads) -> Response:
+def list_models(request: Request, caller: Reads) -> Response:
     """Students to begin from, teachers, finished students and their cascades."""
     state = request.app.state
     with state.database.reading() as rows:

@@ -25,6 +25,8 @@ OURS = ("model", "store", "metadata", "stream", "stream_options")
 NO_USE = {"x-should-retry": "false"}
 SCORES = "logprob"
 """In the names of fields that ask for log-probabilities or hold them: logprobs, top_logprobs, vLLM's prompt_logprobs."""
+MOST_PARTS = 8_000_000
+"""Of a teacher's answer: with twenty log-probabilities each of its tokens has a hundred, and as many fit into the longest."""
 SHOWN = 400
 HIDDEN, SHORTEST_HIDDEN = b"[key]", 4
 LONGEST_WAIT_S = 120
@@ -165,7 +167,7 @@ def _plain(asked: Mapping[str, Any]) -> dict[str, Any]:
 
 def _value(data: bytes, what: str) -> Any:
     try:
-        return read(data)
+        return read(data, most_parts=MOST_PARTS)
     except BadJson as error:
         raise _bad(what) from error
 
@@ -176,7 +178,7 @@ def _is_choice(choice: Any) -> bool:
 
 
 def _bad(what: str) -> ApiError:
-    return ApiError(502, f"The teacher gave {what}.", code="teacher_bad_answer")
+    return ApiError(502, f"The teacher gave {what}.", code="teacher_bad_answer", headers=NO_USE)
 
 
 def _hidden(data: bytes, key: str | None) -> bytes:

@@ -34,8 +34,9 @@ LOOK_S, HELD_UP_S = 0.25, 2.0
 """Until it is looked again for a job; and where even that failed."""
 LOCK, LOCK_S = ".worker.lock", 30.0
 OURS_ALONE = re.compile(
-    r"STILLROOM_(SECRET|DATA)|AWS_.*|(?!STILLROOM_).*(_|\b)(KEY|KEYS|KEY_ID|APIKEY|TOKEN|TOKENS|PAT|SECRET|SECRETS"
-    r"|PASSWORD|PASSWD|CREDENTIAL|CREDENTIALS|CONNECTION_STRING|PROXY)|DATABASE_URL|SSH_AUTH_SOCK|PGPASSFILE|NETRC",
+    r"STILLROOM_(SECRET|DATA)|AWS_.*|SSH_AUTH_SOCK|NETRC|PGPASSFILE"
+    r"|(?!STILLROOM_).*(PASSWORD|PASSWD|PASSPHRASE|SECRET|CREDENTIAL|APIKEY|CONNECTION_?STRING).*"
+    r"|(?!STILLROOM_|(OLD)?PWD$)(.*_)?(KEY|TOKEN|PAT|AUTH|PASS|PWD|PROXY|URL|URI|DSN)S?[0-9]*(_.*)?",
     re.IGNORECASE,
 )
 """What a job's process is not told: it has no business with our secret, other people's data, somebody's own keys, or proxies.
