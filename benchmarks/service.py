@@ -45,13 +45,13 @@ BLOCKS = {
     ),
     "duplicates": Block("creates whose answers are dropped", "service_safety.duplicates", ("calls",), edition=2),
     "bad-input": Block("bad files and bodies", "service_safety.bad_input", ("bad_inputs",)),
-    "attacks": Block("attacks with paths and addresses", "service_safety.attacks", ("attacks",), edition=2),
+    "attacks": Block("attacks with paths and addresses", "service_safety.attacks", ("attacks",), edition=3),
     "overhead": Block(
         "a student served, beside the bare model", "service_serving.overhead", ("serving_rounds",), True, edition=2,
     ),
     "batching": Block("many clients at once", "service_serving.batching", ("batching_rounds",), True),
     "pages": Block(
-        "starts, idle memory, first bytes of pages", "service_pages.pages", ("starts", "page_reads"), True, edition=2,
+        "starts, idle memory, first bytes of pages", "service_pages.pages", ("starts", "page_reads"), True, edition=3,
     ),
     "axe": Block("the pages, looked at by axe-core", "service_axe.axe", ("pages",)),
 }  # fmt: skip

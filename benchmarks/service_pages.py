@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from benchmarks.results import Row, Table, shown
 from benchmarks.service_axe import TESTS
-from benchmarks.service_process import Served, below, memory_mib, shared_out_mib
+from benchmarks.service_process import Served, below, memory_mib, private_mib
 from benchmarks.service_sizes import Sizes
 from benchmarks.timing import middle
 
@@ -19,7 +19,11 @@ PROMISED_S, PROMISED_MB, PROMISED_MS, PROMISED_BYTES = 2.0, 150, 100, 200_000
 """Until it answers; held while idle, server and worker together; to a page's first byte; of a job's page with 10,000 steps."""
 MISSING = ("/jobs/ftjob-none",)
 """What is not there has a page as well."""
-TOGETHER = "MiB of server and worker together, idle: PSS of all their processes"
+TOGETHER = (
+    "MiB of server and worker together, idle: what is resident in the server, and what its processes hold beside it"
+)
+LONG_PAGE = "running job"
+"""The page of a job with 10,000 steps."""
 SETTLED_S = 3.0
 """After the first answer, for what a server does once it is up."""
 
@@ -44,11 +48,17 @@ def pages(sizes: Sizes, base: Path) -> Row:
         [name, *middle(values)[1], middle(values)[0]]
         for name, values in zip(named, zip(*starts, strict=True), strict=True)
     ]
-    note = f"{len(starts)} starts of a new folder, Python and its imports included. Promised: {PROMISED_S:g} s. {_idle(starts)}"
+    slowest_s = max(start[0] for start in starts)
+    note = (
+        f"{len(starts)} starts of a new folder, Python and its imports included. Promised: {PROMISED_S:g} s; the slowest took "
+        f"{shown(slowest_s)} s, {_state(slowest_s <= PROMISED_S)}. {_idle(starts)}"
+    )
     columns = ["page", "bytes", "first byte, ms: median", "slowest"]
+    slowest_ms, long_bytes = max(row[3] for row in rows), next(row[1] for row in rows if row[0] == LONG_PAGE)
     of_pages = (
-        f"{sizes.page_reads} reads of each page by one client, after one that is not counted. Promised: {PROMISED_MS} ms, and "
-        f"{PROMISED_BYTES:,} bytes for the page of a job with 10,000 steps."
+        f"{sizes.page_reads} reads of each page by one client, after one that is not counted. Promised: {PROMISED_MS} ms; the "
+        f"slowest took {shown(slowest_ms)} ms, {_state(slowest_ms <= PROMISED_MS)}. And {PROMISED_BYTES:,} bytes for the page of a "
+        f"job with 10,000 steps: {long_bytes:,}, {_state(long_bytes <= PROMISED_BYTES)}."
     )
     return Row(
         {},
@@ -62,11 +72,15 @@ def pages(sizes: Sizes, base: Path) -> Row:
 def _idle(starts: list[tuple[float, float, float, float]]) -> str:
     """Whether the most that server and worker ever held together is within what was promised."""
     most_mb = max(start[2] for start in starts) * 2**20 / 10**6
-    state = "met" if most_mb <= PROMISED_MB else "**missed**"
     return (
         f"{PROMISED_MB} MB ({PROMISED_MB * 10**6 / 2**20:.0f} MiB) are asked of server and worker together until a model is "
-        f"loaded: {shown(most_mb)} MB at most, {state}. PSS divides a page among all processes that hold it."
+        f"loaded: {shown(most_mb)} MB at most, {_state(most_mb <= PROMISED_MB)}. What the server holds counts whole, whoever else "
+        "on this machine holds it too; of its other processes what is theirs alone."
     )
+
+
+def _state(kept: bool) -> str:
+    return "met" if kept else "**missed**"
 
 
 def _start(folder: Path) -> tuple[float, float, float, float]:
@@ -77,7 +91,8 @@ def _start(folder: Path) -> tuple[float, float, float, float]:
         took_s = time.monotonic() - began
         time.sleep(SETTLED_S)
         every = [service.pid, *below(service.pid)]
-        return took_s, memory_mib(service.pid), sum(map(shared_out_mib, every)), sum(map(memory_mib, every))
+        together = memory_mib(service.pid) + sum(map(private_mib, below(service.pid)))
+        return took_s, memory_mib(service.pid), together, sum(map(memory_mib, every))
 
 
 def _asked(url: str, path: str, reads: int) -> tuple[int, float, float]:

@@ -208,11 +208,6 @@ def private_mib(pid: int) -> float:
     return _rollup_mib(pid, "Private_")
 
 
-def shared_out_mib(pid: int) -> float:
-    """What a process holds, each page divided by how many processes hold it (PSS): of several it may be added up."""
-    return _rollup_mib(pid, "Pss:")
-
-
 def _rollup_mib(pid: int, which: str) -> float:
     lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
     return sum(int(line.split()[1]) for line in lines if line.startswith(which)) / 1024
