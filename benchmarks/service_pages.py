@@ -57,8 +57,8 @@ def pages(sizes: Sizes, base: Path) -> Row:
     slowest_ms, long_bytes = max(row[3] for row in rows), next(row[1] for row in rows if row[0] == LONG_PAGE)
     of_pages = (
         f"{sizes.page_reads} reads of each page by one client, after one that is not counted. Promised: {PROMISED_MS} ms; the "
-        f"slowest took {shown(slowest_ms)} ms, {_state(slowest_ms <= PROMISED_MS)}. And {PROMISED_BYTES:,} bytes for the page of a "
-        f"job with 10,000 steps: {long_bytes:,}, {_state(long_bytes <= PROMISED_BYTES)}."
+        f"slowest took {shown(slowest_ms)} ms, {_state(slowest_ms <= PROMISED_MS)}. And {PROMISED_BYTES:,} bytes for the page of "
+        f"a job with 10,000 steps: {long_bytes:,}, {_state(long_bytes <= PROMISED_BYTES)}."
     )
     return Row(
         {},
@@ -74,8 +74,8 @@ def _idle(starts: list[tuple[float, float, float, float]]) -> str:
     most_mb = max(start[2] for start in starts) * 2**20 / 10**6
     return (
         f"{PROMISED_MB} MB ({PROMISED_MB * 10**6 / 2**20:.0f} MiB) are asked of server and worker together until a model is "
-        f"loaded: {shown(most_mb)} MB at most, {_state(most_mb <= PROMISED_MB)}. What the server holds counts whole, whoever else "
-        "on this machine holds it too; of its other processes what is theirs alone."
+        f"loaded: {shown(most_mb)} MB at most, {_state(most_mb <= PROMISED_MB)}. What the server holds counts whole, whoever "
+        "else here holds it too; of its other processes what is theirs alone."
     )
 
 
