@@ -143,8 +143,8 @@ def settle(asked: Asked, reply: Reply, stores: bool = True) -> None:
 
 
 def is_stored(asked: Asked, reply: Reply) -> bool:
-    """What was said is kept: where the call wants that, or leaves it open and a cascade's teacher answered whom one may learn
-    from.
+    """What was said is kept: where the call wants that, or leaves it open, a cascade's teacher answered, and the project trains
+    on what is stored.
     """
     if not reply.choices or asked.body.store is False:
         return False

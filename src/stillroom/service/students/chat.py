@@ -57,7 +57,7 @@ async def create_completion(request: Request, caller: Writes, body: ChatCall) ->
         raise ApiError(400, told, param=HEADER, code="idempotency_unsupported")
     if keyed or (body.store is True and not body.stream):
         one = await once(request)
-        return await in_thread(state, lambda: _once(state, caller, body, one))
+        return await in_thread(state, lambda: _answered_once(state, caller, body, one))
     return await in_thread(state, lambda: _answered(state, caller, body))
 
 
@@ -82,7 +82,7 @@ def _answered(state: Any, caller: Caller, body: ChatCall) -> Response:
     )  # fmt: skip
 
 
-def _once(state: Any, caller: Caller, body: ChatCall, one: Once) -> Response:
+def _answered_once(state: Any, caller: Caller, body: ChatCall, one: Once) -> Response:
     """A whole answer, asked for and stored once, however often the call is sent.
 
     A call that is sent again is answered with what was stored: as it was redacted, and not at all once it is deleted. Of an
