@@ -19,7 +19,7 @@ from sqlalchemy import select, update
 
 from stillroom.service.app import create_app
 from stillroom.service.data import forms
-from stillroom.service.data.file_rows import file_path, find_file
+from stillroom.service.data.file_rows import file_path, find_file, with_names
 from stillroom.service.data.files import keep
 from stillroom.service.data.jsonl import conversations, look_at
 from stillroom.service.door.access import Caller
@@ -248,6 +248,13 @@ def test_what_is_cut_short_leaves_nothing(service: Served) -> None:
     while on_disk(service) - before:  # what other tests left there may go meanwhile
         assert time.monotonic() < until, on_disk(service) - before
         time.sleep(0.05)
+
+
+def test_a_file_in_a_message_has_its_name_once(service: Served, client: openai.OpenAI) -> None:
+    file, other = client.files.create(file=("data.jsonl", rows()), purpose="fine-tune"), f"file-{'x' * 24}"
+    with service.rows.reading() as found:
+        told = with_names(found, service.first_project(), f"{file.id}: {file.id}.jsonl, line 3, and {other}.csv")
+    assert told == f"data.jsonl: data.jsonl, line 3, and {other}.csv"
 
 
 def test_too_large_a_file(serving: Any) -> None:

@@ -21,7 +21,7 @@ THERE = and_(
     or_(files.c.expires_at.is_(None), files.c.expires_at > bindparam("now")),
 )  # fmt: skip
 """A project's files that are neither deleted nor expired."""
-LINKED = re.compile(r"((file-[A-Za-z0-9]{24})(?:\.[a-z]+)?)")
+LINKED = re.compile(r"(file-[A-Za-z0-9]{24})(?:\.[a-z]+)?")
 _FIND = Statement(select(files).where(THERE, files.c.id == bindparam("id")))
 
 
@@ -42,11 +42,12 @@ def find_file(rows: Connection, project_id: str, file_id: str, param: str = "fil
 
 def with_names(rows: Connection, project_id: str, message: str) -> str:
     """A message with files called as their client calls them, who never saw what their copies are called in a job's folder."""
-    for linked, file_id in dict.fromkeys(LINKED.findall(message)):
-        wanted = (files.c.id == file_id) & (files.c.project_id == project_id)
-        filename = rows.execute(select(files.c.filename).where(wanted)).scalar()
-        message = message if filename is None else message.replace(linked, filename)
-    return message
+
+    def called(linked: re.Match[str]) -> str:
+        wanted = (files.c.id == linked[1]) & (files.c.project_id == project_id)
+        return rows.execute(select(files.c.filename).where(wanted)).scalar() or linked[0]
+
+    return LINKED.sub(called, message)
 
 
 def upload_folder(settings: Settings, upload_id: str) -> Path:
