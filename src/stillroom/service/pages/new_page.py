@@ -78,7 +78,7 @@ class Fields(BaseModel):
             return CreateJob.model_validate({"model": chosen.model, "distillation": wanted, **named})
         if self.source.startswith(TABLE):
             file, columns, _ = table_of(request, caller, self.source.removeprefix(TABLE))
-            of_table = tables.body(file, columns, self.column.strip())
+            of_table = tables.body(file, columns, self.column)
             wanted = {"recipe": of_table["recipe"], "hold": True, **self._finer_points()}
             named = suffix or {"suffix": PurePath(file["filename"]).stem[:MOST_LETTERS]}
             return CreateJob.model_validate({"model": of_table["model"], "distillation": wanted, **named})

@@ -67,8 +67,9 @@ def _objects(path: Path) -> tuple[list[str], list[list[str]]]:
     return names, [["" if row.get(name) is None else str(row[name]) for name in names] for row in rows]
 
 
-def body(file: dict[str, Any], columns: list[str], label: str) -> dict[str, Any]:
+def body(file: dict[str, Any], columns: list[str], typed: str) -> dict[str, Any]:
     """The model and recipe of a job that distils this table. Raises ApiError 400 where nobody says what is to be predicted."""
+    label = typed if typed in columns else typed.strip()  # white space may be a part of a column's name
     if not label or (columns and label not in columns):
         told = f"There is no column {label[:100]!r} in {file['filename'][:100]}. " if label else ""
         raise ApiError(400, f"{told}Pick the column that the student is to predict.", param="column")
