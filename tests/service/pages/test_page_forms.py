@@ -6,16 +6,13 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
 from benchmarks.service_process import Served
-from sqlalchemy import select
 from starlette.routing import Route
 
-import stillroom.tables
 from service.conftest import BOTH_WAYS
 from service.pages.site import Site, put_job, send, talk, token, upload
 from stillroom.service import serving as service_serving
@@ -27,10 +24,9 @@ from stillroom.service.pages import (
     models_page,
     new_page,
     signing_in,
-    tables,
     teachers_page,
 )
-from stillroom.service.rows.tables import jobs, keys
+from stillroom.service.rows.tables import keys
 
 ROOMS = (data_page, job_page, keys_page, models_page, new_page, signing_in, teachers_page)
 POSTED = [
@@ -187,79 +183,6 @@ def test_what_is_wrong_stands_by_its_field(site: Site, chosen: dict[str, str], f
     assert words in told[0][1]
     marked = re.findall(r'<\w+ id="(\w+)"[^>]*aria-describedby="\w+-hint (\w+)-wrong" aria-invalid="true"', answer.text)
     assert marked == [(field, field)]
-
-
-def test_a_table_is_distilled_by_its_column(site: Site) -> None:
-    http = site.served.http()
-    rows = "size,mood\n" + "".join(f"{n},{('good', 'bad')[n % 2]}\n" for n in range(40))
-    place = upload(http, rows, "moods.csv", "user_data").headers["location"]
-    source = f"table:{place.rpartition('/')[2]}"
-    assert f'href="/new?source={source}"' in http.get(place).text
-    for typed, words in (
-        ("", "Pick the column"),
-        ("mod", "There is no column &#39;mod&#39; in moods.csv. Pick the column"),
-    ):
-        wrong = send(http, "/new", "/new", source=source, column=typed)
-        assert wrong.status_code == 400
-        assert words in wrong.text
-        assert '<option value="mood">mood</option>' in wrong.text
-        assert 'id="column-wrong"' in wrong.text
-    made = send(http, "/new", "/new", source=source, column="mood", seeds="2", name="moods")
-    assert made.status_code == 303, made.text
-    job = http.get(f"/v1/fine_tuning/jobs/{made.headers['location'].rpartition('/')[2]}").json()
-    assert job["distillation"]["asked"]["seeds"] == 2
-    wanted = select(jobs.c.asked).where(jobs.c.id == job["id"])
-    with site.served.rows.reading() as found:
-        asked = found.execute(wanted).scalar_one()["distillation"]
-    assert (asked["recipe"]["questions"]["label"], asked["hold"]) == ("mood", True)
-    assert send(http, "/new", "/new", source="table:file-none", column="mood").status_code == 404
-
-
-def test_white_space_is_a_part_of_a_columns_name(site: Site) -> None:
-    http = site.served.http()
-    rows = "size, mood ,place\n" + "".join(f"{n},{('good', 'bad')[n % 2]},x\n" for n in range(40))
-    source = f"table:{upload(http, rows, 'moods.csv', 'user_data').headers['location'].rpartition('/')[2]}"
-    shown = http.get("/new", params={"source": source}).text
-    assert re.findall('<option value="([^"]*mood[^"]*)">', shown) == [" mood "], "a browser strips what has no value"
-    made = send(http, "/new", "/new", source=source, column=" mood ")
-    assert made.status_code == 303, made.text
-    wanted = select(jobs.c.asked).where(jobs.c.id == made.headers["location"].rpartition("/")[2])
-    with site.served.rows.reading() as found:
-        assert found.execute(wanted).scalar_one()["distillation"]["recipe"]["questions"]["label"] == " mood "
-    assert send(http, "/new", "/new", source=source, column=" size ").status_code == 303, (
-        "typed around a name that has none"
-    )
-
-
-@pytest.mark.parametrize(
-    ("name", "text", "columns", "first"),
-    [
-        ("a.tsv", "a\tb\n1\tx, y\n", ["a", "b"], [["1", "x, y"]]),
-        ("a.csv", 'a,b\n1,"x\ny"\n', ["a", "b"], [["1", "x\ny"]]),
-        ("a.jsonl", '{"a": 1}\n{"b": null, "a": 2}\n', ["a", "b"], [["1", ""], ["2", ""]]),
-        ("a.jsonl", "[1]\n", [], []),
-        ("a.jsonl", "{", [], []),
-        ("a.parquet", "no", [], []),
-        ("a.csv", "", [], []),
-    ],
-)
-def test_columns_and_first_rows_of_a_table(
-    tmp_path: Path, name: str, text: str, columns: list[str], first: list[list[str]]
-) -> None:
-    (tmp_path / "kept").write_text(text)
-    assert tables.head(tmp_path / "kept", name) == (columns, first)
-
-
-def test_a_table_is_what_a_recipe_reads_as_one() -> None:
-    assert tables.SUFFIXES == stillroom.tables.SUFFIXES
-
-
-def test_of_a_long_table_whole_lines_are_shown(tmp_path: Path) -> None:
-    (tmp_path / "kept").write_text("a,b\n" + f"{'x' * 9000},{'é' * 900}\n" * 40)
-    names, rows = tables.head(tmp_path / "kept", "long.csv")
-    assert names == ["a", "b"]
-    assert 2 <= len(rows) < 20
-    assert {tuple(map(len, row)) for row in rows} == {(9000, 900)}
 
 
 def test_a_sample_is_held_to_its_limits(site: Site) -> None:

@@ -108,7 +108,8 @@ def show_file(request: Request, caller: Reads, file_id: str) -> Response:
     is_table = tables.is_table(row)
     columns, cells = tables.head(path, row["filename"]) if is_table else ([], [])
     return render(
-        request, caller, "file.html", file=row, first=first, rejected=rejected, is_table=is_table, columns=columns, cells=cells,
+        request, caller, "file.html", file=row, first=first, rejected=rejected, is_table=is_table, cells=cells,
+        columns=columns[: tables.MOST_COLUMNS], more_columns=max(0, len(columns) - tables.MOST_COLUMNS),
         text=_start(path) if not first and not cells else "",
         answered=any(one["messages"][-1]["role"] == "assistant" for one in first),
     )  # fmt: skip

@@ -163,6 +163,7 @@ def _page(
     columns: list[str] = []
     if fields.source.startswith(TABLE):
         _, columns, _ = table_of(request, caller, fields.source.removeprefix(TABLE))
+        columns = columns if len(columns) <= tables.MOST_COLUMNS else []  # too many to pick from: it is typed
     if at and wrong is not None and wrong.startswith(f"{param}: "):  # the page has another name for the field
         words = wrong.removeprefix(f"{param}: ")
         wrong = words[:1].upper() + words[1:]

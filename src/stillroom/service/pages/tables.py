@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections.abc import Mapping
 from itertools import islice
 from pathlib import Path, PurePath
@@ -19,6 +20,12 @@ SUFFIXES = (".csv", ".tsv", ".jsonl", ".json", ".parquet")
 MODEL = "table-classifier"
 """The name that a student of a table bears."""
 SHOWN_ROWS, HEAD_BYTES = 20, 1 << 16
+MOST_COLUMNS = 200
+"""So many are shown; where there are more, the name of one is typed."""
+MOST_FOOTER_BYTES = 4 << 20
+"""Of a Parquet file, whose columns are told at its end; a server reads no more than that of anyone's file."""
+SURROGATE = re.compile("[\ud800-\udfff]")
+"""Half of a letter, as JSON can have it; no page could be sent with one."""
 
 
 def is_table(file: Mapping[Any, Any]) -> bool:
@@ -32,7 +39,9 @@ def suffix_of(filename: str) -> str:
 
 
 def head(path: Path, filename: str) -> tuple[list[str], list[list[str]]]:
-    """A table's columns and first rows, as texts; nothing of either where the file is no such table."""
+    """The names of a table's columns and the first rows of those that are shown, as texts; nothing of either where the file
+    is no such table.
+    """
     suffix = suffix_of(filename)
     try:
         if suffix in (".csv", ".tsv"):
@@ -40,10 +49,8 @@ def head(path: Path, filename: str) -> tuple[list[str], list[list[str]]]:
         if suffix == ".jsonl":
             return _objects(path)
         if suffix == ".parquet":
-            import pyarrow.parquet
-
-            return list(pyarrow.parquet.read_schema(path).names), []
-    except (ValueError, OSError, csv.Error):
+            return _parquet_columns(path), []
+    except (ValueError, OSError, RecursionError, csv.Error):
         return [], []  # the estimate says what is wrong with it
     return [], []
 
@@ -55,7 +62,7 @@ def _separated(path: Path, delimiter: str) -> tuple[list[str], list[list[str]]]:
             start = start[: start.rfind(b"\n") + 1]  # the last line may be cut
     lines = io.StringIO(start.decode("utf-8-sig", "replace"), newline="")
     names, *rows = islice(csv.reader(lines, delimiter=delimiter), SHOWN_ROWS + 1)
-    return names, rows
+    return names, [row[:MOST_COLUMNS] for row in rows]
 
 
 def _objects(path: Path) -> tuple[list[str], list[list[str]]]:
@@ -64,7 +71,28 @@ def _objects(path: Path) -> tuple[list[str], list[list[str]]]:
     read = [json.loads(line) for line in lines if line.strip()]
     rows = [one for one in read if isinstance(one, dict)]
     names = list(dict.fromkeys(name for row in rows for name in row))
-    return names, [["" if row.get(name) is None else str(row[name]) for name in names] for row in rows]
+    shown = names[:MOST_COLUMNS]
+    cells = [["" if row.get(name) is None else _whole(str(row[name])) for name in shown] for row in rows]
+    return list(map(_whole, names)), cells
+
+
+def _whole(text: str) -> str:
+    return SURROGATE.sub("\ufffd", text)
+
+
+def _parquet_columns(path: Path) -> list[str]:
+    """Raises ValueError, OSError."""
+    with open(path, "rb") as file:
+        file.seek(max(0, path.stat().st_size - 8))
+        size, mark = file.read(4), file.read(4)
+    if mark != b"PAR1" or int.from_bytes(size, "little") > MOST_FOOTER_BYTES:
+        return []
+    import pyarrow.parquet
+
+    try:
+        return list(pyarrow.parquet.read_schema(path).names)
+    except pyarrow.ArrowException as error:
+        raise ValueError(str(error)) from error
 
 
 def body(file: dict[str, Any], columns: list[str], typed: str) -> dict[str, Any]:
