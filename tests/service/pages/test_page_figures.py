@@ -52,16 +52,24 @@ def measured(latency_ms: float, size_bytes: int, usd: float | None) -> dict[str,
 
 
 def compared(
-    site: Site, title: str, paid: float, accuracy: float, data: str = "file-one", **roles: dict[str, Any]
+    site: Site,
+    title: str,
+    paid: float,
+    accuracy: float,
+    rows: dict[str, str] | None = None,
+    questions: Any = None,
+    **roles: dict[str, Any],
 ) -> str:
-    """A finished student whose scorecard says this; its id."""
+    """A finished student whose scorecard says this; its id. `rows`: digests that differ of what it was tested on; {}: none."""
     job_id, model_id = put_finished(site.served, students.of_texts(), title)
-    with site.served.rows.writing() as rows:
-        rows.execute(
-            update(jobs)
-            .where(jobs.c.id == job_id)
-            .values(recipe={"teacher": {"kind": "openai_api"}}, training_file=data)
-        )
+    with site.served.rows.writing() as begun:
+        recipe = {"teacher": {"kind": "openai_api"}, "questions": questions}
+        begun.execute(update(jobs).where(jobs.c.id == job_id).values(recipe=recipe, training_file="file-one"))
+    manifest = site.served.root / "jobs" / job_id / "run" / "evaluation" / "manifest.json"
+    told = json.loads(manifest.read_text())
+    assert "predictions/test.keys.u8" in told["files"]
+    told["files"] = {} if rows == {} else {**told["files"], **(rows or {})}
+    manifest.write_text(json.dumps(told))
     path = site.served.root / "jobs" / job_id / "run" / "scorecard.json"
     card = json.loads(path.read_text())
     for role, figures in roles.items():
@@ -100,7 +108,9 @@ def test_students_are_compared(site: Site, http: httpx2.Client) -> None:
     alike = cells(text, "Like its teacher")
     assert alike[0].startswith("62.5 % control ")
     assert alike[1].startswith("75.0 % best control ")
-    other = compared(site, "of other data", 0.5, 0.99, "file-other", student=measured(0.1, 500, 9.0))
+    other = compared(
+        site, "of other data", 0.5, 0.99, {"predictions/test.keys.u8": "other"}, student=measured(0.1, 500, 9.0)
+    )
     text = http.get("/compare", params={"model": [first, other]}).text
     assert [found for found in cells(text, "Right answers") if "best" in found] == [], "tested on other rows"
     assert "500 bytes best" in cells(text, "Size")[0]
@@ -137,14 +147,32 @@ def test_a_recorded_teacher_of_a_recipe_has_a_figure(site: Site, http: httpx2.Cl
     assert "Teacher: right answers" in http.get(f"/jobs/{job_id}").text, "it may differ from what is right"
 
 
-def test_students_of_stored_answers_are_not_called_alike(site: Site, http: httpx2.Client) -> None:
-    both = [
-        compared(site, name, 0.5, share, "stored_completions", student=measured(1.0, 9, None))
-        for name, share in (("one", 0.5), ("two", 0.75))
-    ]
-    text = http.get("/compare", params={"model": both}).text
-    assert "tested on different rows" in text
-    assert [found for found in cells(text, "Right answers") if "best" in found] == []
+ONE, OTHER = (f"file-{letter * 24}.jsonl" for letter in "ab")
+
+
+@pytest.mark.parametrize(
+    ("rows", "several", "is_known"),
+    [
+        (None, [None, None], True),
+        ({"predictions/test.labels.i64": "of another column"}, [None, None], False),
+        ({}, [{"source": ONE}, {"source": ONE}], True),
+        ({}, [{"source": "builtin:sums", "seed": 1}, {"source": "builtin:sums", "seed": 1}], True),
+        ({}, [{"source": ONE, "seed": 1}, {"source": ONE, "seed": 2}], False),
+        ({}, [{"source": {"train": ONE, "test": ONE}}, {"source": {"train": ONE, "test": OTHER}}], False),
+        ({}, [{"source": "rows.jsonl"}, {"source": "rows.jsonl"}], False),
+        ({}, [None, None], False),
+    ],
+    ids=["same", "label", "file", "builtin", "seed", "test file", "drafted", "nothing"],
+)
+def test_students_are_called_alike_where_their_test_rows_are(
+    site: Site, http: httpx2.Client, rows: dict[str, str] | None, several: list[Any], is_known: bool
+) -> None:
+    first = compared(site, "one", 0.5, 0.5, None if rows else rows, several[0], student=measured(1.0, 9, None))
+    second = compared(site, "two", 0.5, 0.75, rows, several[1], student=measured(1.0, 9, None))
+    text = http.get("/compare", params={"model": [first, second]}).text
+    assert ("All were tested on the same rows" in text) is is_known
+    assert ("tested on different rows, or it is not known" in text) is not is_known
+    assert any("best" in found for found in cells(text, "Right answers")) is is_known
 
 
 def test_pages_tell_of_a_cascade(site: Site, http: httpx2.Client) -> None:

@@ -12,19 +12,26 @@ from typing import Any
 from sqlalchemy import Connection, func, select
 
 from stillroom.errors import StillroomError
-from stillroom.rundir import read_json
+from stillroom.rundir import MANIFEST, fingerprint, read_json
+from stillroom.service.data.file_rows import LINKED
 from stillroom.service.door.lists import Row
 from stillroom.service.jobs import job_rows
 from stillroom.service.jobs.event_rows import PREFIX
 from stillroom.service.jobs.job_object import machine_usd, status_of
 from stillroom.service.pages import charts
 from stillroom.service.pages.words import OVER, ROLES, mean
+from stillroom.service.recipes.references import BUILTIN
 from stillroom.service.rows.tables import events, jobs, models
 from stillroom.service.settings import Settings
 from stillroom.service.work.executor import LOG, RUN
 
 MOST_MESSAGES, LOG_BYTES, MOST_EXAMPLES, MOST_LETTERS, MOST_JOBS = 30, 6000, 6, 600, 100
 PHASES = {"asking": "Asking the teacher", "training": "Training", "evaluation": "Evaluating"}
+EXAM = "evaluation"
+TEST_ROWS = tuple(
+    f"predictions/test.{name}" for name in ("keys.u8", "labels.i64", "window.i32", "place.i32", "target.i32")
+)
+"""In a run's evaluation: the test rows and what is right of each; of running text its windows and tokens."""
 BESIDE = ("teacher", "student", "control")
 FIGURES = (
     ("accuracy", "right answers", "share"), ("exact_match", "right answers", "share"),
@@ -154,6 +161,25 @@ def scorecard(settings: Settings, row: Row) -> dict[str, Any]:
     return _read(folder(settings, row) / RUN / "scorecard.json")
 
 
+def tested_on(settings: Settings, row: Row) -> str | None:
+    """A digest of the rows that a finished job's student was tested on, and what is right there; None where it is not known.
+
+    The run's manifest has one. Where it has none, as with reasoning, the same questions out of the same files are the same rows.
+    """
+    run = folder(settings, row) / RUN / EXAM
+    sums = _read(run / MANIFEST).get("files") or {}
+    if TEST_ROWS[0] in sums:
+        classes = _read(run / "predictions" / "predictions.json").get("classes")
+        return fingerprint([sums.get(name) for name in TEST_ROWS], classes)
+    recipe = row["recipe"] or {}
+    questions = recipe.get("questions") or {}
+    source = questions.get("source")
+    named = list(source.values()) if isinstance(source, dict) else [source]
+    if not all(isinstance(one, str) and (LINKED.fullmatch(one) or BUILTIN.fullmatch(one)) for one in named):
+        return None  # files that were drafted for this job alone
+    return fingerprint(questions, (recipe.get("transfer_set") or {}).get("verify"))
+
+
 def results(settings: Settings, row: Row) -> dict[str, Any]:
     """Figures of teacher, student and control, and some of their answers side by side."""
     card = scorecard(settings, row)
@@ -168,7 +194,7 @@ def results(settings: Settings, row: Row) -> dict[str, Any]:
         if value is not None:
             latency, size = mean(found[role], "latency_ms_p50"), found[role].get("size_bytes")
             shown.append({"role": role, "name": ROLES[role], "value": value, "latency_ms": latency, "size": size})
-    details = _read(folder(settings, row) / RUN / "evaluation" / "details.json")
+    details = _read(folder(settings, row) / RUN / EXAM / "details.json")
     return {
         "figures": shown, "figure_words": figures[1] if figures else "", "form": figures[2] if figures else "",
         "agreement": mean(found.get("student") or {}, "agreement"), "answers": answers(card, details),

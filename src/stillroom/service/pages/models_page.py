@@ -36,10 +36,8 @@ COMPARED = (
     ("size_bytes", "Size", "size", False), ("usd_per_million_rows", "USD a million rows", "usd", False),
 )  # fmt: skip
 """Key, words, how it is written, whether more is better."""
-STORED = "stored_completions"
-"""The training file of a job that learned from some of them: which, is not known here."""
 OF_ANY_TEST = ("latency_ms_p50", "size_bytes", "usd_per_million_rows")
-"""What may be compared where students were tested on different rows."""
+"""What may be compared where students were not tested on the same rows."""
 DOWNLOAD = "application/octet-stream"
 
 
@@ -139,7 +137,7 @@ def compare(request: Request, caller: Reads, model: Annotated[list[str] | None, 
         columns.append({
             "row": row, "title": job_views.title(job) if job else row["id"],
             "usd": mean(card.get("cost") or {}, "teacher_usd") if is_paid else None,
-            "tested": _tested(job, card) or row["id"],
+            "tested": (job_views.tested_on(state.settings, job) if job else None) or row["id"],
             "student": found.get("student") or {}, "teacher": found.get("teacher") or {}, "control": found.get("control") or {},
         })  # fmt: skip
     alike = len({one["tested"] for one in columns}) == 1
@@ -149,13 +147,6 @@ def compare(request: Request, caller: Reads, model: Annotated[list[str] | None, 
         request, caller, "compare.html", known=known, chosen={row["id"] for row in chosen}, columns=columns, metrics=metrics,
         alike=alike, titles=_titles(request, caller, known),
     )  # fmt: skip
-
-
-def _tested(job: Row | None, card: Mapping[str, Any]) -> tuple[Any, ...] | None:
-    """What tells the test rows of one file from those of another; None where they are known to no other student."""
-    if job is None or job["training_file"] == STORED:
-        return None
-    return job["training_file"], job["validation_file"], (card.get("rows") or {}).get("test")
 
 
 def _titles(request: Request, caller: Caller, known: list[Row]) -> dict[str, str]:
