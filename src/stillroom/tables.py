@@ -127,8 +127,14 @@ def _read_json_lines(path: Path, choose: Choose) -> dict[str, Array]:
                 raise DataError(
                     "this line is no JSON", where=f"{path.name}, line {number}", cure="Write one object a line"
                 ) from error
+            except RecursionError as error:
+                raise _deep(f"{path.name}, line {number}") from error
             rows.append(_object(row, f"{path.name}, line {number}"))
     return _columns_of_objects(rows, choose, path)
+
+
+def _deep(where: str) -> DataError:
+    return DataError("this is nested too deep", where=where, cure="Write cells of words and numbers")
 
 
 def _read_json(path: Path, choose: Choose) -> dict[str, Array]:
@@ -139,6 +145,8 @@ def _read_json(path: Path, choose: Choose) -> dict[str, Array]:
             "Name it .jsonl if it holds one object a line" if error.msg == "Extra data" else "Correct the syntax there"
         )
         raise DataError("this file is no JSON", where=f"{path.name}, line {error.lineno}", cure=cure) from error
+    except RecursionError as error:
+        raise _deep(path.name) from error
     if not isinstance(rows, list):
         raise DataError("a .json file of rows is one list of objects", where=path.name, cure="Write [{..}, {..}]")
     objects = [_object(row, f"{path.name}, row {place}") for place, row in enumerate(rows, 1)]

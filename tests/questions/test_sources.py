@@ -253,6 +253,8 @@ def test_the_first_folder_that_has_the_file_wins(tmp_path: Path, rng: np.random.
         ("d.csv", "a,label\n1,x\n,y\n" + "2,x\n3,y\n" * 20, DataError, r"d\.csv, row 2, column a\)"),
         ("d.csv", "a,label\n1,x\n2,y\ninf,y\n" + "2,x\n3,y\n" * 20, DataError, r"infinite.*d\.csv, row 3, column a\)"),
         ("d.jsonl", '{"a": 1, "label": 2}\n{"a": \n', DataError, r"no JSON \(d\.jsonl, line 2\)"),
+        ("d.jsonl", '{"a": 1, "label": 2}\n' + "[" * 60_000, DataError, r"nested too deep \(d\.jsonl, line 2\)"),
+        ("d.json", "[" * 60_000, DataError, r"nested too deep \(d\.json\)"),
         ("d.jsonl", "[1, 2]\n", DataError, r"an object of column and value \(d\.jsonl, line 1\)"),
         ("d.jsonl", '{"a": NaN, "label": 2}\n' + '{"a": 1, "label": 1}\n' * 9, DataError, "row 1, column a"),
         (

@@ -125,7 +125,7 @@ def _talk(value: Any, where: str) -> Talk:
     """Messages whose last one is the teacher's, as they are kept."""
     try:
         read = json.loads(value) if isinstance(value, str) else value
-    except json.JSONDecodeError as error:
+    except (json.JSONDecodeError, RecursionError) as error:
         raise DataError("these messages are no JSON", where=where, cure="Write a list of messages") from error
     told = list(read) if isinstance(read, list | tuple | np.ndarray) else []
     plain = [
