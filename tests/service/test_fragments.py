@@ -57,6 +57,9 @@ def test_a_row_is_made_once_and_again_when_it_changes(database: Database) -> Non
         rows.execute(update(teachers).where(teachers.c.id == "t2").values(price={"in": 9}))
     assert sent(database, kept) == [*first[:2], {**first[2], "price": {"in": 9}}, first[3]]
     assert show.count == 5
+    with database.reading() as rows:
+        raws = ALL.raw(rows)
+    assert (kept.left(raws), Fragments(show).left(raws) > 4 * fragments.VALUE_BYTES) == (0, True)
     assert [one["place"] for one in sent(database, kept, 7)] == [7] * 4
     assert show.count == 9
 

@@ -27,6 +27,9 @@ _GONE_OF_ALL = Statement(
     select(lineage.c.job_id, func.count().label("count")).where(_DELETED).group_by(lineage.c.job_id)
 )
 
+MANY = 1_000
+_MANY_GONE = Statement(select(lineage.c.number).where(_DELETED).limit(1).offset(MANY))
+
 
 def record(rows: Connection, project_id: str, job_id: str, source_ids: Sequence[tuple[str, int]]) -> None:
     """Write down that a job's transfer set is made from these (source, row). One that was deleted by now is marked at
@@ -93,6 +96,11 @@ def contains_deleted(rows: Connection, project_id: str, job_id: str) -> int:
 def all_deleted(rows: Connection, project_id: str) -> dict[str, int]:
     """The same of all jobs of a project; those that nothing is missing from are left out."""
     return {one["job_id"]: one["count"] for one in _GONE_OF_ALL.all(rows, project_id=project_id)}
+
+
+def are_many_deleted(rows: Connection, project_id: str) -> bool:
+    """There are so many that counting them takes its time."""
+    return _MANY_GONE.first(rows, project_id=project_id) is not None
 
 
 def leave_marks(database: Database, settings: Settings, job_ids: Sequence[str]) -> int:

@@ -16,6 +16,8 @@ from stillroom.service.rows.statements import Raw, Statement
 
 MOST_BYTES, LONGEST_BYTES, VALUE_BYTES = 8 << 20, 1 << 16, 56
 """Of all that is kept of a kind, and of one row, a longer one being made each time; of a value beside its letters."""
+AT_ONCE_BYTES = 1 << 18
+"""Of rows whose JSON is made where the requests are read; for more there is a thread, as other requests would wait."""
 
 
 class Fragments:
@@ -40,6 +42,11 @@ class Fragments:
         made = b",".join(map(json_of, self._show(statement.row(raw), *more)))
         self._keep(raw, more, made)
         return made
+
+    def left(self, raws: Sequence[Raw]) -> int:
+        """The bytes of rows of which nothing is kept: what making their JSON costs goes with them."""
+        with self._turn:
+            return sum(_size(raw, b"") for raw in raws if raw[0] not in self._kept)
 
     def _keep(self, raw: Raw, more: tuple[Any, ...], made: bytes) -> None:
         with self._turn:

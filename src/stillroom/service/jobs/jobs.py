@@ -6,6 +6,7 @@ import json
 import secrets
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -13,6 +14,7 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import HTMLResponse
 from sqlalchemy import Connection, bindparam, func, insert, select, update
+from starlette.concurrency import run_in_threadpool
 
 from stillroom.rundir import read_json
 from stillroom.service.door import fragments, lists
@@ -28,6 +30,7 @@ from stillroom.service.jobs.event_rows import tell
 from stillroom.service.jobs.job_object import PHASES, Job, show_job
 from stillroom.service.jobs.job_rows import ENDED, PAUSED, QUEUED, RUNNING, VALIDATING, position, written
 from stillroom.service.recipes.sources import REJECTED, checked
+from stillroom.service.rows.database import Database
 from stillroom.service.rows.ids import is_id, new_id
 from stillroom.service.rows.statements import Listing, Raw, Statement
 from stillroom.service.rows.tables import jobs
@@ -45,6 +48,8 @@ _OURS = (jobs.c.id == bindparam("id")) & (jobs.c.project_id == bindparam("projec
 FIND = Statement(select(jobs).where(_OURS))
 _FIND_SHOWN = Statement(select(*(one for one in jobs.c if one.name not in NOT_SHOWN)).where(_OURS))
 _SENT = Fragments(lambda row, place: [show_job(row, place)])
+FEW = 20
+"""So many are looked up without a thread of their own."""
 REPORT: dict[int | str, dict[str, Any]] = {200: {"description": "The report", "content": {"text/html": {}}}}
 
 
@@ -125,10 +130,9 @@ def _shown(rows: Connection, row: Row) -> dict[str, Any]:
     return show_job(row, position(rows, row))
 
 
-def _sent(rows: Connection, statement: Statement, raw: Raw) -> bytes:
-    """The same as JSON, of a row that is not read yet."""
-    asked = {"number": raw[0], "status": raw[statement.place("status")]}
-    return _SENT.of(statement, raw, position(rows, asked))
+def _place(rows: Connection, statement: Statement, raw: Raw) -> int | None:
+    """The place in the queue of a job whose row is not read yet."""
+    return position(rows, {"number": raw[0], "status": raw[statement.place("status")]})
 
 
 @router.post("/v1/fine_tuning/jobs", response_model=Job)
@@ -144,15 +148,38 @@ def create(request: Request, caller: Writes, body: CreateJob, one: Retriable) ->
 
 
 @router.get("/v1/fine_tuning/jobs", response_model=Listed)
-def list_jobs(request: Request, caller: Reads, after: str | None = None, limit: Annotated[int, LIMIT] = 20) -> Response:
+async def list_jobs(
+    request: Request, caller: Reads, after: str | None = None, limit: Annotated[int, LIMIT] = 20
+) -> Response:
     """The project's jobs, newest first; metadata[KEY]=VALUE keeps those with that pair, metadata=null those with none."""
-    pairs = lists.metadata_filter(request)
-    listing, given = _listed(len(pairs), request.query_params.get("metadata") == "null"), lists.numbered(pairs)
-    with request.app.state.database.reading() as rows:
-        statement, found, more = listing.raw_page(rows, after, limit, project_id=caller.project_id, **given)
-        sent = [_sent(rows, statement, raw) for raw in found]
-    place = statement.place("id")
-    return fragments.as_list(sent, [raw[place] for raw in found], more)
+    pairs, bare = lists.metadata_filter(request), request.query_params.get("metadata") == "null"
+    asked = request.app.state.database, caller.project_id, pairs, bare, after, limit
+    page = _page(*asked) if limit <= FEW and not pairs and not bare else await run_in_threadpool(_page, *asked)
+    return page() if _SENT.left(page.rows) <= fragments.AT_ONCE_BYTES else await run_in_threadpool(page)
+
+
+@dataclass(frozen=True)
+class _Page:
+    """A page of jobs as the database has them, and their places in the queue; called, the answer."""
+
+    statement: Statement
+    rows: list[Raw]
+    places: list[int | None]
+    has_more: bool
+
+    def __call__(self) -> Response:
+        sent = [_SENT.of(self.statement, raw, place) for raw, place in zip(self.rows, self.places, strict=True)]
+        ids = self.statement.place("id")
+        return fragments.as_list(sent, [raw[ids] for raw in self.rows], self.has_more)
+
+
+def _page(
+    database: Database, project_id: str, pairs: Mapping[str, str], bare: bool, after: str | None, limit: int
+) -> _Page:
+    listing, given = _listed(len(pairs), bare), lists.numbered(pairs)
+    with database.reading() as rows:
+        statement, found, more = listing.raw_page(rows, after, limit, project_id=project_id, **given)
+        return _Page(statement, found, [_place(rows, statement, raw) for raw in found], more)
 
 
 @lru_cache
@@ -175,7 +202,8 @@ async def retrieve(request: Request, caller: Reads, job_id: str) -> Response:
         found = _FIND_SHOWN.raw(rows, id=job_id, project_id=caller.project_id)
         if not found:
             raise not_found(WHAT, job_id)
-        return Text(_sent(rows, _FIND_SHOWN, found[0]))
+        place = _place(rows, _FIND_SHOWN, found[0])
+    return Text(_SENT.of(_FIND_SHOWN, found[0], place))
 
 
 def _do(request: Request, caller: Caller, job_id: str, wanted: Wish) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from typing import Any, Literal
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict
 from sqlalchemy import Connection, and_, bindparam, select, update
+from starlette.concurrency import run_in_threadpool
 
 from stillroom.service.data import lineage_rows
 from stillroom.service.door.access import Reads, Writes
@@ -28,6 +29,9 @@ from stillroom.service.students.model_rows import CASCADE, OURS, find_model, has
 router = APIRouter(route_class=Route, tags=["models"])
 _THEIRS = and_(teachers.c.project_id == bindparam("project_id"), teachers.c.deleted_at.is_(None))
 _STUDENTS = Statement(select(models).where(OURS).order_by(models.c.number.desc()))
+FEW = 300
+"""So many students of a project are listed without a thread of their own."""
+_MANY = Statement(select(models.c.number).where(OURS).limit(1).offset(FEW))
 _TEACHER = Statement(select(teachers).where(_THEIRS, teachers.c.name == bindparam("name")))
 _TAUGHT = Statement(select(teachers).where(_THEIRS).order_by(teachers.c.number.desc()))
 
@@ -86,13 +90,19 @@ _SENT = Fragments(_student_and_cascade)
 
 
 @router.get("/v1/models", response_model=Models)
-def list_models(request: Request, caller: Reads) -> Response:
+async def list_models(request: Request, caller: Reads) -> Response:
     """Students to begin from, teachers, finished students and their cascades."""
     state = request.app.state
     with state.database.reading() as rows:
-        ours = _STUDENTS.raw(rows, project_id=caller.project_id)
-        deleted = lineage_rows.all_deleted(rows, caller.project_id)
-        taught = [_teacher(row) for row in _TAUGHT.all(rows, project_id=caller.project_id)]
+        many = _MANY.first(rows, project_id=caller.project_id) or lineage_rows.are_many_deleted(rows, caller.project_id)
+    return await run_in_threadpool(_listed, state, caller.project_id) if many else _listed(state, caller.project_id)
+
+
+def _listed(state: Any, project_id: str) -> Response:
+    with state.database.reading() as rows:
+        ours = _STUDENTS.raw(rows, project_id=project_id)
+        deleted = lineage_rows.all_deleted(rows, project_id)
+        taught = [_teacher(row) for row in _TAUGHT.all(rows, project_id=project_id)]
     job = _STUDENTS.place("job_id")
     students = [_SENT.of(_STUDENTS, raw, deleted.get(raw[job], 0)) for raw in ours]
     others = map(json_of, [*taught, *map(_preset, presets(state.settings))])
