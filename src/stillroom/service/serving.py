@@ -29,6 +29,8 @@ from stillroom.service.work.tending import Tended
 
 BACKLOG = 1024
 END_S = 10
+KEEP_S = 75
+"""An idle connection stays open: longer than clients keep theirs, which else would send into one that is just being closed."""
 PRIVATE = 0o077
 """What is taken from the rights of everyone else."""
 
@@ -84,6 +86,7 @@ def serve(settings: Settings, ready: Callable[[str], None]) -> None:
                 access_log=False,
                 server_header=False,
                 timeout_graceful_shutdown=END_S,
+                timeout_keep_alive=KEEP_S,
                 backlog=BACKLOG,
             )
             address = listening.getsockname()

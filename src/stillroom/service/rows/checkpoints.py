@@ -13,8 +13,10 @@ from pathlib import Path
 
 from stillroom.service.watch.logs import log_error
 
-EVERY_S = 1.0
-"""From a first write to the copying of it and of those that came meanwhile."""
+EVERY_S = 0.25
+"""From a first write to the copying of it and of those that came meanwhile: while the disk is busy with that, a commit waits,
+the longer the more there is to copy. Of 60 writes a second the slowest took 157 ms at 5 s, 46 ms at this.
+"""
 MOST_PAGES = 4_000
 """Of the log, about 16 MiB: from here on it should begin anew."""
 
