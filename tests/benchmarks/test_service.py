@@ -243,9 +243,9 @@ def test_addresses_are_tried_over_http_and_each_by_a_name_of_its_own() -> None:
 
 
 def test_no_address_gets_through_and_one_that_is_let_in_is_seen(tmp_path: Path) -> None:
-    some = ("a name of 127.0.0.1", "a name of ::1 too", "rebinding to 10.0.0.1", "plain: 10.0.0.1",
+    some = ("a name of 127.0.0.1", "a name of ::1 too", "rebinding to 10.0.0.1", "plain: 10.0.0.1", "plain: 127.0.0.1",
             "redirect 307 to http://127.0.0.1:{port}/inside")  # fmt: skip
-    assert service_addresses.attacked_by_address(tmp_path / "shut", lambda way: way.attack.name in some) == (8, [])
+    assert service_addresses.attacked_by_address(tmp_path / "shut", lambda way: way.attack.name in some) == (10, [])
     with Canary() as inside, Served(tmp_path / "open", "--allow-teacher", f"127.0.0.1:{inside.port}") as opened:
         attack = AddressAttack("let in", f"http://127.0.0.1:{inside.port}/v1")
         tried = [service_addresses.Way(attack, how, ()) for how in ("set", "asked")]
