@@ -63,7 +63,7 @@ class Database:
         config = Config()
         config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
         try:
-            with self.writing() as rows:
+            with self.writing(tells=False) as rows:  # tables take their time to be made
                 config.attributes["connection"] = rows
                 command.upgrade(config, "head")
         except (DatabaseError, CommandError) as error:
@@ -80,12 +80,13 @@ class Database:
             yield rows
 
     @contextmanager
-    def writing(self, *, one_of_many: bool = False) -> Iterator[Connection]:
+    def writing(self, *, one_of_many: bool = False, tells: bool = True) -> Iterator[Connection]:
         """A connection that alone may write, committed when the block ends well.
 
         Writers of one process wait for each other here, where the next one goes on at once; SQLite would have it look again
         after up to a tenth of a second. `one_of_many`: there is one after the other, so this returns only after as long as
-        it wrote, for another process to come in between: SQLite gives nobody a place in a queue.
+        it wrote, for another process to come in between: SQLite gives nobody a place in a queue. `tells`: what took long is
+        logged.
         """
         marks = [time.monotonic()]
         try:
@@ -98,7 +99,8 @@ class Database:
                         marks.append(time.monotonic())
                     self._checkpoints.wrote()
         finally:
-            _tell("slow write", WRITE_PARTS, [*marks, time.monotonic()])
+            if tells:
+                _tell("slow write", WRITE_PARTS, [*marks, time.monotonic()])
         if one_of_many:
             time.sleep(time.monotonic() - marks[2])
 
