@@ -91,7 +91,7 @@ def _start(folder: Path) -> tuple[float, float, float, float]:
         took_s = time.monotonic() - began
         time.sleep(SETTLED_S)
         every = [service.pid, *below(service.pid)]
-        together = memory_mib(service.pid) + sum(map(private_mib, below(service.pid)))
+        together = memory_mib(service.pid) + sum(map(private_mib, every[1:]))
         return took_s, memory_mib(service.pid), together, sum(map(memory_mib, every))
 
 

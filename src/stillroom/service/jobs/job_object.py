@@ -54,8 +54,7 @@ class Job(BaseModel):
 
 def show_job(row: Row, position: int | None = None) -> dict[str, Any]:
     """A row as a fine_tuning.job; `position`: its place in the queue, where it waits in one."""
-    figures, asked = row["figures"], row["asked"]
-    wanted = asked.get("distillation") or (asked.get("method") or {}).get("distillation") or {}
+    figures, wanted = row["figures"], wanted_of(row)
     knobs = row["hyperparameters"]
     done = row["status"] == "succeeded"
     place = f"/v1/fine_tuning/jobs/{row['id']}"
@@ -79,6 +78,12 @@ def show_job(row: Row, position: int | None = None) -> dict[str, Any]:
             "figures": figures.get("scorecard"),
         },
     }  # fmt: skip
+
+
+def wanted_of(row: Row) -> Mapping[str, Any]:
+    """The distillation that was asked for, wherever it stood in the call."""
+    asked = row["asked"] or {}
+    return asked.get("distillation") or (asked.get("method") or {}).get("distillation") or {}
 
 
 def phases_of(row: Row) -> dict[str, dict[str, Any]]:

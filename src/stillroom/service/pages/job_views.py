@@ -17,7 +17,7 @@ from stillroom.service.data.file_rows import LINKED
 from stillroom.service.door.lists import Row
 from stillroom.service.jobs import job_rows
 from stillroom.service.jobs.event_rows import PREFIX
-from stillroom.service.jobs.job_object import machine_usd, status_of
+from stillroom.service.jobs.job_object import machine_usd, status_of, wanted_of
 from stillroom.service.pages import charts
 from stillroom.service.pages.words import OVER, ROLES, mean
 from stillroom.service.recipes.references import BUILTIN
@@ -52,13 +52,7 @@ def answered(row: Row) -> str:
 
 def _is_of_recipe(row: Row) -> bool:
     """Its client sent a recipe, which may hold right answers beside a teacher's recorded ones."""
-    return "recipe" in _wanted(row)
-
-
-def _wanted(row: Row) -> Mapping[str, Any]:
-    """The distillation that was asked for, wherever it stood in the call."""
-    asked = row["asked"] or {}
-    return asked.get("distillation") or (asked.get("method") or {}).get("distillation") or {}
+    return "recipe" in wanted_of(row)
 
 
 def folder(settings: Settings, row: Row) -> Path:
@@ -82,7 +76,7 @@ def in_words(rows: Connection, row: Row) -> dict[str, Any]:
 
 def is_held(row: Row) -> bool:
     """It was estimated, or is being so, and waits for somebody to start it."""
-    held = bool(_wanted(row).get("hold"))
+    held = bool(wanted_of(row).get("hold"))
     begun = bool((row["figures"] or {}).get("begun_at"))
     return held and not begun and row["status"] in (job_rows.VALIDATING, job_rows.PAUSED)
 

@@ -9,6 +9,7 @@ A commit has reached the disk when it returns (synchronous=FULL). Other programs
 from __future__ import annotations
 
 import os
+import sqlite3
 import threading
 import time
 from collections.abc import Iterator
@@ -66,7 +67,7 @@ class Database:
             with self.writing(tells=False) as rows:  # tables take their time to be made
                 config.attributes["connection"] = rows
                 command.upgrade(config, "head")
-        except (DatabaseError, CommandError) as error:
+        except (DatabaseError, sqlite3.DatabaseError, CommandError) as error:  # a write is begun by the driver itself
             raise CorruptFile(
                 f"the service's database cannot be used: {error}",
                 where=str(self.path),
