@@ -19,6 +19,9 @@ space := $(empty) $(empty)
 extras := $(subst $(space),$(comma),$(strip $(EXTRAS)))
 CHOSEN := $(if $(extras),.venv/.installed-with-$(subst $(comma),-,$(extras)),$(CORE))
 
+# Where it is set, each of hundreds of processes compiles these sources anew.
+export PYTHONDONTWRITEBYTECODE :=
+
 .DEFAULT_GOAL := help
 .PHONY: help demo install test test-gpu check docs bench bench-speed bench-hinton bench-language bench-asking bench-reasoning bench-socratic bench-service serve clean
 .DELETE_ON_ERROR:

@@ -27,6 +27,7 @@ WORDS = (
     "OpenAI-shaped API on this machine, and students learn from those samples alone. Answers are checked exactly. Intervals "
     "are a paired bootstrap over seeds and test questions; what traces are held against is the best of three models that "
     "hear answers alone, two of which read as many tokens. "
+    "The illustrations, products of long numbers and word problems, stand apart: other students, of traces written by rule. "
 )
 PRESET_WORDS = {
     "smoke": "Preset smoke: everything but the word problems runs, nothing is measured.",
@@ -56,7 +57,7 @@ BLOCKS = {
     ),
     "shown": Block(
         "products of three and two digits", "reasoning_shown.illustration",
-        ("shown", "shown_student", "shown_questions", "shown_epochs", "batch", "test"),
+        ("shown", "shown_student", "shown_questions", "shown_epochs", "batch", "test"), edition=2,
         wanted=lambda sizes: sizes.shown is not None,
     ),
     "words": Block(

@@ -109,15 +109,21 @@ def _columns(problem: Problem) -> list[tuple[str, str]]:
 
 
 def _rows(first: int, second: int) -> list[tuple[str, str]]:
-    """A product by the digits of its second factor, from the left, and the sums as they grow."""
-    digits, total, found = str(second), 0, []
-    for place, digit in enumerate(digits):
-        part = first * int(digit) * 10 ** (len(digits) - place - 1)
-        found.append((f"{first}*{digit}", str(part)))
+    """A product by the digits of its second factor, from the right: the columns of each part and of the sum as it grows,
+    and what they come to."""
+    total, found = 0, []
+    for place, digit in enumerate(reversed(str(second))):
+        part = first * int(digit) * 10**place
+        found += [*_columns(_problem(first, "*", int(digit))), (f"{first}*{digit}{'0' * place}", str(part))]
         if place:
-            found.append((f"{total}+{part}", str(total + part)))
+            found += [*_columns(_problem(total, "+", part)), (f"{total}+{part}", str(total + part))]
         total += part
     return found
+
+
+def _problem(first: int, sign: str, second: int) -> Problem:
+    value = first * second if sign == "*" else first + second
+    return Problem(f"{first}{sign}{second}", str(value), (first, second))
 
 
 def lesson(problem: Problem, dice: random.Random, long_share: float) -> tuple[str, str]:

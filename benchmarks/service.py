@@ -51,7 +51,7 @@ BLOCKS = {
     ),
     "batching": Block("many clients at once", "service_serving.batching", ("batching_rounds",), True),
     "pages": Block(
-        "starts, idle memory, first bytes of pages", "service_pages.pages", ("starts", "page_reads"), True, edition=3,
+        "starts, idle memory, first bytes of pages", "service_pages.pages", ("starts", "page_reads"), True, edition=4,
     ),
     "axe": Block("the pages, looked at by axe-core", "service_axe.axe", ("pages",)),
 }  # fmt: skip

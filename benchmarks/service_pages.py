@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import compileall
 import http.client
 import shutil
 import sys
@@ -11,7 +12,7 @@ from urllib.parse import urlsplit
 
 from benchmarks.results import Row, Table, shown
 from benchmarks.service_axe import TESTS
-from benchmarks.service_process import Served, below, memory_mib, private_mib
+from benchmarks.service_process import SOURCE, Served, below, memory_mib, private_mib
 from benchmarks.service_sizes import Sizes
 from benchmarks.timing import middle
 
@@ -34,6 +35,8 @@ def pages(sizes: Sizes, base: Path) -> Row:
     sys.path.insert(0, str(TESTS))
     from service.pages.site import filled
 
+    clone_s = _first_of_a_clone(base / "pages" / "clone")
+    compileall.compile_dir(SOURCE, quiet=1)  # as pip does where it installs the program
     starts = [_start(base / "pages" / f"start-{run}") for run in range(sizes.starts)]
     with Served(base / "pages" / "filled") as service:
         site = filled(service)
@@ -51,7 +54,8 @@ def pages(sizes: Sizes, base: Path) -> Row:
     slowest_s = max(start[0] for start in starts)
     note = (
         f"{len(starts)} starts of a new folder, Python and its imports included. Promised: {PROMISED_S:g} s; the slowest took "
-        f"{shown(slowest_s)} s, {_state(slowest_s <= PROMISED_S)}. {_idle(starts)}"
+        f"{shown(slowest_s)} s, {_state(slowest_s <= PROMISED_S)}. Not counted is the very first start of a clone, which "
+        f"compiles the program and keeps it so: {shown(clone_s)} s, {_state(clone_s <= PROMISED_S)}. {_idle(starts)}"
     )
     columns = ["page", "bytes", "first byte, ms: median", "slowest"]
     slowest_ms, long_bytes = max(row[3] for row in rows), next(row[1] for row in rows if row[0] == LONG_PAGE)
@@ -93,6 +97,15 @@ def _start(folder: Path) -> tuple[float, float, float, float]:
         every = [service.pid, *below(service.pid)]
         together = memory_mib(service.pid) + sum(map(private_mib, every[1:]))
         return took_s, memory_mib(service.pid), together, sum(map(memory_mib, every))
+
+
+def _first_of_a_clone(home: Path) -> float:
+    """Seconds from the command to the first answer where nothing of the program was compiled yet; its libraries are, by pip."""
+    shutil.copytree(SOURCE, home / "src", ignore=shutil.ignore_patterns("__pycache__"))
+    began = time.monotonic()
+    with Served(home, env={"PYTHONPATH": str(home / "src")}) as service:
+        service.http().get("/healthz").raise_for_status()
+        return time.monotonic() - began
 
 
 def _asked(url: str, path: str, reads: int) -> tuple[int, float, float]:

@@ -97,13 +97,12 @@ def ensemble(rows_ND: Array, label_N: Array, classes: int, members: int, asked_M
 
 
 def _digits(sizes: Sizes, home: Path, data: Path) -> tuple[Task, Array]:
-    from sklearn.datasets import load_digits
+    from stillroom.questions.arrays import read_digits
 
-    found = load_digits()
-    order = np.random.default_rng(0).permutation(len(found.data))
+    level_N88, label_N = read_digits()
+    order = np.random.default_rng(0).permutation(len(label_N))
     test, pool = order[:450], order[450 : 450 + sizes.digits_pool]
-    rows_ND = ((found.data - 8) / 6).astype(np.float32)
-    label_N = found.target.astype(np.int64)
+    rows_ND = ((level_N88.reshape(len(label_N), -1) - 8) / 6).astype(np.float32)
     fold_n = np.arange(len(pool)) % FOLDS
     design = Design((128,), min(1500, sizes.teacher_steps), 64)
     answer_n = np.empty(len(pool), np.int64)
@@ -111,7 +110,7 @@ def _digits(sizes: Sizes, home: Path, data: Path) -> tuple[Task, Array]:
         seen, left = pool[fold_n != fold], fold_n == fold
         answer_n[left] = ensemble(rows_ND[seen], label_N[seen], 10, MEMBERS, rows_ND[pool[left]], design)
     test_answer = ensemble(rows_ND[pool], label_N[pool], 10, MEMBERS, rows_ND[test], design)
-    texts = [" ".join(str(int(level)) for level in found.data[row]) for row in pool]
+    texts = [" ".join(str(int(level)) for level in level_N88[row].ravel()) for row in pool]
     made = Task(
         "digits", texts, rows_ND[pool], label_N[pool], rows_ND[test], label_N[test], test_answer,
         [str(digit) for digit in range(10)],

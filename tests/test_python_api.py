@@ -85,6 +85,11 @@ def test_distill_takes_a_mapping_a_recipe_or_a_path(here: Path) -> None:
     assert "weights" in runs[0].student._repr_html_()
 
 
+def test_folders_may_be_given_as_texts(here: Path) -> None:
+    stillroom.distill(recipe(), str(here / "a"), folder=str(here), until="teach")
+    assert (here / "a" / "recipe.yaml").is_file()
+
+
 def test_a_wrong_recipe_is_a_recipe_error(here: Path) -> None:
     with pytest.raises(RecipeError, match=r"\(training\.epohcs\)\. Did you mean 'epochs'"):
         stillroom.distill(recipe(training={"epohcs": 2}))

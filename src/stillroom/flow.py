@@ -36,7 +36,7 @@ def distill(
     teacher: Any = None,
     show: Show | None = None,
     until: str = "report",
-    folder: Path | None = None,
+    folder: str | Path | None = None,
 ) -> Finished:
     """Run every stage up to `until`. Finished stages are kept, so the same call goes on after any stop.
 
@@ -50,7 +50,7 @@ def distill(
         raise InputError(f"there is no stage {until!r}", where="until", cure=did_you_mean(str(until), STAGES))
     last = STAGES.index(until)
     # Everything that can be checked is checked, then the run folder is held.
-    with opened(loaded, path, folder or base, show) as at_work:
+    with opened(loaded, path, base if folder is None else Path(folder), show) as at_work:
         asked = teach(at_work)  # what must be trained first is trained; now the teacher can be asked
         if last >= 1:
             choose_questions(at_work, asked)  # in rounds, where the recipe says so: those worth asking

@@ -120,10 +120,17 @@ def test_a_scratchpad_holds_the_answers_digits_from_the_right(name: str) -> None
         )
 
 
+def worked_out(step: str) -> int:
+    """A sum of products."""
+    return sum(math.prod(map(int, term.split("*"))) for term in step.split("+"))
+
+
 def test_a_scratchpad_of_a_long_product_adds_its_parts() -> None:
     for one in problems(TASKS["long products"], 50, 7):
-        first, second, whole = map(int, scratchpad(one).split())
-        assert first + second == whole == int(one.answer)
+        steps = [step.split("=") for step in scratchpad(one, "long").split("\n")[0].split()]
+        assert [worked_out(left) for left, _ in steps] == [int(right) for _, right in steps]
+        assert [right for _, right in steps] == scratchpad(one).split()
+        assert steps[-1][1] == one.answer
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The documents say what the program does: tree, kinds, knobs, errors, help, links, and the recipes in them."""
+"""The documents say what the program does: tree, kinds, knobs, errors, help, links, imports, and the recipes in them."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ PAGE_IDS = [str(page.relative_to(ROOT)) for page in PAGES]
 REFERENCE = ROOT / "docs" / "reference"
 FENCE = re.compile(r"^```(?P<language>\w*)\n(?P<body>.*?)^```", re.MULTILINE | re.DOTALL)
 BRANCH = re.compile(r"^(?P<indent>(?:[│ ]   )*)[├└]── (?P<name>[\w.]+/?)", re.MULTILINE)
+IMPORT = re.compile(r"import \S|from \S+ import \S")
 ROWS = [(group, kind) for group, table in kinds.TABLE.items() for kind in table]
 
 
@@ -167,6 +168,28 @@ def test_recipes_in_the_documents_load(page: Path) -> None:
             f"{key}:" in fence["body"] for key in ("name", "questions", "student")
         ):
             Recipe.from_tree(yaml.safe_load(fence["body"])).check()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=PAGE_IDS)
+def test_what_code_in_the_documents_imports_is_there(page: Path) -> None:
+    code = [fence["body"] for fence in FENCE.finditer(page.read_text()) if fence["language"] == "python"]
+    assert [line for body in code for line in body.splitlines() if IMPORT.match(line) and not is_there(line)] == []
+
+
+def is_there(line: str) -> bool:
+    """What a line imports can be imported."""
+    try:
+        exec(line, {})
+    except ImportError:
+        return False
+    return True
+
+
+def test_what_is_not_there_would_be_seen() -> None:
+    assert IMPORT.match("import nothing_of_that_name")
+    assert not is_there("import nothing_of_that_name")
+    assert not is_there("from stillroom.recipe import Nothing")
+    assert is_there("import json")
 
 
 def test_the_index_names_every_page() -> None:

@@ -308,7 +308,7 @@ def test_a_wrong_knob_is_a_recipe_error(knobs: dict[str, Any], message: str) -> 
         ([0, 1, 2] * 50, {"omit": [4]}, r"no class 4 \(questions\.omit\)"),
         ([0, 1, 2] * 50, {"omit": [1, 2]}, "fewer than two classes"),
         ([0, 1] * 50, {"split": {"test": 99}}, r"asks for 99 labelled rows, and 96 of 100.*questions\.split\.test"),
-        ([0, 1], {}, r"asks for 1 labelled rows, and 0 of 2"),
+        ([0, 1], {}, r"asks for 1 labelled row, and 0 of 2"),
         (list(range(100)), {}, "name rows, not classes"),
     ],
 )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,8 @@ import numpy as np
 import pytest
 
 from stillroom.errors import DataError, NotYet
+from stillroom.questions import arrays
+from stillroom.questions.arrays import read_digits
 from stillroom.questions.dataset import Dataset
 from stillroom.questions.sources import read_rows
 from stillroom.rows import Splits
@@ -312,6 +316,30 @@ def test_sources_that_have_no_columns_refuse_their_names(tmp_path: Path, rng: np
         build("builtin:digit", tmp_path)
     with pytest.raises(DataError, match="input and label name columns"):
         build("builtin:digits", tmp_path, label="target")
+
+
+def test_the_digits_are_those_of_scikit_learn() -> None:
+    from sklearn.datasets import load_digits
+
+    (levels, labels), known = read_digits(), load_digits()
+    assert np.array_equal(levels, known.images)
+    assert np.array_equal(labels, known.target)
+    assert (levels.dtype, labels.dtype) == (known.images.dtype, known.target.dtype)
+
+
+def test_the_digits_do_not_wait_for_scikit_learn() -> None:
+    program = (
+        "import sys; from stillroom.questions.arrays import read_digits; read_digits(); print('sklearn' in sys.modules)"
+    )
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    done = subprocess.run([sys.executable, "-c", program], env=env, capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.stderr) == ("False\n", "")
+
+
+def test_digits_that_are_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(arrays, "DIGITS", ("datasets", "none"))
+    with pytest.raises(DataError, match="digits are not here"):
+        build("builtin:digits", tmp_path)
 
 
 def test_the_hub_without_its_library_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

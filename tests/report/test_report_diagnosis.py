@@ -345,6 +345,20 @@ def test_no_control() -> None:
     del scorecard["models"]["control"]
     scorecard["differences"] = {}
     assert found(scorecard, details)["no control"].level == "note"
+    assert "stillroom train" in found(scorecard, details)["no control"].cure
+    scorecard["rows"]["labelled"] = 0
+    assert "label some" in found(scorecard, details)["no control"].cure
+
+
+@pytest.mark.parametrize(("labelled", "right", "is_told"), [(0, 1.0, True), (0, 0.99, False), (1, 1.0, False)])
+def test_a_teacher_that_is_right_by_definition(labelled: int, right: float, is_told: bool) -> None:
+    scorecard, details = healthy()
+    scorecard["rows"] |= {"labelled": labelled, "test": 1234}
+    scorecard["models"]["teacher"]["accuracy"] = {"mean": right}
+    told = found(scorecard, details).get("judged by its teacher")
+    assert (told is not None) == is_told
+    if told:
+        assert "all 1,234 test rows" in told.evidence
 
 
 def test_where_lower_is_better_the_sign_turns() -> None:

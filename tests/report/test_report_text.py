@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from report.page_reader import EVIL, Page, check_page
 from report.text_run import SENTENCES, text_run
+from stillroom.report import further_tables
 from stillroom.report.page import render
 
 
@@ -56,6 +57,18 @@ def test_exported_files_are_a_table() -> None:
     assert "not measured 12.9 MB" not in page.text
     for empty in ({}, None, {"onnx": {}}, {"onnx": {"size_bytes": None}}):
         assert "The exported files" not in check_page(render({**scorecard, "export": empty}, details)).text
+
+
+def test_an_exported_file_stands_beside_the_student_it_was_made_from() -> None:
+    scorecard, _ = text_run()
+    scorecard["models"]["student"]["accuracy"] = {"mean": 0.9, "ci95": [0.85, 0.95], "per_seed": [0.896, 0.92, 0.884]}
+    told = further_tables.exported(scorecard)
+    assert told is not None
+    (row,) = [row for row in told["groups"][0]["rows"] if row["name"] == "Accuracy"]
+    assert [cell["value"] for cell in row["cells"]][:2] == ["89.6%", "89.6%"]
+    assert "the student of the first seed, which they were made from" in told["caption"]
+    scorecard["models"]["student"]["accuracy"] = {"mean": 0.896, "per_seed": [0.896]}
+    assert "first seed" not in (further_tables.exported(scorecard) or {})["caption"]
 
 
 def test_names_of_slices_are_escaped() -> None:

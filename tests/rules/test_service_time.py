@@ -33,6 +33,7 @@ def test_too_long_fails_where_it_is_asked_for(
     (tmp_path / "pytest.ini").write_text("[pytest]\n")
     env = {**child_environment, "PYTHONPATH": str(root / "tests"), "STILLROOM_SERVICE_WITHIN_S": within}
     env["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"  # they take seconds to import, four times
+    env["PYTEST_ADDOPTS"] = ""  # what somebody asks of this run is not asked of that one
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *more, "tests"]
     done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
     assert done.returncode == status, done.stdout + done.stderr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import sqlite3
 import subprocess
@@ -16,12 +17,12 @@ from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from benchmarks.service_process import environment
-from sqlalchemy import create_engine, func, insert, select
+from sqlalchemy import Connection, Engine, create_engine, func, insert, select
 
 from stillroom.errors import CorruptFile
 from stillroom.service.door.access import first_project, make_key, make_project
 from stillroom.service.rows.database import FILE, MIGRATIONS, Database
-from stillroom.service.rows.tables import creations, events, jobs, keys, metadata, projects
+from stillroom.service.rows.tables import VERSION, creations, events, jobs, keys, metadata, projects
 
 JOB = {
     "created_at": 1, "status": "queued", "model": "m", "training_file": "file-x", "seed": 1, "hyperparameters": {},
@@ -38,10 +39,40 @@ def database(tmp_path: Path) -> Any:
     found.close()
 
 
-def test_the_migrations_make_the_tables(database: Database) -> None:
-    with database.reading() as rows:
-        context = MigrationContext.configure(rows, opts={"compare_type": True, "compare_server_default": True})
+def migrated(path: Path, revision: str) -> Engine:
+    """A file as migrations alone make it, up to one of them."""
+    engine, config = create_engine(f"sqlite:///{path}"), Config()
+    config.set_main_option("script_location", str(MIGRATIONS))
+    with engine.begin() as rows:
+        config.attributes["connection"] = rows
+        command.upgrade(config, revision)
+    return engine
+
+
+def made_of(rows: Connection) -> dict[tuple[str, str], list[str]]:
+    """Tables and indexes, each with the parts of its definition in an order that no constraint's place changes."""
+    found = rows.exec_driver_sql("SELECT type, name, sql FROM sqlite_master").all()
+    return {(kind, name): sorted(re.split(r"[\s,()]+", sql or "")) for kind, name, sql in found}
+
+
+def test_the_migrations_make_the_tables_of_a_new_file(tmp_path: Path, database: Database) -> None:
+    with migrated(tmp_path / FILE, "head").connect() as old, database.reading() as new:
+        context = MigrationContext.configure(old, opts={"compare_type": True, "compare_server_default": True})
         assert compare_metadata(context, metadata) == []
+        assert made_of(old) == made_of(new)
+        version = "SELECT version_num FROM alembic_version"
+        assert old.exec_driver_sql(version).all() == new.exec_driver_sql(version).all() == [(VERSION,)]
+
+
+def test_a_file_that_is_up_to_date_needs_no_alembic(tmp_path: Path) -> None:
+    code = (
+        "import sys, pathlib\nfrom stillroom.service.rows.database import Database\n"
+        "for _ in range(2):\n    Database(pathlib.Path(sys.argv[1])).upgrade()\nprint('alembic' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)], env=environment(), capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "False\n"
 
 
 def test_a_table_without_a_migration_would_be_seen(database: Database) -> None:
@@ -71,12 +102,8 @@ def revisions() -> list[str]:
 def test_an_older_file_keeps_its_rows(tmp_path: Path, revision: str) -> None:
     root = tmp_path / "service"
     root.mkdir()
-    engine = create_engine(f"sqlite:///{root / FILE}")
-    config = Config()
-    config.set_main_option("script_location", str(MIGRATIONS))
+    engine = migrated(root / FILE, revision)
     with engine.begin() as rows:
-        config.attributes["connection"] = rows
-        command.upgrade(config, revision)
         rows.exec_driver_sql(
             "INSERT INTO projects (id, name, created_at, trains_on_stored) VALUES ('proj-1', 'old', 7, 1)"
         )

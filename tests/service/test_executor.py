@@ -32,7 +32,7 @@ from stillroom.service.work.executor import (
     tail,
     told,
 )
-from stillroom.service.work.progress_told import advanced, new_point
+from stillroom.service.work.progress_told import advanced, is_known, new_point, phase_of
 from stillroom.service.work.pulse import Pulse
 from stillroom.service.work.trainer import RECIPE, Teller
 from stillroom.service.work.worker import environment
@@ -208,6 +208,17 @@ def test_lines_that_a_kill_cut_are_left_out(tmp_path: Path) -> None:
     assert place == (tmp_path / TOLD).stat().st_size
 
 
+def test_where_a_stage_was_stopped_is_told(tmp_path: Path) -> None:
+    teller = Teller(tmp_path / TOLD)
+    with pytest.raises(KeyboardInterrupt), teller.stage("student, seed 0", 9, "steps") as done:
+        done(4)
+        raise KeyboardInterrupt
+    with teller.stage("control, seed 0", 9, "steps"):
+        pass
+    teller.close()
+    assert [line["done"] for line in told(tmp_path, 0)[0]] == [0, 4, 0, 9]
+
+
 @pytest.mark.parametrize("handed", [{}, {"keys": {"name": "k" * (1 << 20)}}])
 def test_a_pipe_is_always_handed_and_takes_any_size(handed: dict[str, dict[str, str]]) -> None:
     found: list[bytes] = []
@@ -230,13 +241,21 @@ def test_the_end_of_a_log(tmp_path: Path) -> None:
     assert tail(tmp_path / "none", 3) == ""
 
 
-def test_phases_count_what_is_still_to_come() -> None:
+@pytest.mark.parametrize("merged", ["merged answers", "merged windows"])
+def test_phases_count_what_is_still_to_come(merged: str) -> None:
     line = {"stage": "student, seed 0", "unit": "steps", "done": 5, "total": 10}
     found = advanced({}, line, 4)
     assert (found["training"]["done"], found["training"]["total"]) == (5, 40)
     found = advanced(found, {**line, "stage": "control, seed 0", "done": 20, "total": 20}, 2)
     assert (found["training"]["done"], found["training"]["total"]) == (25, 30)
-    assert advanced(found, {**line, "unit": "answers", "stage": "ask"}, 2)["asking"]["total"] == 10
+    found = advanced(found, {**line, "unit": "answers", "stage": "ask teacher 1 of 2"}, 2)
+    assert found["asking"]["total"] == 10
+    merging = {**line, "unit": merged, "stage": "merge answers"}
+    found = advanced(found, merging, 2)
+    assert is_known(found, merging), "told of once"
+    asking = found["asking"]
+    assert (asking["total"], asking["unit"], asking["now"]) == (10, "answers", "merge answers"), "not asked again"
+    assert phase_of("test answers") == "evaluation"
 
 
 @pytest.mark.parametrize(("last", "is_new"), [({}, True), ({"student": 9}, True), ({"student": 10}, False)])

@@ -16,7 +16,9 @@ from tests.service.test_job_rows import new_job
 
 from stillroom.rundir import write_json
 from stillroom.service.data import retention
+from stillroom.service.door.access import make_project
 from stillroom.service.jobs.job_rows import QUEUED, RUNNING, Row, by_id
+from stillroom.service.rows import checkpoints
 from stillroom.service.rows import database as database_room
 from stillroom.service.rows.database import Database
 from stillroom.service.settings import Settings
@@ -74,6 +76,49 @@ def test_a_trim_that_fails_leaves_a_connection_as_it_was(tmp_path: Path, monkeyp
         database.trim(int(time.time()) + 60)
     with database.reading() as rows:
         assert rows.exec_driver_sql("PRAGMA busy_timeout").scalar() == database_room.BUSY_MS
+    database.close()
+
+
+@pytest.mark.parametrize("who", ["the same program", "another program"])
+def test_a_trim_waits_for_the_copying_of_what_was_written(
+    who: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SQLite refuses a second one at once, and the first takes its time here: a reader of an older state is in its way."""
+    database, begun, copied = Database(tmp_path), threading.Event(), checkpoints.copied
+    database.upgrade()
+    sweeping = database if who == "the same program" else Database(tmp_path)
+
+    def copies(rows: sqlite3.Connection) -> int:
+        begun.set()
+        rows.execute("PRAGMA busy_timeout=20000")
+        rows.execute("PRAGMA wal_checkpoint(RESTART)")
+        return copied(rows)
+
+    monkeypatch.setattr(checkpoints, "copied", copies)
+    reader = sqlite3.connect(database.path, isolation_level=None, check_same_thread=False)
+    reader.execute("BEGIN")
+    reader.execute("SELECT * FROM projects").fetchall()
+    make_project(database, "a")
+    assert begun.wait(20)
+    time.sleep(0.2)
+    leaves = threading.Timer(0.3, reader.close)
+    leaves.start()
+    assert sweeping.trim(int(time.time()) + 60)
+    leaves.join()
+    sweeping.close()
+    database.close()
+
+
+def test_a_trim_does_not_wait_for_a_reader(tmp_path: Path) -> None:
+    database = Database(tmp_path)
+    database.upgrade()
+    with database.reading() as older:
+        older.exec_driver_sql("SELECT * FROM projects").all()
+        make_project(database, "a")
+        began = time.monotonic()
+        assert not database.trim(int(time.time()) + 60)
+        assert time.monotonic() - began < checkpoints.ANOTHER_S
+    assert database.trim(int(time.time()) + 60)
     database.close()
 
 

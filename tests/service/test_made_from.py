@@ -122,7 +122,7 @@ def test_a_file_of_a_recipe_is_known_by_its_lines(service: Served, client: opena
         assert service.http().get(f"{PLACE}/{job['id']}/rejected").json()["data"] == []
         assert "not counted here" in service.http().get(f"/jobs/{job['id']}/rejected").text
         client.fine_tuning.jobs.cancel(job["id"])
-        assert "told in the report" in service.http().get(f"/jobs/{job['id']}").text
+        assert "Rows left out" not in service.http().get(f"/jobs/{job['id']}").text
         client.files.delete(file)
         with service.rows.reading() as found:
             assert lineage_rows.contains_deleted(found, service.first_project(), job["id"]) == len(wanted)

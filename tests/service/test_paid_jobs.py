@@ -155,7 +155,7 @@ def test_what_the_teacher_takes_is_known_before_the_start(
         {"id": job_id, "suffix": "quick-0", "calls": calls, "tokens": tokens, "usd": usd}
     ]
     page = service.http().get(f"/jobs/{job_id}").text
-    assert f"<dt>Spent</dt><dd>${usd:.2g}</dd>" in page
+    assert f"<dt>Spent on the teacher</dt><dd>${usd:.2g}</dd>" in page
     assert f"<dt>Calls to the teacher</dt><dd>{calls}</dd>" in page
 
 

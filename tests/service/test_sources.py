@@ -21,7 +21,7 @@ from stillroom.service.data import completion_rows as stored
 from stillroom.service.door.access import make_project
 from stillroom.service.door.faults import ApiError
 from stillroom.service.jobs.job_rows import by_id
-from stillroom.service.recipes import sources, talks
+from stillroom.service.recipes import presets, sources, talks
 from stillroom.service.recipes.drafting import Rejected, Talk, are_classes, asked, recorded
 from stillroom.service.recipes.presets import OF_LETTERS, OF_WORDS
 from stillroom.service.recipes.sources import prepared
@@ -129,6 +129,7 @@ def test_a_recipe_that_is_refused(idle: Idle, http: httpx2.Client, words: str) -
         ({"training_file": FILE}, 404, "training_file"),
         ({"training_file": "/etc/passwd"}, 404, "training_file"),
         ({"training_file": "none"}, 400, "training_file"),
+        ({"training_file": "stored_completions"}, 400, "distillation.source"),
         ({"validation_file": FILE}, 404, "validation_file"),
         ({"seed": -1}, 400, "seed"),
         ({"suffix": "s" * 65}, 400, "suffix"),
@@ -175,6 +176,16 @@ def test_a_request_that_is_refused(http: httpx2.Client, change: dict[str, Any], 
     answer = http.post(PLACE, json={**plain, **change})
     assert answer.status_code == status, answer.text
     assert param is None or str(answer.json()["error"]["param"]).startswith(param)
+
+
+@pytest.mark.parametrize(("model", "code"), [("gpt-9", "model_not_found"), ("tiny-language", "not_installed")])
+def test_where_no_language_model_can_be_trained_an_unknown_name_is_told_as_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: str, code: str
+) -> None:
+    monkeypatch.setattr(presets, "writes_here", lambda: False)
+    with pytest.raises(ApiError) as told:
+        presets.preset_of(Settings(root=tmp_path), model, None)
+    assert told.value.code == code
 
 
 def test_what_is_not_read_says_what_to_do_instead(http: httpx2.Client) -> None:

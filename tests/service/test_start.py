@@ -156,6 +156,26 @@ def test_where_others_could_come_in_it_does_not_start(tmp_path: Path, host: str)
 
 
 @pytest.mark.parametrize(
+    "place",
+    [
+        "foo",
+        "http://127.0.0.1:8011",
+        "127.0.0.1:",
+        ":8011",
+        "::1:8011",
+        "user@host:80",
+        "127.0.0.1:0",
+        "127.0.0.1:65536",
+        "127.0.0.1:08011",
+    ],
+)
+def test_a_teachers_place_is_its_host_and_port(tmp_path: Path, place: str) -> None:
+    Settings(tmp_path, local_teachers=("box.lan:80", "127.0.0.1:8011", "[::1]:8011")).check(has_key=False)
+    with pytest.raises(InputError, match=r"--allow-teacher.*such as 127\.0\.0\.1:8011"):
+        Settings(tmp_path, local_teachers=(place,)).check(has_key=False)
+
+
+@pytest.mark.parametrize(
     ("scopes", "expires_in_s", "is_enough"),
     [(SCOPES, None, True), (("admin",), 3600, True), (SCOPES, -1, False), (("read", "write", "teachers"), None, False)],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 from zipfile import BadZipFile
 
@@ -16,6 +17,8 @@ from stillroom.rows import Array
 
 ROLES = ("train", "validation", "test")
 KEYS = tuple(f"{letter}_{role}" for role in ROLES for letter in "xy")
+DIGITS = ("datasets", "data", "digits.csv.gz")
+"""Below scikit-learn's own folder."""
 FORM = "Give x_train and y_train, x_test and y_test, x_validation and y_validation; or x and y alone"
 
 
@@ -88,11 +91,23 @@ def read_builtin(name: str) -> dict[str, Part]:
     if name != "digits":
         known = ["digits", "intents", *BUILTIN]
         raise DataError(f"there is no builtin data {name!r}", where="questions.source", cure=did_you_mean(name, known))
-    from sklearn.datasets import load_digits
+    levels, digits = read_digits()
+    images = np.rint(levels * (255 / 16)).astype(np.uint8)
+    return {"train": Part(images, plain_labels(digits.tolist(), name), "builtin:digits")}
 
-    digits = load_digits()
-    images = np.rint(digits.images * (255 / 16)).astype(np.uint8)
-    return {"train": Part(images, plain_labels(digits.target.tolist(), name), "builtin:digits")}
+
+def read_digits() -> tuple[Array, Array]:
+    """What `sklearn.datasets.load_digits` gives: levels 0..16, [1797, 8, 8], and which digit each image is, int64 [1797].
+
+    Its file is read as it does: importing it for that takes longer than importing PyTorch.
+    """
+    found = find_spec("sklearn")
+    path = Path(found.origin).parent.joinpath(*DIGITS) if found is not None and found.origin else None
+    if path is None or not path.is_file():
+        cure = "Install scikit-learn; if it is there, give the digits in a file of your own"
+        raise DataError("scikit-learn's digits are not here", where="questions.source", cure=cure)
+    rows = np.loadtxt(path, delimiter=",")
+    return rows[:, :64].reshape(-1, 8, 8), rows[:, 64].astype(np.int64)
 
 
 def _problems(made: list[Problem], name: str) -> Part:

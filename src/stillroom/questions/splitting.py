@@ -30,10 +30,10 @@ def draw(code_N: Array, key_N: Array, wanted: int, keep: int, seed: int, purpose
     most_C = np.where(count_C > keep, count_C - keep, np.maximum(count_C - 1, 0)) if keep else count_C
     if wanted > most_C.sum():
         raise DataError(
-            f"{purpose} asks for {wanted:,} labelled rows, and {most_C.sum():,} of {count_C.sum():,} can go there if "
-            "every class keeps some for training",
+            f"{purpose} asks for {wanted:,} labelled {'row' if wanted == 1 else 'rows'}, and {most_C.sum():,} of "
+            f"{count_C.sum():,} can go there if every class keeps some for training",
             where=f"questions.{purpose}",
-            cure="Ask for fewer, or give more labelled rows",
+            cure="Give more labelled rows, or ask for fewer",
         )
     take_C = quotas(count_C, most_C, wanted)
     rank_N = _rank(key_N, seed, purpose)

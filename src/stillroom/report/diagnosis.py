@@ -235,12 +235,32 @@ def no_control(scorecard: Tree, details: Tree) -> Finding | None:
     if "student" not in models or "control" in models:
         return None
     what = "There is no control, so nothing here shows that the teacher helped."
-    return Finding(
-        "no control", "note", what, "The scorecard has no model named control.", "Train one: stillroom train RUN."
+    cure = "Train one: stillroom train RUN."
+    if n.number(_rows(scorecard).get("labelled")) == 0:
+        cure = "No row to learn from has a label, so there is nothing to train one on: label some."
+    return Finding("no control", "note", what, "The scorecard has no model named control.", cure)
+
+
+def judged_by_its_teacher(scorecard: Tree, details: Tree) -> Finding | None:
+    """Where labels are what the teacher said, right means as the teacher."""
+    labelled, tested = (n.number(_rows(scorecard).get(name)) for name in ("labelled", "test"))
+    right = n.measured(scorecard, "teacher", "accuracy")
+    if labelled != 0 or not tested or right is None or right.mean < 1:
+        return None
+    what = "What counts as right here may be no more than what the teacher said: it is right in every test row."
+    evidence = (
+        f"No row to learn from has a label, and the teacher agrees with the labels of all {n.count(tested)} test rows."
     )
+    cure = "Test on rows that people labelled to learn how often teacher and student are right."
+    return Finding("judged by its teacher", "note", what, evidence, cure)
+
+
+def _rows(scorecard: Tree) -> Tree:
+    found = scorecard.get("rows")
+    return found if isinstance(found, dict) else {}
 
 
 RULES: tuple[Rule, ...] = (
     diverged, no_gap, weak_teacher, inert_soft_term, unsuited_temperature, undertrained, falls_short, shuffled_answers,
-    leaks, more_questions, gain_over_control, no_control,
+    leaks, more_questions, gain_over_control, no_control, judged_by_its_teacher,
 )  # fmt: skip

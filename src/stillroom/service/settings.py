@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -10,6 +11,9 @@ from pathlib import Path
 from stillroom.errors import InputError
 
 LOCAL_NAMES = ("localhost", "127.0.0.1", "[::1]")
+PLACE = re.compile(r"(\[[0-9a-f:.]+\]|[^\s:/@\[\]]+):(?P<port>[1-9][0-9]{0,4})", re.IGNORECASE)
+"""Of a teacher: host:port."""
+MOST_PORT = 65_535
 
 
 @dataclass(frozen=True)
@@ -63,7 +67,12 @@ class Settings:
         return tuple(name.lower() for name in (*own, *self.allowed_hosts))
 
     def check(self, has_key: bool) -> None:
-        """Raise InputError where other machines could come in unasked."""
+        """Raise InputError for a teacher's place that is none, and where other machines could come in unasked."""
+        for place in self.local_teachers:
+            found = PLACE.fullmatch(place)
+            if found is None or int(found["port"]) > MOST_PORT:
+                cure = "Give its host and its port, such as 127.0.0.1:8011 or [::1]:8011"
+                raise InputError(f"{place!r} is no place of a teacher", where="--allow-teacher", cure=cure)
         if not self.is_open:
             return
         if not self.allowed_hosts:

@@ -124,7 +124,7 @@ def _ask_one(
     total = sum(len(questions) * len(which) for _, questions, which in asking)
     told_each = is_charged(run, teacher)  # of a shard's thousands of calls each one may take seconds
     calls: int = teacher.knobs.samples if told_each else 1  # type: ignore[attr-defined]
-    with run.show.stage(words, total * calls, "answers") as done:
+    with run.show.stage(words, total * calls, "merged answers" if words == MERGE else "answers") as done:
         started = time.monotonic()
 
         def count(rows: int) -> None:
@@ -161,7 +161,7 @@ def _ask_language(
 
     windows = len(run.splits.train if questions is None else questions)
     asked = windows * (0 if run.recipe.transfer_set.live else len(views_of(run.recipe)))
-    with run.show.stage(words, asked, "windows") as done:
+    with run.show.stage(words, asked, "merged windows" if words == MERGE else "windows") as done:
         started = time.monotonic()
 
         def count(rows: int, tokens: int) -> None:

@@ -49,7 +49,7 @@ def sit_reasoning(
     work = run.dir.work_of("evaluation", fingerprint(manifests, questions, golds, most, judge.model_dump(mode="json")))
     work.mkdir(parents=True, exist_ok=True)
     total = len(rows) * sum(len(folders) for folders in models.values())
-    with run.show.stage("evaluate", total, "answers") as done:
+    with run.show.stage("evaluate", total, "test answers") as done:
         exam = ReasoningExam(
             run.recipe.name, {"train": len(run.splits.train), "asked": len(traces.by_question)}, questions,
             [key.hex() for key in keys], golds,

@@ -9,11 +9,12 @@ from typing import Any
 
 import httpx2
 import pytest
-from sqlalchemy import update
+from sqlalchemy import select, update
 
 from service import students
 from service.pages.site import Site, put_finished, put_job
-from stillroom.service.rows.tables import jobs
+from stillroom.service.pages import models_page
+from stillroom.service.rows.tables import jobs, models
 
 
 @pytest.fixture
@@ -80,6 +81,39 @@ def compared(
     return model_id
 
 
+@pytest.mark.parametrize(
+    ("values", "best"),
+    [((1.0, 1.05), ""), ((1.0, 1.05, 1.2), "yes yes no"), ((1.0, 1.2), "yes no"), ((1.0, 1.0, 0.0), "no no yes")],
+)
+def test_times_that_differ_by_chance_are_equally_good(values: tuple[float, ...], best: str) -> None:
+    columns = [{"student": {"latency_ms_p50": {"mean": value}}, "teacher": {}, "control": {}} for value in values]
+    told = models_page._metric(columns, "latency_ms_p50", "", "figure", False, False)
+    assert told["values"] == list(values)
+    assert told["best"] == [value for value, is_best in zip(values, best.split(), strict=False) if is_best == "yes"]
+
+
+@pytest.mark.parametrize(
+    ("values", "best"), [((0.5, 0.5), []), ((0.91234, 0.91231), []), ((0.91234, 0.91231, 0.9), [0.91234, 0.91231])]
+)
+def test_figures_that_are_written_alike_are_equally_good(values: tuple[float, ...], best: list[float]) -> None:
+    columns = [{"student": {"accuracy": {"mean": value}}, "teacher": {}, "control": {}} for value in values]
+    assert models_page._metric(columns, "accuracy", "", "share", True, True)["best"] == best
+
+
+def test_figures_of_several_students_are_told_as_means(site: Site, http: httpx2.Client) -> None:
+    told = "The student was trained from 3 different starts, and its figures are means."
+    model_id = compared(site, "three starts", 0.5, 0.75)
+    with site.served.rows.reading() as rows:
+        job_id = rows.execute(select(models.c.job_id).where(models.c.id == model_id)).scalar_one()
+    path = site.served.root / "jobs" / job_id / "run" / "scorecard.json"
+    card = json.loads(path.read_text())
+    assert card["seeds"] == [0]
+    for seeds, is_told in (([0], False), ([0, 1, 2], True)):
+        path.write_text(json.dumps({**card, "seeds": seeds}))
+        for page in (f"/models/{model_id}", f"/jobs/{job_id}"):
+            assert (told in http.get(page).text) is is_told
+
+
 def test_students_are_compared(site: Site, http: httpx2.Client) -> None:
     first = compared(
         site, "the first one", 0.75, 0.875, student=measured(0.00125, 1_234_567, 3.25), teacher=measured(420.0, 7, 88.5),
@@ -133,9 +167,11 @@ def test_a_page_says_who_answered(site: Site, http: httpx2.Client, kind: str, wo
         rows.execute(update(jobs).where(jobs.c.id == job_id).values(**told))
     page = http.get(f"/jobs/{job_id}").text
     assert f"<dt>{words}</dt><dd>12</dd>" in page
-    assert ("<dt>Spent</dt>" in page) is (kind == "openai_api")
+    assert ("<dt>Spent on the teacher</dt>" in page) is (kind == "openai_api")
     for text in (page, http.get(f"/models/{model_id}").text):
         assert ("Teacher: right answers" in text) is (kind != "recorded"), "right by definition where it is the data"
+        assert ("Student: answers as in the data" in text) is (kind == "recorded")
+        assert ("answers like its teacher" in text) is (kind != "recorded"), "that is the same figure"
 
 
 def test_a_recorded_teacher_of_a_recipe_has_a_figure(site: Site, http: httpx2.Client) -> None:

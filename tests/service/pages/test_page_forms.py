@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import html
 import re
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -24,8 +26,10 @@ from stillroom.service.pages import (
     models_page,
     new_page,
     signing_in,
+    tables,
     teachers_page,
 )
+from stillroom.service.pages.typed import LABELS
 from stillroom.service.rows.tables import keys
 
 ROOMS = (data_page, job_page, keys_page, models_page, new_page, signing_in, teachers_page)
@@ -181,8 +185,94 @@ def test_what_is_wrong_stands_by_its_field(site: Site, chosen: dict[str, str], f
     told = re.findall(r'<span class="wrong" id="(\w+)-wrong">([^<]*)</span>', answer.text)
     assert [name for name, _ in told] == [field]
     assert words in told[0][1]
+    assert f"<strong>That did not work.</strong> {LABELS[field]}: {told[0][1]}</div>" in answer.text
     marked = re.findall(r'<\w+ id="(\w+)"[^>]*aria-describedby="\w+-hint (\w+)-wrong" aria-invalid="true"', answer.text)
     assert marked == [(field, field)]
+
+
+def test_a_job_that_failed_leads_back_to_its_form(site: Site) -> None:
+    http = site.served.http()
+    file_id = upload(http, "".join(talk(f"q {n}", "yes") for n in range(4))).headers["location"].rpartition("/")[2]
+    asked = {"distillation": {"source": {"file": file_id}}}
+    error = {"code": "x", "message": "Name a validation_file.", "param": "validation_file"}
+    made = put_job(site.served, "failed", error=error, asked=asked, training_file=file_id)
+    text = http.get(f"/jobs/{made}").text
+    assert "On the form that is “What is right”." in text
+    assert f'href="/new?source=file%3A{file_id}"' in text
+    asked = {"distillation": {"source": {"stored_completions": {"metadata": {"app": "a&b"}}}}}
+    error = {"code": "x", "message": "Column city has 5,000 values.", "param": "column city"}
+    text = http.get(f"/jobs/{put_job(site.served, 'failed', error=error, asked=asked)}").text
+    assert "On the form that is" not in text, "a column of the data is no field of the form"
+    assert "source=stored&amp;stored_model=&amp;stored_key=app&amp;stored_value=a%26b" in text
+
+
+@pytest.mark.parametrize(
+    ("asked", "form"),
+    [
+        ({}, "/new?source=file%3A{file}"),  # a plain call of the official client
+        ({"recipe": {"name": "x"}, "hold": True}, "/new?source=table%3A{file}"),
+        ({"recipe": {"name": "x"}}, None),  # no form writes recipes
+        ({"source": {"stored_completions": {"metadata": {"a": "b", "c": "d"}}}}, None),  # it would find more rows
+        ({"source": {"stored_completions": {}}}, "/new?source=stored&stored_model=&stored_key=&stored_value="),
+    ],
+)
+def test_the_form_of_a_job_that_failed_has_what_it_learned_from(
+    site: Site, asked: dict[str, Any], form: str | None
+) -> None:
+    http = site.served.http()
+    file_id = (
+        upload(http, "size,mood\n1,good\n2,bad\n", "moods.csv", "user_data").headers["location"].rpartition("/")[2]
+    )
+    error = {"code": "x", "message": "No such column.", "param": "column"}
+    made = put_job(
+        site.served, "failed", error=error, asked={"distillation": asked} if asked else {}, training_file=file_id
+    )
+    text = html.unescape(http.get(f"/jobs/{made}").text)
+    found = re.search(r'<a href="([^"]+)">Fill in the form again', text)
+    assert (found and found[1]) == (form and form.format(file=file_id))
+    assert ("On the form that is" in text) == (form is not None)
+    if found:
+        assert http.get(found[1]).status_code == 200
+
+
+def test_a_table_that_is_gone_leaves_the_form(site: Site) -> None:
+    answer = site.served.http().get(f"/new?source=table:file-{'a' * 24}")
+    assert answer.status_code == 404
+    assert "That did not work." in answer.text
+    assert 'name="source" value="sample:texts" checked' in answer.text
+
+
+def test_a_table_is_not_taken_for_conversations(site: Site) -> None:
+    http = site.served.http()
+    answer = upload(http, "size,mood\n1,good\n", "moods.csv")
+    assert answer.status_code == 400
+    assert "moods.csv is a table and holds no conversations. Choose “A table" in answer.text
+    empty = upload(http, "", "moods.csv", "user_data")
+    assert empty.status_code == 400
+    assert '<option value="user_data" selected>' in empty.text, "what was chosen stays"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("german.csv", "Größe;Laune\n1;gut\n".encode("cp1252"), "german.csv is not UTF-8 text. Save it as such"),
+        ("binary.csv", b"a,b\n\x00\x01,2\n", "binary.csv is no text."),
+        ("talks.jsonl", talk("q", "a").encode(), "talks.jsonl holds conversations. Choose “Conversations"),
+    ],
+)
+def test_what_can_be_no_table_is_not_taken_for_one(site: Site, name: str, content: bytes, words: str) -> None:
+    http = site.served.http()
+    data = {"form_token": token(http, "/data"), "purpose": "user_data"}
+    answer = http.post("/data", data=data, files={"file": (name, content)})
+    assert answer.status_code == 400
+    assert words in answer.text
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.jsonl", "a.parquet", "a.txt"])
+def test_what_is_not_plainly_wrong_is_kept(tmp_path: Path, name: str) -> None:
+    for content in (b"", b"[1]\n", b'{"messages": 3}\n', b'{"a": ', ("ä" * 50_000).encode(), b"\xef\xbb\xbfa,b\n1,2\n"):
+        (tmp_path / name).write_bytes(content)
+        assert tables.misfit(tmp_path / name, name) == ""
 
 
 def test_a_sample_is_held_to_its_limits(site: Site) -> None:

@@ -24,7 +24,7 @@ def test_a_table_is_distilled_by_its_column(site: Site) -> None:
     source = f"table:{place.rpartition('/')[2]}"
     assert f'href="/new?source={source}"' in http.get(place).text
     for typed, words in (
-        ("", "Pick the column"),
+        ("", "<strong>One more choice.</strong> Column to predict: Pick the column"),
         ("mod", "There is no column &#39;mod&#39; in moods.csv. Pick the column"),
     ):
         wrong = send(http, "/new", "/new", source=source, column=typed)
@@ -69,12 +69,13 @@ def test_white_space_is_a_part_of_a_columns_name(site: Site) -> None:
         ("a.jsonl", "{", [], []),
         ("a.parquet", "no", [], []),
         ("a.csv", "", [], []),
+        ("a.csv", "a,b\n\udcff,1\n", [], []),
     ],
 )
 def test_columns_and_first_rows_of_a_table(
     tmp_path: Path, name: str, text: str, columns: list[str], first: list[list[str]]
 ) -> None:
-    (tmp_path / "kept").write_text(text)
+    (tmp_path / "kept").write_bytes(text.encode(errors="surrogateescape"))
     assert tables.head(tmp_path / "kept", name) == (columns, first)
 
 

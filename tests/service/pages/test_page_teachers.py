@@ -94,7 +94,7 @@ def test_what_is_typed_counts_and_an_emptied_field_is_empty(site: Site) -> None:
 @pytest.mark.parametrize(
     ("change", "field", "words"),
     [
-        ({"name": "a:b"}, "name", "name: String should match"),
+        ({"name": "a:b"}, "name", "name: should begin with a letter or digit"),
         ({"name": "taken"}, "name", "There is a teacher named"),
         ({"base_url": "http://10.0.0.1/v1", "key": OTHER_KEY}, "base_url", "This address cannot be a teacher"),
         ({"base_url": "https://93.184.215.15/v1"}, "key", "give the key for this one too"),

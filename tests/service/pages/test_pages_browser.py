@@ -168,7 +168,8 @@ def test_a_job_page_keeps_up_by_itself(site: Site, open_browser: Open) -> None:
         page.evaluate("window.stays = true")
         assert "1 of 8" in page.inner_text("#live")
         put_steps(site.served, job_id, 30)
-        page.locator("svg.chart").wait_for()
+        page.locator("svg.chart.wide").wait_for()
+        assert not page.locator("svg.chart.narrow").is_visible()
         page.locator("#points summary").click()
         with site.served.rows.writing() as rows:
             rows.execute(update(jobs).where(jobs.c.id == job_id).values(phases={"training": {"done": 5, "total": 8}}))

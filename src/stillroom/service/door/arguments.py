@@ -17,7 +17,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from starlette.concurrency import run_in_threadpool
 
 from stillroom.service.door import bodies
-from stillroom.service.door.fault_answers import invalid
+from stillroom.service.door.fault_answers import invalid, not_json
 from stillroom.service.door.faults import ApiError
 
 MISSING = {"type": "missing", "loc": (), "msg": "Field required"}
@@ -90,13 +90,14 @@ def _asked(kind: Any) -> Callable[..., Any] | None:
 
 
 async def _body(request: Request) -> Any:
-    """What came: JSON where it is called so, else its bytes; None for nothing."""
+    """The JSON that came; None for nothing. Raises ApiError 400, also for what is not called JSON."""
     data = await request.body()
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if not data:
         return None
-    is_json = kind.startswith("application/") and (kind.endswith("+json") or kind == "application/json")
-    return await read_json(data, request.app.state.settings.limits.json_depth) if is_json else data
+    if not kind.startswith("application/") or not (kind.endswith("+json") or kind == "application/json"):
+        raise not_json()
+    return await read_json(data, request.app.state.settings.limits.json_depth)
 
 
 async def read_json(data: bytes, deepest: int) -> Any:

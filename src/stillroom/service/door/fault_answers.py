@@ -26,6 +26,12 @@ def invalid(found: Mapping[str, Any]) -> ApiError:
     return ApiError(400, told, param=".".join(place) or "body", code=str(found["type"]))
 
 
+def not_json() -> ApiError:
+    """Of a body that is not said to be JSON."""
+    told = "The body is read as JSON where the header Content-Type: application/json says that it is."
+    return ApiError(400, told, param="body", code="not_json")
+
+
 def response(error: ApiError) -> JSONResponse:
     """An error as it goes out."""
     return JSONResponse(
@@ -50,8 +56,7 @@ def install(app: FastAPI) -> None:
     async def unread(request: Request, error: RequestValidationError) -> JSONResponse:
         found = error.errors()[0]
         if tuple(found["loc"]) == ("body",) and "json" not in request.headers.get("content-type", ""):
-            told = "The body is read as JSON where the header Content-Type: application/json says that it is."
-            return response(ApiError(400, told, param="body", code="not_json"))
+            return response(not_json())
         return response(invalid(found))
 
     @app.exception_handler(HTTPException)

@@ -15,7 +15,7 @@ from sqlalchemy import Connection, bindparam, select, update
 
 from stillroom.service.door import lists
 from stillroom.service.door.access import SCOPES, Administers, Caller, Reads, add_key, add_project, revoke_key
-from stillroom.service.door.creation_rows import HEADER, created
+from stillroom.service.door.creation_rows import HEADER, Once, created
 from stillroom.service.door.creations import Retriable, shown_once
 from stillroom.service.door.faults import ApiError, not_found
 from stillroom.service.door.lists import Row
@@ -128,15 +128,26 @@ def set_project(rows: Connection, caller: Caller, project_id: str, values: dict[
     return find_project(rows, caller, project_id)
 
 
-def new_key(state: Any, caller: Caller, body: NewKey) -> tuple[Row, str]:
-    """A key's row and its secret. Raises ApiError 403 for scopes that the caller has not."""
-    write = _checked_key(caller, body)
-    with state.database.writing() as rows:
-        return write(rows)
+def new_key(state: Any, caller: Caller, body: NewKey, one: Once) -> tuple[Row, str | None]:
+    """A key's row and its secret, which is told once: None where this very call made it before. Raises ApiError."""
+    secrets = list[str]()
+
+    def make() -> Callable[[Connection], dict[str, Any]]:
+        add = _checked_key(caller, body)
+
+        def write(rows: Connection) -> dict[str, Any]:
+            row, secret = add(rows)
+            secrets.append(secret)
+            return show_key(row)
+
+        return write
+
+    shown, known = created(state.database, caller, one, make)
+    return shown, None if known else secrets[0]
 
 
 def _checked_key(caller: Caller, body: NewKey) -> Callable[[Connection], tuple[dict[str, Any], str]]:
-    """What writes a key's row. Raises ApiError 403."""
+    """What writes a key's row. Raises ApiError 403 for scopes that the caller has not."""
     beyond = [scope for scope in body.scopes if scope not in caller.scopes]
     if beyond:
         told = f"A key gives no more than the one that makes it, which lacks the scope {', '.join(beyond)}."
@@ -210,23 +221,11 @@ async def keys_list(
 @router.post("/keys", response_model=MadeKey)
 def keys_create(body: NewKey, request: Request, caller: Administers, one: Retriable) -> dict[str, Any]:
     """A new key. Its secret is in this answer and nowhere else, so a call that is sent again is not answered with it."""
-    secrets = list[str]()
-
-    def make() -> Callable[[Connection], dict[str, Any]]:
-        add = _checked_key(caller, body)
-
-        def write(rows: Connection) -> dict[str, Any]:
-            row, secret = add(rows)
-            secrets.append(secret)
-            return show_key(row)
-
-        return write
-
-    shown, known = created(request.app.state.database, caller, one, make)
-    if known:
+    shown, secret = new_key(request.app.state, caller, body, one)
+    if secret is None:
         cure = f"revoke it (DELETE /api/keys/{shown['id']}) and make another with a new {HEADER}"
         raise shown_once(f"The key {shown['id']} was made by this very call", cure)
-    return {**shown, "key": secrets[0]}
+    return {**shown, "key": secret}
 
 
 @router.get("/keys/{key_id}", response_model=Key)

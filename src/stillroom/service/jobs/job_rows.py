@@ -5,12 +5,13 @@ A worker that was held up and wakes again writes nothing, since another has rais
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from sqlalchemy import Connection, and_, bindparam, func, or_, select, update
+from sqlalchemy import Connection, bindparam, func, or_, select, update
 
 from stillroom.rundir import commit_point
 from stillroom.service.rows.database import Database
@@ -57,20 +58,31 @@ def claim(database: Database, worker: str, states: tuple[str, ...], to: str) -> 
     A job that was running when its worker ended comes before those that never began. `left_by` is the worker that ended while
     it had the job; None where none did.
     """
-    now = time.time()
-    free = or_(jobs.c.lease_until.is_(None), jobs.c.lease_until < now)
-    waiting = or_(and_(jobs.c.status.in_(states), free), and_(jobs.c.status == to, free))
-    order = (jobs.c.status != RUNNING, jobs.c.number)
+    now, looking, taking = time.time(), *_claiming((*states, to))
     with database.reading() as rows:  # most looks find nothing, and need no writer's turn
-        if rows.execute(select(jobs.c.number).where(waiting).limit(1)).first() is None:
+        if not looking.raw(rows, now=now):
             return None
     with written(database) as rows:
-        found = rows.execute(select(jobs).where(waiting).order_by(*order).limit(1)).mappings().first()
+        found = taking.first(rows, now=now)
         if found is None:
             return None
         taken = {"token": found["token"] + 1, "worker": worker, "lease_until": now + LEASE_S, "status": to}
         rows.execute(update(jobs).where(jobs.c.id == found["id"]).values(**taken))
         return {**found, **taken, "left_by": found["worker"]}
+
+
+@functools.cache
+def _claiming(states: tuple[str, ...]) -> tuple[Statement, Statement]:
+    """Whether there is a job in one of these states that is nobody's at `now`, and the first of them. A worker that has nothing
+    to do looks eight times a second.
+    """
+    free = or_(jobs.c.lease_until.is_(None), jobs.c.lease_until < bindparam("now"))
+    waiting = or_(*(jobs.c.status == state for state in states)) & free
+    order = (jobs.c.status != RUNNING, jobs.c.number)
+    return (
+        Statement(select(jobs.c.number).where(waiting).limit(1)),
+        Statement(select(jobs).where(waiting).order_by(*order).limit(1)),
+    )
 
 
 def fenced(rows: Connection, job: Row, **values: Any) -> None:

@@ -123,7 +123,8 @@ def _wished(row: Row, wanted: Wish) -> tuple[dict[str, Any], str]:
     if status == RUNNING:  # it may be on its way to a pause: then it comes back into the queue
         return ({"wish": None} if row["wish"] else {}), "Fine-tuning job goes on"
     waits = QUEUED if row["estimate"] else VALIDATING
-    return ({"status": waits, "wish": None, **raised} if status == PAUSED else {}), "Fine-tuning job resumed"
+    told = "resumed" if (row["figures"] or {}).get("begun_at") else "started"
+    return ({"status": waits, "wish": None, **raised} if status == PAUSED else {}), f"Fine-tuning job {told}"
 
 
 def _shown(rows: Connection, row: Row) -> dict[str, Any]:

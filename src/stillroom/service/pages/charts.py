@@ -11,9 +11,11 @@ from sqlalchemy import Connection, func, select
 from stillroom.service.pages.words import ROLES
 from stillroom.service.rows.tables import events
 
-MOST_POINTS, MOST_ROWS, MOST_SERIES = 1200, 12, 8
+MOST_POINTS, MOST_ROWS, MOST_SERIES = 1200, 12, 16
 """Points of all lines, rows of a table for each line, and lines."""
-WIDE, HIGH, LEFT, RIGHT, TOP, BOTTOM = 640, 280, 46, 12, 26, 38
+SIZES = {"wide": (640, 5), "narrow": (300, 3)}
+"""How wide each drawing of the chart is, and the most numbers below it: a page shows the one whose letters it need not shrink."""
+HIGH, LEFT, RIGHT, TOP, BOTTOM = 280, 46, 12, 26, 38
 DASHES = {"student": "", "control": " dashed", "hard_teacher": " dotted", "teacher": ""}
 
 
@@ -27,22 +29,24 @@ class Line:
 
 
 def lines(rows: Connection, job_id: str) -> list[Line]:
-    """The losses of a job's trainings, in the order in which they began, all together thinned out evenly."""
+    """The losses of a job's trainings with two points or more, in the order in which they began, each thinned out evenly."""
     ours = (events.c.job_id == job_id) & (events.c.type == "metrics")
-    place = func.row_number().over(order_by=events.c.number)
-    told = select(events.c.number, place.label("place")).where(ours).subquery()
-    total = rows.execute(select(func.count()).select_from(events).where(ours)).scalar_one()
-    thin = (told.c.place % (1 + total // MOST_POINTS) == 0) | (told.c.place == total)
-    kept = select(events.c.data).join(told, told.c.number == events.c.number).where(thin).order_by(events.c.number)
+    whose = func.json_extract(events.c.data, "$.model")
+    # One row a training: ten thousand of them take longer to come out of the database than to be found.
+    told = rows.execute(select(func.group_concat(events.c.number)).where(ours).group_by(whose)).scalars()
+    numbers = [sorted(map(int, text.split(","))) for text in told]
+    most = max(2, MOST_POINTS // max(1, len(numbers)))
+    wanted = [number for all_of in numbers for number in all_of[:: -math.ceil(len(all_of) / most)]]
+    kept = select(events.c.data).where(events.c.number.in_(wanted)).order_by(events.c.number)
     found: dict[str, list[tuple[float, float, float | None]]] = {}
     for data in rows.execute(kept).scalars():
         step, loss, checked = (data.get(name) for name in ("step", "train_loss", "valid_loss"))
         if isinstance(step, int | float) and isinstance(loss, int | float) and math.isfinite(loss):
             found.setdefault(str(data.get("model") or "training"), []).append((step, loss, checked))
-    return _chosen([Line(name, role_of(name), points) for name, points in found.items()])
+    return [Line(name, role_of(name), points) for name, points in found.items() if len(points) > 1]
 
 
-def _chosen(found: list[Line]) -> list[Line]:
+def chosen(found: list[Line]) -> list[Line]:
     """As many as a chart can hold: students before their teachers, and the latest of those."""
     if len(found) <= MOST_SERIES:
         return found
@@ -57,17 +61,23 @@ def role_of(name: str) -> str:
 
 
 def chart(found: list[Line]) -> dict[str, Any] | None:
-    """What the template draws; None where there is nothing to draw yet."""
-    found = [line for line in found if len(line.points) > 1]
+    """What the template draws, once in each size; None where there is nothing to draw yet."""
     if not found:
         return None
+    now = "; ".join(f"{line.name}: {line.points[-1][1]:.4g} at step {line.points[-1][0]:,.0f}" for line in found)
+    drawings = [_drawing(found, size, *SIZES[size]) for size in SIZES]
+    told = f"Loss by training step, {len(found)} lines. The last values: {now}."
+    return {"drawings": drawings, "legend": _legend(found), "told": told}
+
+
+def _drawing(found: list[Line], size: str, wide: int, most_numbers: int) -> dict[str, Any]:
     steps = [point[0] for line in found for point in line.points]
     losses = [point[1] for line in found for point in line.points]
     low, high = _round_range(min(losses), max(losses))
     last = max(steps)
 
     def x(step: float) -> float:
-        return LEFT + (WIDE - LEFT - RIGHT) * step / (last or 1)
+        return LEFT + (wide - LEFT - RIGHT) * step / (last or 1)
 
     def y(loss: float) -> float:
         return HIGH - BOTTOM - (HIGH - TOP - BOTTOM) * (loss - low) / (high - low)
@@ -80,13 +90,11 @@ def chart(found: list[Line]) -> dict[str, Any] | None:
         }
         for line in found
     ]  # fmt: skip
-    across = [(round(x(value), 1), f"{value:,.0f}") for value in ticks(0, last, 5)]
+    across = [(round(x(value), 1), f"{value:,.0f}") for value in ticks(0, last, most_numbers)]
     up = [(round(y(value), 1), f"{value:.4g}") for value in ticks(low, high, 4)]
-    now = "; ".join(f"{line.name}: {line.points[-1][1]:.4g} at step {line.points[-1][0]:,.0f}" for line in found)
     return {
-        "lines": drawn, "legend": _legend(found),
-        "across": across, "up": up, "wide": WIDE, "high": HIGH, "left": LEFT, "right": WIDE - RIGHT,
-        "bottom": HIGH - BOTTOM, "told": f"Loss by training step, {len(found)} lines. The last values: {now}.",
+        "size": size, "lines": drawn, "across": across, "up": up, "wide": wide, "high": HIGH, "left": LEFT,
+        "right": wide - RIGHT, "bottom": HIGH - BOTTOM,
     }  # fmt: skip
 
 

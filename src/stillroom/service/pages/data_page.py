@@ -47,27 +47,30 @@ def show(request: Request, caller: Reads) -> Response:
 async def upload(request: Request, caller: Writes) -> Response:
     """Keep a file. It is read as it comes, so its token is looked at when it is all there."""
     state = request.app.state
-    staged = None
+    staged, purpose = None, ""
     try:
         folder, most = state.settings.root / "files", state.settings.limits.file_bytes
         received = await forms.receive(request, folder, field="file", most=most)
         staged = received.staged
         tokens.check(request, caller, received.fields.get(tokens.FIELD, ""))
         purpose = room.checked_purpose(received.fields.get("purpose"))
+        if staged is not None:
+            _refuse_misfit(staged, purpose)
     except ApiError as error:
         if staged is not None:
             staged.remove()
         if error.param in ("origin", tokens.FIELD):
             raise
-        return await run_in_threadpool(_page, request, caller, error)
+        return await run_in_threadpool(_page, request, caller, error, purpose)
     if staged is None:
-        return await run_in_threadpool(_page, request, caller, ApiError(400, "Choose a file first.", param="file"))
+        no_file = ApiError(400, "Choose a file first.", param="file")
+        return await run_in_threadpool(_page, request, caller, no_file, purpose)
     try:
         row = await run_in_threadpool(room.keep, state, caller, staged, purpose, None)
     except ApiError as error:
-        return await run_in_threadpool(_page, request, caller, error)
+        return await run_in_threadpool(_page, request, caller, error, purpose)
     except StillroomError as error:
-        return await run_in_threadpool(_page, request, caller, faults.of(error))
+        return await run_in_threadpool(_page, request, caller, faults.of(error), purpose)
     return go_to(f"/data/{row['id']}")
 
 
@@ -129,12 +132,27 @@ def uploaded(request: Request, caller: Caller, purpose: str | None = None) -> li
     return found
 
 
-def _page(request: Request, caller: Caller, error: ApiError | None = None) -> Response:
+def _refuse_misfit(staged: forms.Staged, purpose: str) -> None:
+    """Raises ApiError 400 for a table that is said to be conversations, and for what is said to be a table and is none."""
+    told, other = "", ""
+    if purpose == "fine-tune" and tables.suffix_of(staged.filename) in (".csv", ".tsv", ".parquet"):
+        told, other = f"{staged.filename} is a table and holds no conversations.", tables.PURPOSE
+    elif purpose == tables.PURPOSE:
+        told = tables.misfit(staged.path, staged.filename)
+        other = "fine-tune" if told.endswith("conversations.") else ""
+    if told:
+        cure = f" Choose “{PURPOSES[other]}” for it." if other else ""
+        raise ApiError(400, told + cure, param="purpose", code="invalid_purpose")
+
+
+def _page(request: Request, caller: Caller, error: ApiError | None = None, purpose: str = "") -> Response:
+    """`purpose`: what was chosen before."""
     with request.app.state.database.reading() as rows:
         stored, _ = stored_room.latest(rows, caller.project_id, None, None, 0)
     return render(
         request, caller, "data.html", error.status if error else 200, files=uploaded(request, caller), stored=stored,
-        purposes=PURPOSES, kinds=KINDS, wrong=error.message if error else None, most=request.app.state.settings.limits.file_bytes,
+        purposes=PURPOSES, purpose=purpose, kinds=KINDS, wrong=error.message if error else None,
+        most=request.app.state.settings.limits.file_bytes,
     )  # fmt: skip
 
 

@@ -8,6 +8,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 from sqlalchemy import Connection, func, select
 
@@ -19,8 +20,10 @@ from stillroom.service.jobs import job_rows
 from stillroom.service.jobs.event_rows import PREFIX
 from stillroom.service.jobs.job_object import machine_usd, status_of, wanted_of
 from stillroom.service.pages import charts
+from stillroom.service.pages.typed import LABELS, field_of
 from stillroom.service.pages.words import OVER, ROLES, mean
 from stillroom.service.recipes.references import BUILTIN
+from stillroom.service.rows.ids import is_id
 from stillroom.service.rows.tables import events, jobs, models
 from stillroom.service.settings import Settings
 from stillroom.service.work.executor import LOG, RUN
@@ -50,9 +53,28 @@ def answered(row: Row) -> str:
     return {"recorded": "data", "openai_api": "paid"}.get(str(teacher.get("kind")), "here")
 
 
-def _is_of_recipe(row: Row) -> bool:
-    """Its client sent a recipe, which may hold right answers beside a teacher's recorded ones."""
-    return "recipe" in wanted_of(row)
+def is_judged_by_data(row: Row) -> bool:
+    """What its teacher said in the data is also what counts as right; a recipe may hold right answers beside a teacher's."""
+    return answered(row) == "data" and "recipe" not in wanted_of(row)
+
+
+def to_mend(row: Row) -> dict[str, str]:
+    """Of a job that failed: the label of the field that it was about, and where the form is; both empty where no form of a
+    page asks for what this job was asked for.
+    """
+    wanted, file, chosen = wanted_of(row), str(row["training_file"]), dict[str, str]()
+    stored = (wanted.get("source") or {}).get("stored_completions")
+    metadata = list(((stored or {}).get("metadata") or {}).items())
+    if len(metadata) > 1 or ("recipe" in wanted and not wanted.get("hold")):
+        return {"field": "", "form": ""}
+    if stored is not None:
+        key, value = metadata[0] if metadata else ("", "")
+        names = ("source", "stored_model", "stored_key", "stored_value")
+        chosen = dict(zip(names, ("stored", stored.get("model") or "", key, value), strict=True))
+    elif is_id(file, "file"):
+        chosen = {"source": f"{'table' if 'recipe' in wanted else 'file'}:{file}"}
+    field = LABELS.get(field_of(str((row["error"] or {}).get("param") or "")), "")
+    return {"field": field, "form": f"/new?{urlencode(chosen)}" if chosen else "/new"}
 
 
 def folder(settings: Settings, row: Row) -> Path:
@@ -84,18 +106,19 @@ def is_held(row: Row) -> bool:
 def view(rows: Connection, settings: Settings, row: Row) -> dict[str, Any]:
     """Everything but the results."""
     found = charts.lines(rows, row["id"])
+    drawn = charts.chosen(found)
     wanted = (events.c.job_id == row["id"]) & (events.c.type == "message")
     asked = select(events).where(wanted).order_by(events.c.number.desc()).limit(MOST_MESSAGES)
     model = select(models.c.id).where((models.c.job_id == row["id"]) & (models.c.project_id == row["project_id"]))
     last = rows.execute(select(func.max(events.c.number)).where(events.c.job_id == row["id"])).scalar()
     ended = row["finished_at"] or time.time()
     return {
-        **in_words(rows, row), "job": row, "held": is_held(row), "over": row["status"] in OVER,
-        "phases": _phases(row), "estimate": estimate(row["estimate"]), "chart": charts.chart(found),
-        "points": charts.table(found), "messages": rows.execute(asked).mappings().all(),
+        **in_words(rows, row), "job": row, "to_mend": to_mend(row), "held": is_held(row), "over": row["status"] in OVER,
+        "phases": _phases(row), "estimate": estimate(row["estimate"]), "chart": charts.chart(drawn),
+        "undrawn": len(found) - len(drawn), "points": charts.table(drawn), "messages": rows.execute(asked).mappings().all(),
         "log": log_tail(folder(settings, row) / LOG),
         "model": rows.execute(model.where(models.c.deleted_at.is_(None))).scalar(),
-        "answered": answered(row), "uncounted": row["figures"].get("rejected_rows", 0) is None,
+        "answered": answered(row),
         "seconds": max(0.0, ended - row["created_at"]), "seen": f"{PREFIX}{last or 0}",
     }  # fmt: skip
 
@@ -179,7 +202,10 @@ def results(settings: Settings, row: Row) -> dict[str, Any]:
     card = scorecard(settings, row)
     found = card.get("models") or {}
     # Where the answers of the data are what is right too, a teacher that gave them is so by definition: it says nothing.
-    told = ("student", "control") if answered(row) == "data" and not _is_of_recipe(row) else BESIDE
+    by_data = is_judged_by_data(row)
+    told = ("student", "control") if by_data else BESIDE
+    # Its agreement is the same figure, unless its teacher is known by log-probabilities: what it said may not be the likeliest.
+    is_same = by_data and not ((row["recipe"] or {}).get("teacher") or {}).get("top_log_probabilities")
     roles = [role for role in told if role in found]
     figures = next((one for one in FIGURES if any(mean(found[role], one[0]) is not None for role in roles)), None)
     shown = []
@@ -190,10 +216,17 @@ def results(settings: Settings, row: Row) -> dict[str, Any]:
             shown.append({"role": role, "name": ROLES[role], "value": value, "latency_ms": latency, "size": size})
     details = _read(folder(settings, row) / RUN / EXAM / "details.json")
     return {
-        "figures": shown, "figure_words": figures[1] if figures else "", "form": figures[2] if figures else "",
-        "agreement": mean(found.get("student") or {}, "agreement"), "answers": answers(card, details),
+        "seeds": len(card.get("seeds") or []), "figures": shown, "figure_words": _words(figures, by_data),
+        "by_data": by_data, "form": figures[2] if figures else "",
+        "agreement": None if is_same else mean(found.get("student") or {}, "agreement"), "answers": answers(card, details),
         "cascade": _cascade(card), "has_report": (folder(settings, row) / RUN / "report.html").is_file(),
     }  # fmt: skip
+
+
+def _words(figure: tuple[str, str, str] | None, by_data: bool) -> str:
+    if figure is None:
+        return ""
+    return "answers as in the data" if by_data and figure[2] == "share" else figure[1]
 
 
 def _cascade(card: Mapping[str, Any]) -> dict[str, float] | None:

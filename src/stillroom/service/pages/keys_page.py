@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import time
 from typing import Annotated, Any
 
@@ -11,6 +13,7 @@ from pydantic import ValidationError
 from sqlalchemy import select
 
 from stillroom.service.door.access import Caller, Reads, revoke_key
+from stillroom.service.door.creation_rows import BY_KEY, Once
 from stillroom.service.door.faults import ApiError, not_found
 from stillroom.service.door.keys import DAY_S, LONGEST_DAYS, NewKey, new_key, set_project
 from stillroom.service.pages.job_views import MOST_JOBS
@@ -23,6 +26,9 @@ from stillroom.service.students.usage import savings, spent_by_jobs
 
 router = APIRouter(route_class=PageRoute)
 PERIODS = {"1": "the last day", "7": "the last week", "30": "the last 30 days", "0": "all time"}
+MADE_BEFORE = (
+    "This form was sent before, and a key is shown once. If you have not copied it, revoke it below and make another."
+)
 
 
 @router.get("/keys")
@@ -34,17 +40,21 @@ def show(request: Request, caller: Reads, days: str = "30", saved: str = "") -> 
 @router.post("/keys")
 def make(
     request: Request, caller: SendsKeys, name: Annotated[str, Form()] = "", scope: Annotated[list[str], Form()] = [],  # noqa: B006
-    expires_days: Annotated[str, Form()] = "",
+    expires_days: Annotated[str, Form()] = "", form_token: Annotated[str, Form()] = "",
 ) -> Response:  # fmt: skip
-    """Make a key, and show it this once."""
+    """Make a key, and show it this once. A page that is loaded again sends its form again, and makes no other key for a day."""
+    digest = hashlib.sha256(json.dumps([form_token, name, sorted(scope), expires_days]).encode()).hexdigest()
     try:
         days = _days(expires_days, "Days until it expires")
         life = {} if days is None else {"expires_in_s": days * DAY_S}
-        _, secret = new_key(request.app.state, caller, NewKey(name=name.strip(), scopes=scope, **life))
+        wanted = NewKey(name=name.strip(), scopes=scope, **life)
+        _, secret = new_key(request.app.state, caller, wanted, Once(f"{BY_KEY}form {digest}", digest, True, False))
     except ValidationError as error:
         return _page(request, caller, 400, wrong=said(error), name=name)
     except ApiError as error:
         return _page(request, caller, error.status, wrong=error.message, name=name)
+    if secret is None:
+        return _page(request, caller, 409, wrong=MADE_BEFORE, name=name)
     return _page(request, caller, secret=secret)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Annotated, Any
 from urllib.parse import quote
@@ -21,7 +20,7 @@ from stillroom.service.door.lists import Row
 from stillroom.service.pages import job_views, student_files, tokens, trying
 from stillroom.service.pages.rendering import PageRoute, go_to, render
 from stillroom.service.pages.tokens import Sends
-from stillroom.service.pages.words import mean
+from stillroom.service.pages.words import FILTERS, mean
 from stillroom.service.rows.tables import jobs as jobs_table
 from stillroom.service.rows.tables import models
 from stillroom.service.students.model_rows import find_model, folder_of
@@ -38,6 +37,10 @@ COMPARED = (
 """Key, words, how it is written, whether more is better."""
 OF_ANY_TEST = ("latency_ms_p50", "size_bytes", "usd_per_million_rows")
 """What may be compared where students were not tested on the same rows."""
+AS_GOOD = {"latency_ms_p50": 1.1, "usd_per_million_rows": 1.1}
+"""Times, and what they cost, are as good as the best up to so many times it: they were taken at different hours. Other figures
+are so where they are written alike.
+"""
 DOWNLOAD = "application/octet-stream"
 
 
@@ -134,11 +137,13 @@ def compare(request: Request, caller: Reads, model: Annotated[list[str] | None, 
         card = job_views.scorecard(state.settings, job) if job else {}
         found = card.get("models") or {}
         is_paid = job is not None and job_views.answered(job) == "paid"
+        by_data = job is not None and job_views.is_judged_by_data(job)
         columns.append({
             "row": row, "title": job_views.title(job) if job else row["id"],
             "usd": mean(card.get("cost") or {}, "teacher_usd") if is_paid else None,
             "tested": (job_views.tested_on(state.settings, job) if job else None) or row["id"],
-            "student": found.get("student") or {}, "teacher": found.get("teacher") or {}, "control": found.get("control") or {},
+            "student": found.get("student") or {}, "teacher": {} if by_data else found.get("teacher") or {},
+            "control": found.get("control") or {},
         })  # fmt: skip
     alike = len({one["tested"] for one in columns}) == 1
     metrics = [_metric(columns, *one, alike=alike) for one in COMPARED]
@@ -158,13 +163,19 @@ def _titles(request: Request, caller: Caller, known: list[Row]) -> dict[str, str
 
 
 def _metric(columns: list[dict[str, Any]], key: str, words: str, form: str, more: bool, alike: bool) -> dict[str, Any]:
-    """A row of the comparison: the students' figures, their teachers' and controls', and which is best. `alike`: all were
+    """A row of the comparison: the students' figures, their teachers' and controls', and which are best. `alike`: all were
     tested on the same rows.
     """
     values = [mean(one["student"], key) for one in columns]
     known = [value for value in values if value is not None]
     is_fair = len(known) > 1 and (alike or key in OF_ANY_TEST)
-    best = (max(known) if more else min(known)) if is_fair else None
+    best: list[float] = []
+    if is_fair:
+        top = max(known) if more else min(known)
+        alike_to = [value for value in known if FILTERS[form](value) == FILTERS[form](top)]
+        best = [value for value in known if value in alike_to or (not more and value <= AS_GOOD.get(key, 1) * top)]
+    if len(best) == len(known):  # all alike
+        best = []
     beside = {role: [mean(one[role], key) for one in columns] for role in ("teacher", "control")}
     return {"words": words, "form": form, "values": values, "best": best, **beside}
 
@@ -216,11 +227,11 @@ def _page(
         for name, path in student_files.files(state.settings, row).items()
     ]
     results = job_views.results(state.settings, job) if job else None
-    config = read_json(folder / "config.json")
+    config, takes = read_json(folder / "config.json"), trying.takes(row, folder)
     return render(
         request, caller, "model.html", 400 if wrong else 200, model=row, job=job, contains_deleted=gone, files=files,
-        title=job_views.title(job) if job else row["id"], results=results, takes=trying.takes(row, folder),
+        title=job_views.title(job) if job else row["id"], results=results, takes=takes,
         exported=state.exports.of(row),
         weights=config.get("parameters") if isinstance(config, dict) else None, given=given or {}, wrong=wrong, said=said,
-        example=json.dumps({"model": row["id"], "messages": [{"role": "user", "content": "..."}]}),
+        call=trying.call(row["id"], takes),
     )  # fmt: skip

@@ -22,7 +22,7 @@ from stillroom.service.jobs.asked import CreateJob
 from stillroom.service.pages import data_page, samples, tables
 from stillroom.service.pages.rendering import PageRoute, go_to, render
 from stillroom.service.pages.tokens import Sends
-from stillroom.service.pages.typed import number, place_of, said
+from stillroom.service.pages.typed import LABELS, field_of, number, place_of, said
 from stillroom.service.rows.tables import teachers
 from stillroom.service.students.model_rows import CLASSIFIER, WRITER, presets, writes_here
 
@@ -36,13 +36,6 @@ STUDENTS = {
     CLASSIFIER: "Small text classifier: picks one of a few answers",
     WRITER: "Tiny language model: writes, letter by letter",
 }
-TYPED = {
-    "distillation.teacher": "teacher", "validation_file": "validation", "distillation.student": "student", "model": "student",
-    "suffix": "name", "distillation.budget.usd": "budget_usd", "distillation.budget.minutes": "budget_minutes",
-    "distillation.labels": "labels", "distillation.soft_targets": "soft_targets", "distillation.seeds": "seeds",
-    "distillation.cascade": "risk", "column": "column",
-}  # fmt: skip
-"""Fields of the interface, and where on this page they are typed."""
 
 
 class Fields(BaseModel):
@@ -126,7 +119,10 @@ def choose(
 ) -> Response:
     """What there is to choose from."""
     given = {"stored_model": stored_model, "stored_key": stored_key, "stored_value": stored_value}
-    return _page(request, caller, Fields(**given, **({"source": source} if source else {})))
+    try:
+        return _page(request, caller, Fields(**given, **({"source": source} if source else {})))
+    except ApiError as error:  # a table that is gone, where a job that failed leads back to it
+        return _page(request, caller, Fields(**given), error.message, "source", error.status)
 
 
 @router.post("/new")
@@ -152,7 +148,7 @@ def _page(
 ) -> Response:
     """The form; `wrong`: what is to be mended in it, `param`: the interface's name for the field that it is about."""
     state = request.app.state
-    at = next((name for start, name in TYPED.items() if param.startswith(start)), "")
+    at = field_of(param)
     with state.database.reading() as rows:
         wanted = (teachers.c.project_id == caller.project_id) & teachers.c.deleted_at.is_(None)
         names = rows.execute(
@@ -169,7 +165,7 @@ def _page(
         wrong = words[:1].upper() + words[1:]
     students = {name: STUDENTS.get(name, name) for name in presets(state.settings)}
     return render(
-        request, caller, "new.html", status if wrong else 200, fields=fields, wrong=wrong, at=at,
+        request, caller, "new.html", status if wrong else 200, fields=fields, wrong=wrong, at=at, field=LABELS.get(at),
         samples=samples.SAMPLES, students=students, writes=writes_here(), columns=columns,
         tables=list(filter(tables.is_table, data_page.uploaded(request, caller, tables.PURPOSE))),
         files=data_page.uploaded(request, caller, "fine-tune"), stored=stored, may_train=may_train,

@@ -21,6 +21,7 @@ WORDS = {
     "manifest.json": "Digests of these files",
     "tokenizer.json": "The tokenizer",
     "stillroom.json": "What it was made for",
+    "cascade.json": "How sure it has to be to answer without its teacher",
 }
 SAID = "Exported for ONNX Runtime"
 BESIDE = {

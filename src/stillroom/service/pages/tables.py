@@ -38,6 +38,34 @@ def suffix_of(filename: str) -> str:
     return PurePath(filename).suffix.lower()
 
 
+def misfit(path: Path, filename: str) -> str:
+    """Why a file that is called one can be no table, by its first bytes; empty where that is not so plain. Raises OSError."""
+    suffix = suffix_of(filename)
+    if suffix not in (".csv", ".tsv", ".jsonl"):
+        return ""
+    try:
+        start = _start(path)
+    except UnicodeDecodeError:
+        return f"{filename} is not UTF-8 text. Save it as such: a spreadsheet calls it “CSV UTF-8”."
+    if "\0" in start:
+        return f"{filename} is no text."
+    line = next((line for line in start.splitlines() if line.strip()), "")
+    try:
+        is_talk = suffix == ".jsonl" and isinstance(json.loads(line).get("messages"), list)
+    except (ValueError, AttributeError, RecursionError):
+        is_talk = False
+    return f"{filename} holds conversations." if is_talk else ""
+
+
+def _start(path: Path) -> str:
+    """The first lines of a text, as many as are read. Raises UnicodeDecodeError, OSError."""
+    with open(path, "rb") as file:
+        start = file.read(HEAD_BYTES)
+        if file.read(1):
+            start = start[: start.rfind(b"\n") + 1]  # the last line may be cut
+    return start.decode("utf-8-sig")
+
+
 def head(path: Path, filename: str) -> tuple[list[str], list[list[str]]]:
     """The names of a table's columns and the first rows of those that are shown, as texts; nothing of either where the file
     is no such table.
@@ -56,11 +84,7 @@ def head(path: Path, filename: str) -> tuple[list[str], list[list[str]]]:
 
 
 def _separated(path: Path, delimiter: str) -> tuple[list[str], list[list[str]]]:
-    with open(path, "rb") as file:
-        start = file.read(HEAD_BYTES)
-        if file.read(1):
-            start = start[: start.rfind(b"\n") + 1]  # the last line may be cut
-    lines = io.StringIO(start.decode("utf-8-sig", "replace"), newline="")
+    lines = io.StringIO(_start(path), newline="")
     names, *rows = islice(csv.reader(lines, delimiter=delimiter), SHOWN_ROWS + 1)
     return names, [row[:MOST_COLUMNS] for row in rows]
 

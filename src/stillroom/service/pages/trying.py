@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -30,7 +31,7 @@ def takes(row: Row, folder: Path) -> dict[str, Any]:
         grey = len(size) == 2 or size[2:] == [1]
         return {"kind": "drawing", "size": size} if grey and size[0] == size[1] else {"kind": "none"}
     if kind == "table":
-        columns = [{"name": one["name"], "text": one["kind"] == "text"} for one in found["columns"]]
+        columns = [{"name": one["name"], "text": one["kind"] != "number"} for one in found["columns"]]
         if len(columns) == 1 and columns[0]["text"]:
             return {"kind": "text", "words": "A text", "column": columns[0]["name"]}
         return {"kind": "columns", "columns": columns} if len(columns) <= MOST_COLUMNS else {"kind": "none"}
@@ -39,6 +40,17 @@ def takes(row: Row, folder: Path) -> dict[str, Any]:
         columns = [{"name": name, "text": False} for name in names]
         return {"kind": "columns", "columns": columns} if len(columns) <= MOST_COLUMNS else {"kind": "none"}
     return {"kind": "text", "words": "A text"} if kind == "texts" else {"kind": "none"}
+
+
+def call(model_id: str, wanted: Mapping[str, Any]) -> dict[str, str]:
+    """What a program sends to ask a student: where to, and the JSON of it with dots for what it fills in."""
+    if wanted["kind"] in ("drawing", "none"):
+        return {"to": "/api/predict", "body": f'{{"model": {json.dumps(model_id)}, "rows": [[...], ...]}}'}
+    columns = wanted.get("columns", ())
+    row = {one["name"]: "..." if one["text"] else 0.0 for one in columns}
+    said = json.dumps(row, ensure_ascii=False) if len(columns) > 1 else "..."
+    asked = {"model": model_id, "messages": [{"role": "user", "content": said}]}
+    return {"to": "/v1/chat/completions", "body": json.dumps(asked, ensure_ascii=False)}
 
 
 def answer(state: Any, row: Row, given: Mapping[str, str]) -> dict[str, Any]:

@@ -61,14 +61,12 @@ def preset_of(settings: Settings, model: str, wanted: Distillation | None) -> Pr
         task: Task | None = "classification" if fresh else kind.get("task") or student.get("task")
         return Preset(student, OF_WORDS.training if fresh else LARGE, task, 1)
     name, param = (model, "model") if student is None else (student, "distillation.student")
+    reference = None if name in PRESETS else base_reference(settings, name, param)
     if name != CLASSIFIER and not writes_here():
         told = f"{name[:200]} is a language model, which needs the Python package transformers, and that is not installed here."
         cure = "Install it: pip install 'stillroom[language]', or make install EXTRAS=language; then start the service anew."
         raise ApiError(400, f"{told} {cure}", param=param, code="not_installed")
-    if name in PRESETS:
-        return PRESETS[name]
-    reference = base_reference(settings, name, param)
-    return Preset({"kind": "lora", "from": reference}, LARGE, None, 1)
+    return PRESETS[name] if reference is None else Preset({"kind": "lora", "from": reference}, LARGE, None, 1)
 
 
 def base_reference(settings: Settings, name: str, param: str) -> str:

@@ -50,6 +50,8 @@ RECIPE_BYTES = 1 << 18
 """Of a recipe as JSON: it is shown with its job, in each list too. Data belong into files."""
 NOTHING = ("", "none")
 """What stands for no training file, which the official clients want in any case."""
+STORED_ROWS = "stored_completions"
+"""What stands for a file where rows are stored completions, which are named elsewhere."""
 
 
 @dataclass(frozen=True)
@@ -242,6 +244,9 @@ def _file_of(body: CreateJob) -> tuple[str, str]:
     if body.training_file in (*NOTHING, None):
         raise ApiError(400, "There is nothing to learn from: name a training_file, or distillation.source.",
                        param="training_file", code="missing_required_parameter")  # fmt: skip
+    if body.training_file == STORED_ROWS:
+        raise ApiError(400, 'Say which stored completions: distillation.source, such as {"stored_completions": {}} '
+                       "for all.", param="distillation.source", code="missing_required_parameter")  # fmt: skip
     return str(body.training_file), "training_file"
 
 
@@ -283,7 +288,7 @@ def _checked_stored(rows: Connection, state: Any, project_id: str, stored: Store
         raise ApiError(400, "No stored completion fits.", param=talks.STORED, code="no_rows")
     _refuse_any(rows, state, project_id, said)
     models = sorted({one["model"] for one in said})
-    return Checked("stored_completions", teacher["name"] if teacher else models[0])
+    return Checked(STORED_ROWS, teacher["name"] if teacher else models[0])
 
 
 def _refuse_any(rows: Connection, state: Any, project_id: str, said: Sequence[Row]) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
+import time
 from contextlib import closing
 from pathlib import Path
 
@@ -20,6 +21,8 @@ runs at 1 s, and 46 and 52 ms in two at this.
 """
 MOST_PAGES = 4_000
 """Of the log, about 16 MiB: from here on it should begin anew."""
+AGAIN_S, ANOTHER_S = 0.02, 5.0
+"""Between two tries, and of all of them, to begin the log anew while somebody else copies."""
 
 
 class Checkpoints:
@@ -65,3 +68,17 @@ def copied(rows: sqlite3.Connection) -> int:
     """Copy what can be without waiting for anybody; how many pages the log has. Raises sqlite3.Error."""
     _, pages, _ = rows.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
     return int(pages)
+
+
+def begun_anew(rows: sqlite3.Connection) -> bool:
+    """Copy all there is and empty the log; False where a reader is in the way for as long as `rows` waits. Raises sqlite3.Error.
+
+    While another connection copies, of this process or of another one, SQLite refuses at once, however long it was told to
+    wait, and tells of -1 pages. Whoever copies does so for a moment, four times a second, so it is tried again.
+    """
+    ends = time.monotonic() + ANOTHER_S
+    while True:
+        is_held_up, pages, _ = rows.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        if pages >= 0 or time.monotonic() > ends:
+            return not is_held_up
+        time.sleep(AGAIN_S)

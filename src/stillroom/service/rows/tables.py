@@ -22,6 +22,8 @@ from sqlalchemy import (
 )
 
 metadata = MetaData()
+VERSION = "0005"
+"""Of these tables: the number of the last migration."""
 
 
 def _number() -> Column[int]:

@@ -6,12 +6,13 @@ to be sent to the address that it was given with. Another address wants the key 
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request
-from pydantic import Field, SecretStr, field_validator
+from pydantic import AfterValidator, Field, SecretStr, field_validator
 from sqlalchemy import Connection, bindparam, insert, select, update
 
 from stillroom.recipe import AcceptedTerms
@@ -53,6 +54,13 @@ def _plain_key(key: SecretStr | None) -> SecretStr | None:
     return key
 
 
+def _plain_name(name: str) -> str:
+    if not re.fullmatch(NAME, name):
+        raise ValueError("should begin with a letter or digit, and go on with those and . _ / - alone")
+    return name
+
+
+Name = Annotated[str, Field(max_length=100, json_schema_extra={"pattern": NAME}), AfterValidator(_plain_name)]
 Key = Annotated[SecretStr | None, Field(
     default=None, max_length=4096, description="Sealed, and never given back.",
     json_schema_extra={"pattern": "^[!-~]+$"},
@@ -62,7 +70,7 @@ Key = Annotated[SecretStr | None, Field(
 class CreateTeacher(Strict):
     """A teacher to be set."""
 
-    name: str = Field(pattern=NAME, max_length=100, description="What chat calls and recipes name it by.")
+    name: Name = Field(description="What chat calls and recipes name it by.")
     base_url: str = Field(max_length=2000, description="Of its OpenAI-compatible interface, such as https://HOST/v1.")
     model: str = Field(min_length=1, max_length=200, description="What it is called there.")
     key: Key
@@ -77,7 +85,7 @@ class CreateTeacher(Strict):
 class UpdateTeacher(Strict):
     """What is to be another. What is left out stays; null takes a price, a licence or accepted terms away."""
 
-    name: str | None = Field(default=None, pattern=NAME, max_length=100)
+    name: Name | None = None
     base_url: str | None = Field(default=None, max_length=2000)
     model: str | None = Field(default=None, min_length=1, max_length=200)
     key: Key

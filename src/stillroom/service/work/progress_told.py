@@ -12,12 +12,14 @@ from stillroom.service.work.finishing import metrics
 
 ASKING = ("answers", "windows", "samples", "traces")
 TRAINING = ("steps", "rounds")
+MERGED = ("merged answers", "merged windows")
+"""Each was counted when it was asked."""
 PARTS = "parts"
 
 
 def phase_of(unit: str) -> str:
     """Which phase counts in these units."""
-    return "asking" if unit in ASKING else "training" if unit in TRAINING else "evaluation"
+    return "asking" if unit in (*ASKING, *MERGED) else "training" if unit in TRAINING else "evaluation"
 
 
 def advanced(phases: Mapping[str, Any], line: Mapping[str, Any], models: int | None) -> dict[str, Any]:
@@ -27,11 +29,14 @@ def advanced(phases: Mapping[str, Any], line: Mapping[str, Any], models: int | N
     """
     phase = phase_of(line["unit"])
     before = phases.get(phase, {})
-    parts = {**before.get(PARTS, {}), line["stage"]: [min(line["done"], line["total"]), line["total"]]}
+    is_counted = line["unit"] not in MERGED
+    counted = [min(line["done"], line["total"]), line["total"]] if is_counted else [0, 0]
+    parts = {**before.get(PARTS, {}), line["stage"]: counted}
     done, total = (sum(part[place] for part in parts.values()) for place in (0, 1))
     if phase == "training" and models is not None and models > len(parts):
         total += round((models - len(parts)) * total / len(parts))
-    found = {"done": done, "total": total, "unit": line["unit"], "now": line["stage"], PARTS: parts}
+    unit = line["unit"] if is_counted else before.get("unit", ASKING[0])
+    found = {"done": done, "total": total, "unit": unit, "now": line["stage"], PARTS: parts}
     return {**phases, phase: found}
 
 

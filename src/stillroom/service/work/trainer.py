@@ -85,7 +85,11 @@ class Teller:
                 said = time.monotonic()
                 self.tell(stage=words, unit=unit, done=count, total=total)
 
-        yield done
+        try:
+            yield done
+        except BaseException:
+            self.tell(stage=words, unit=unit, done=count, total=total)
+            raise
         self.tell(stage=words, unit=unit, done=total, total=total)
 
 

@@ -1,1 +1,1 @@
-"""How the service's tables came to be: what Alembic runs when the service starts."""
+"""How the service's tables came to be: what Alembic runs when the service starts on an older database."""
