@@ -24,7 +24,7 @@ from benchmarks.language_sizes import PRESETS
 WORDS = (
     "Ratios of times are of blocks that take turns in one process on one thread, by the processor time of that process: the "
     "median over the rounds of the ratio within a round, with the order statistics that hold the true median with 95 %. "
-    "Steps are timed in float32 and in the default dtype, and a bar is held to the worse; where this processor only emulates "
+    "Steps are timed in float32 and in the default dtype, and a bar is held to the worse; where this processor is slower in "
     "bfloat16 the default is float32 too. A block of timings may be run again when the machine is quieter; its last run counts. "
 )
 PRESET_WORDS = {

@@ -55,7 +55,7 @@ def machine() -> dict[str, Any]:
         "os": f"{platform.system()} {platform.machine()}",
         "torch_threads": torch.get_num_threads(),
         "instructions": torch.backends.cpu.get_cpu_capability(),
-        "bfloat16": "native" if gains_from_bfloat16("cpu") else "emulated",
+        "bfloat16": "native" if gains_from_bfloat16("cpu") else "slower than float32",
     }
 
 

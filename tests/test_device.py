@@ -68,6 +68,24 @@ def test_bfloat16_is_taken_where_it_gains_or_is_asked_for() -> None:
     assert Device().for_size(10_000_000, "float32").dtype == "float32"
 
 
+@pytest.mark.parametrize(
+    ("flags", "gains"),
+    [
+        ({}, False),
+        ({"avx512_bf16": True}, True),
+        ({"avx512_bf16": True, "avx512_fp16": True}, False),
+        ({"avx512_bf16": True, "avx512_fp16": True, "amx_bf16": True}, True),
+        ({"arm_bf16": True}, True),
+    ],
+)
+def test_bfloat16_gains_by_what_the_processor_reports(
+    flags: dict[str, bool], gains: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: flags)
+    assert gains_from_bfloat16.__wrapped__("cpu") is gains
+    assert not gains_from_bfloat16.__wrapped__("mps")
+
+
 class Weights:
     """A term's own, which write down where they are taken."""
 

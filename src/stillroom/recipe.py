@@ -238,7 +238,7 @@ class Recipe(Knobs):
     threads: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
     """Processor threads to train with; auto: one, and for networks of a million weights or more as many as torch takes."""
     dtype: DTypes = "auto"
-    """Of matrix products; auto: bfloat16 where the processor multiplies it natively and the network is large enough."""
+    """Of matrix products; auto: bfloat16 where the processor gains from it and the network is large enough."""
 
     @model_validator(mode="before")
     @classmethod

@@ -15,7 +15,7 @@ from torch.autograd.function import once_differentiable
 
 from stillroom.errors import ModelError, RecipeError
 from stillroom.objectives.divergences import Divergence
-from stillroom.objectives.fused_forms import Bucket, Dense, Form, KeptTeacher, LiveTeacher, Points
+from stillroom.objectives.fused_forms import Bucket, Dense, Form, KeptForward, KeptTeacher, LiveTeacher, Points
 from stillroom.objectives.fused_products import Logits, MixedLogits, product_dtype
 from stillroom.rows import Head, MixedHead, SparseTargets
 
@@ -81,7 +81,8 @@ def fused_sparse(
         _same_vocabulary(basis, head)
         # The product is thin, and the components were rounded once already: always in float32.
         tail = Logits(basis, dtype, dtype, 1.0, rows)
-        return Dense(KeptTeacher(targets, tail, hidden_PH.new_empty(rows, vocabulary, dtype=dtype), temperature), form)
+        kept = KeptTeacher(targets, tail, hidden_PH.new_empty(rows, vocabulary, dtype=dtype), temperature)
+        return KeptForward(kept) if form == "forward" and temperature == 1 else Dense(kept, form)
 
     return _run(hidden_PH, head, made, weight_P, temperature, chunk)
 

@@ -49,16 +49,22 @@ class Logits:
         vocabulary, width = head.weight_VH.shape
         self.product, self.exact, self.cap = product, exact, head.soft_cap
         self.weight_VH = head.weight_VH.detach()
-        if self.weight_VH.numel() * product.itemsize <= WHOLE_BYTES:
-            self.weight_VH = self.weight_VH.to(product)
+        converted = self.weight_VH.dtype != product
         # The matrix product multiplies by a number for nothing: the cap's, or the temperature's where there is no cap.
         self.scale = 1 / (self.cap or temperature)
         self.after = self.cap / temperature if self.cap else 1.0
-        bias_V = head.bias_V
-        self.bias_V = None if bias_V is None else bias_V.detach().to(exact).clamp(min=NEVER) * self.scale
-        height = max(1, min(vocabulary, TILE_BYTES // (width * product.itemsize)))
+        bias_V = None if head.bias_V is None else head.bias_V.detach().to(exact).clamp(min=NEVER)
+        # A weight that is copied anyway takes its bias along as one more column, for a hidden state that is 1 there: of a thin
+        # product a bias that is added apart takes half the time.
+        self.column_V = bias_V if converted and not back and product == exact else None
+        self.bias_V = None if bias_V is None or self.column_V is not None else bias_V * self.scale
+        width += self.column_V is not None
         fresh = head.weight_VH.new_empty
-        self.tile_vH = None if self.weight_VH.dtype == product else fresh(height, width, dtype=product)
+        whole = converted and vocabulary * width * product.itemsize <= WHOLE_BYTES
+        height = max(1, min(vocabulary, TILE_BYTES // (width * product.itemsize)))
+        self.tile_vH = fresh(vocabulary if whole else height, width, dtype=product) if converted else None
+        if whole:
+            self.weight_VH, self.tile_vH = self._converted(slice(0, vocabulary)), None
         self.narrow_CV = None if product == exact else fresh(rows, vocabulary, dtype=product)
         self.slope_CV = fresh(rows, vocabulary, dtype=exact) if self.cap and back else None
         # A processor adds numbers of another format at a tenth of the speed at which it converts them and then adds.
@@ -68,6 +74,8 @@ class Logits:
     def fill(self, hidden_CH: torch.Tensor, out_CV: torch.Tensor) -> None:
         """Writes the logits divided by the temperature."""
         hidden_CH, made_CV = hidden_CH.to(self.product), self._narrow(out_CV)
+        if self.column_V is not None:
+            hidden_CH = torch.cat([hidden_CH, torch.ones_like(hidden_CH[:, :1])], 1)
         for columns, weight_vH in self._tiles():
             part_Cv = made_CV[:, columns]
             if self.bias_V is None or self.narrow_CV is not None:
@@ -125,7 +133,17 @@ class Logits:
             yield slice(0, vocabulary), self.weight_VH
             return
         for columns in _slices(vocabulary, len(self.tile_vH)):
-            yield columns, self.tile_vH[: columns.stop - columns.start].copy_(self.weight_VH[columns])
+            yield columns, self._converted(columns)
+
+    def _converted(self, columns: slice) -> torch.Tensor:
+        """These rows of the weight in the products' dtype, in a tile that the next ones overwrite."""
+        assert self.tile_vH is not None
+        made_vH = self.tile_vH[: columns.stop - columns.start]
+        if self.column_V is None:
+            return made_vH.copy_(self.weight_VH[columns])
+        made_vH[:, :-1].copy_(self.weight_VH[columns])
+        made_vH[:, -1].copy_(self.column_V[columns])
+        return made_vH
 
 
 def _slices(count: int, size: int) -> Iterator[slice]:

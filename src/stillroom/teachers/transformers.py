@@ -30,7 +30,7 @@ class Transformers(Teacher):
     length: int | None = Field(default=None, ge=2)
     """Most tokens a text may have, for a classifier; none: what the model can look at."""
     dtype: Literal["auto", "float32", "bfloat16"] = "float32"
-    """Of matrix products while it is asked; auto: bfloat16 where the processor multiplies it natively and the network is large
+    """Of matrix products while it is asked; auto: bfloat16 where the processor gains from it and the network is large
     enough. Answers in bfloat16 are kept apart from others. A live teacher computes in the recipe's `dtype`."""
 
     def solves(self) -> Task:
