@@ -17,9 +17,9 @@ def rehearsed_once(found: list[Rehearsed]) -> Iterator[None]:
     """What is found by the first plan that is made within, if `found` is empty, stands for all further ones."""
     really = planning.rehearsed
 
-    def rehearsed(run: Run) -> Rehearsed:
+    def rehearsed(run: Run, alone: bool = False) -> Rehearsed:
         if not found:
-            found.append(really(run))
+            found.append(really(run, alone))
         return found[0]
 
     with pytest.MonkeyPatch.context() as patch:

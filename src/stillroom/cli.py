@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from stillroom.errors import InputError, Interrupted, RunError, StillroomError, did_you_mean
+from stillroom.evaluation.processes import collect_seldom
 
 RUN = click.argument("run", type=click.Path(path_type=Path))
 RECIPE_OR_DATA = click.argument("recipe", type=click.Path(path_type=Path), metavar="RECIPE|DATA")
@@ -41,6 +42,7 @@ def stillroom(debug: bool) -> None:
 
 def main() -> None:
     """The entry point: run a command; an error is one line on stderr and an exit status."""
+    collect_seldom()
     try:
         # --debug may stand behind the command as well; _fail looks for it.
         stillroom.main([word for word in sys.argv[1:] if word != "--debug"], standalone_mode=False)

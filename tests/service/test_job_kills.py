@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from benchmarks.service_jobs import digits
 from benchmarks.service_kills import Struck, Tally, reference, struck_at, struck_at_random
+from benchmarks.service_process import Served
 
 pytestmark = pytest.mark.kill
 SAID = "the last words of a trainer\n"
@@ -71,3 +73,15 @@ def test_a_trainer_that_always_breaks_off_is_tried_three_times(unkilled: Unkille
         assert f"3 times without progress. The end of its log:\n{SAID.strip()}" in job["error"]["message"]
         told = [one["message"] for one in service.http().get(f"/v1/fine_tuning/jobs/{job['id']}/events").json()["data"]]
         assert sum("broke off" in one for one in told) == 2
+
+
+def test_an_estimate_that_is_killed_is_made_once_more(tmp_path: Path) -> None:
+    killed = tmp_path / "killed"
+    with Served(tmp_path / "service", env={"STILLROOM_KILL": f"estimating:1:{killed}"}) as service:
+        wanted = {"recipe": digits(), "hold": True}
+        body = {"model": "digits", "training_file": "none", "distillation": wanted}
+        made = service.http().post("/v1/fine_tuning/jobs", json=body)
+        job = service.wait(made.json()["id"], until=("paused",))
+    assert killed.exists()
+    assert job["status"] == "paused"
+    assert job["distillation"]["estimate"]["peak_memory_mib"] > 50

@@ -25,7 +25,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stillroom.errors import ModelError
-from stillroom.evaluation.processes import end_first, forget_most, give_back, held_bytes, most_held_bytes, package_path
+from stillroom.evaluation.processes import (
+    collect_seldom,
+    end_at_once,
+    end_first,
+    forget_most,
+    give_back,
+    held_bytes,
+    most_held_bytes,
+    package_path,
+)
 from stillroom.inputs import Texts
 from stillroom.kinds import AskedTeacher, Model, Student, Teacher
 from stillroom.progress import Silent
@@ -101,14 +110,15 @@ class Rehearsed:
     """What a student holds, beside itself, while it answers a batch of validation rows."""
 
 
-def rehearsed(run: Run) -> Rehearsed:
+def rehearsed(run: Run, alone: bool = False) -> Rehearsed:
     """What a rehearsal of this run finds; in this very process where the teacher is an object in it.
 
+    `alone`: this process has done nothing but open the run, and will end; so it is as good as one of the rehearsal's own.
     Raises ModelError where memory does not last, and whatever a stage raises.
     """
     recipes = [run.recipe, *(arm.recipe for arm in run.arms.values())]
-    if any(isinstance(member, Python) for recipe in recipes for member in recipe.teacher.each()):
-        return rehearse(run)
+    if alone or any(isinstance(member, Python) for recipe in recipes for member in recipe.teacher.each()):
+        return rehearse(run, alone)
     ended = subprocess.run(
         [sys.executable, "-P", "-m", __name__],
         input=json.dumps({"recipe": run.recipe.to_tree(), "folders": [str(folder) for folder in run.folders]}),
@@ -131,12 +141,15 @@ def rehearsed(run: Run) -> Rehearsed:
     return Rehearsed(**found)
 
 
-def rehearse(run: Run) -> Rehearsed:
-    """Go through all stages in small, in this process."""
+def rehearse(run: Run, alone: bool = False) -> Rehearsed:
+    """Go through all stages in small, in this process. `alone`: what it held so far is of the run, too."""
     from stillroom.models.device import threads
 
+    opened_bytes = most_held_bytes() if alone else 0
     with tempfile.TemporaryDirectory() as place, threads(run.device.threads):
-        return Rehearsal(run, Path(place)).through()
+        found = Rehearsal(run, Path(place)).through()
+    found.most_bytes["open"] = max(found.most_bytes["open"], opened_bytes)
+    return found
 
 
 class Rehearsal:
@@ -313,6 +326,7 @@ class Rehearsal:
 def main() -> None:
     """The child: rehearses what it is told on stdin."""
     end_first()
+    collect_seldom()
     told = json.load(sys.stdin)
     recipe, folders = Recipe.from_tree(told["recipe"]), [Path(folder) for folder in told["folders"]]
     run = Run(recipe, RunDir(Path("runs") / recipe.name), folders, Silent(), clock_of(recipe, Path()))
@@ -321,3 +335,4 @@ def main() -> None:
 
 if __name__ == "__main__":
     main()
+    end_at_once()

@@ -27,12 +27,13 @@ from stillroom.stages.room import memory_notes, refuse_full_disks
 from stillroom.stages.train import roles
 
 
-def plan(recipe: Recipe, folder: Path, pilot: int = 0) -> dict[str, Any]:
+def plan(recipe: Recipe, folder: Path, pilot: int = 0, *, alone: bool = False) -> dict[str, Any]:
     """{"name", "figures", "teacher", "notes"}: rows, calls, tokens, USD, disk, peak memory, minutes. Raises StillroomError.
 
     `teacher`: what those that are paid by the call take all together: {"calls", "tokens", "usd"}, each [low, middle, high];
     empty where none is, and without USD where a price is not known.
     `pilot`: so many calls to a paid teacher may be made; only they cost anything.
+    `alone`: this process does nothing else and ends, so it may be the one whose memory is measured; else one is started.
     """
     recipe.check()
     refuse_pilot(pilot, is_paid(recipe))
@@ -44,7 +45,7 @@ def plan(recipe: Recipe, folder: Path, pilot: int = 0) -> dict[str, Any]:
     if recipe.is_reasoning:
         return plan_reasoning(run, pilot)
     splits, members = run.splits, recipe.teacher.each()
-    found, asked, written = rehearsed(run), _asked(run), writing_of(run)
+    found, asked, written = rehearsed(run, alone), _asked(run), writing_of(run)
     live = sum(one.asked_live for one in trainings(run))
     held, files = memory_bytes_of(run, found), disk(run, found)
     room = memory_notes(held)

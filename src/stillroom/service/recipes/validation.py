@@ -94,13 +94,13 @@ class Validation:
             tell(rows, self.job, told_of(estimate), data=estimate)
             tell(rows, self.job, "Fine-tuning job waits to be started" if holds else "Fine-tuning job queued")
 
-    def _estimated(self, handed: dict[str, Any], lease: Lease) -> dict[str, Any] | None:
+    def _estimated(self, handed: dict[str, Any], lease: Lease, alone: bool = True) -> dict[str, Any] | None:
         """The figures of `stillroom check`; {"why"} where they could not be had in time; None: the service ends."""
         path, until = self.folder / OUTPUT, time.monotonic() + LIMIT_S
         with handed_pipe(handed) as (keep, more), open(path, "wb") as output, open(self.folder / LOG, "ab") as errors:
             child = processes.start(
-                "estimating", {"folder": str(self.folder)}, output=output, errors=errors, folder=self.folder,
-                env={**self.worker.env, **more}, keep=keep,
+                "estimating", {"folder": str(self.folder), "alone": alone}, output=output, errors=errors,
+                folder=self.folder, env={**self.worker.env, **more}, keep=keep,
             )  # fmt: skip
         try:
             while child.poll() is None:
@@ -113,6 +113,9 @@ class Validation:
                 time.sleep(POLL_S)
         finally:
             processes.reap(child)
+        if child.returncode < 0 and alone:
+            # Killed, by whatever: where it rehearses in another process, it lives to tell of that one's end.
+            return self._estimated(handed, lease, alone=False)
         if child.returncode != 0:
             return {"why": f"the estimate broke off with status {child.returncode}"}
         found = json.loads(path.read_bytes())

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from stillroom.errors import StillroomError
+from stillroom.evaluation.processes import end_at_once
 from stillroom.rundir import read_json
 from stillroom.service.work import processes
 from stillroom.service.work.executor import DATA
@@ -14,13 +15,14 @@ from stillroom.service.work.trainer import NICE, RECIPE
 
 
 def main() -> None:
-    """Estimate the recipe in the folder that standard input names."""
-    folder = Path(processes.begin(NICE)["folder"])
+    """Estimate the recipe in the folder that standard input names; `alone`: in this one process (see flow.plan)."""
+    order = processes.begin(NICE)
+    folder, alone = Path(order["folder"]), order["alone"]
     from stillroom import flow
     from stillroom.recipe import Recipe
 
     try:
-        found = flow.plan(Recipe.from_tree(read_json(folder / RECIPE)), folder / DATA)
+        found = flow.plan(Recipe.from_tree(read_json(folder / RECIPE)), folder / DATA, alone=alone)
         answer = {name: found[name] for name in ("figures", "teacher", "notes")}
     except StillroomError as error:
         refused = {"code": type(error).__name__, "message": str(error), "param": error.where}
@@ -30,3 +32,4 @@ def main() -> None:
 
 if __name__ == "__main__":
     main()
+    end_at_once()

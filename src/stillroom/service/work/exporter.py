@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from stillroom.errors import StillroomError
+from stillroom.evaluation.processes import end_at_once
 from stillroom.service.work import processes
 
 NICE = 19
@@ -28,3 +29,4 @@ def main() -> None:
 
 if __name__ == "__main__":
     main()
+    end_at_once()

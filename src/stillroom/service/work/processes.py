@@ -23,6 +23,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
+from stillroom.evaluation.processes import collect_seldom
+
 PR_SET_PDEATHSIG = 1
 KILL, AT, LOG = "STILLROOM_KILL", "STILLROOM_KILL_AT", "STILLROOM_COMMIT_LOG"
 STARTER = "stillroom_starter"
@@ -51,6 +53,7 @@ def begin(nice: int = 0) -> dict[str, Any]:
     """In the child: its order; from now on it ends with its starter. `nice`: how far it stands back from other work."""
     order: dict[str, Any] = json.loads(sys.stdin.buffer.readline() or b"{}")
     starter = order.pop(STARTER, 0)
+    collect_seldom()
     os.nice(nice)
     if nice and FIRST_TO_GO.exists():
         with suppress(OSError):  # some systems do not let it be asked

@@ -20,6 +20,7 @@ from types import FrameType
 from typing import Any
 
 from stillroom.errors import BudgetReached, InputError, Interrupted, StillroomError
+from stillroom.evaluation.processes import end_at_once
 from stillroom.progress import Done
 from stillroom.rundir import read_json
 from stillroom.service.work import processes
@@ -137,3 +138,4 @@ def _beat(path: Path, pulse: Pulse) -> None:
 
 if __name__ == "__main__":
     main()
+    end_at_once()
