@@ -47,14 +47,15 @@ serve(settings, lambda url: print(f"Stillroom serves at {url};", file=sys.stderr
 def environment(more: Mapping[str, str] | None = None) -> dict[str, str]:
     """What a server's process is given: this process's environment without proxies, keys and an older secret.
 
-    And without the wish that no bytecode be kept: what pip installs has its own.
+    And without the wishes that no bytecode be kept, for what pip installs has its own, and that nothing be buffered.
     """
     dropped = (
         "http_proxy", "https_proxy", "all_proxy", "openai_api_key", "stillroom_secret", "pythondontwritebytecode",
+        "pythonunbuffered",
     )  # fmt: skip
     kept = {name: value for name, value in os.environ.items() if name.lower() not in dropped}
     paths = os.pathsep.join(filter(None, [str(SOURCE), os.environ.get("PYTHONPATH", "")]))
-    return {**kept, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1", **(more or {})}
+    return {**kept, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1", **(more or {})}
 
 
 class Served:

@@ -329,3 +329,23 @@ def test_a_large_weight_of_another_dtype_is_converted_tile_by_tile(monkeypatch: 
         made, (gradient @ weight.detach().float(), gradient.T @ hidden.detach().float()), strict=True
     ):
         assert (one - other).abs().max() <= 1e-2 * other.abs().max()
+
+
+@pytest.mark.parametrize("cap", [None, 4.0])
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_bias_goes_with_a_weight_that_is_converted(
+    whole: bool, cap: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not whole:
+        monkeypatch.setattr(fused_products, "WHOLE_BYTES", 0)
+        monkeypatch.setattr(fused_products, "TILE_BYTES", 40 * 4 * WIDTH)
+    hidden, bias = torch.randn(ROWS, WIDTH), torch.randn(VOCABULARY)
+    bias[5] = -torch.inf
+    head = Head(torch.randn(VOCABULARY, WIDTH).bfloat16(), bias, cap)
+    layer, out = Logits(head, torch.float32, torch.float32, 2.0, ROWS), torch.empty(ROWS, VOCABULARY)
+    exact = hidden.double() @ head.weight_VH.double().T + bias.double()
+    exact = (exact if cap is None else cap * torch.tanh(exact / cap)).clamp(min=fused_products.NEVER) / 2
+    for _ in range(2):
+        layer.fill(hidden, out)
+        assert torch.allclose(out.double(), exact, rtol=1e-5, atol=1e-5)
+    assert layer.column_V is not None

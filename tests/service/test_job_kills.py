@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +11,7 @@ from pathlib import Path
 import pytest
 from benchmarks.service_jobs import digits
 from benchmarks.service_kills import Struck, Tally, reference, struck_at, struck_at_random
-from benchmarks.service_process import Served
+from benchmarks.service_process import SOURCE, Served
 
 pytestmark = pytest.mark.kill
 SAID = "the last words of a trainer\n"
@@ -80,12 +82,17 @@ def test_a_trainer_that_always_breaks_off_is_tried_three_times(unkilled: Unkille
 
 
 def test_an_estimate_that_is_killed_is_made_once_more(tmp_path: Path) -> None:
+    """And what libraries print beside it does no harm."""
     killed = tmp_path / "killed"
-    with Served(tmp_path / "service", env={"STILLROOM_KILL": f"estimating:1:{killed}"}) as service:
+    (tmp_path / "sitecustomize.py").write_text("print('a library greets')\n")
+    env = {"STILLROOM_KILL": f"estimating:1:{killed}", "PYTHONPATH": os.pathsep.join([str(SOURCE), str(tmp_path)])}
+    with Served(tmp_path / "service", env=env) as service:
         wanted = {"recipe": digits(), "hold": True}
         body = {"model": "digits", "training_file": "none", "distillation": wanted}
         made = service.http().post("/v1/fine_tuning/jobs", json=body)
         job = service.wait(made.json()["id"], until=("paused",))
     assert killed.exists()
+    (told,) = [line for line in service.lines() if line["event"] == "estimate killed"]
+    assert (told["job"], told["signal"]) == (job["id"], signal.SIGKILL)
     assert job["status"] == "paused"
     assert job["distillation"]["estimate"]["peak_memory_mib"] > 50

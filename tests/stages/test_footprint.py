@@ -89,7 +89,9 @@ ALONE = """
 import json, sys
 from pathlib import Path
 from stillroom import flow
+from stillroom.evaluation.processes import collect_seldom
 from stillroom.recipe import Recipe
+collect_seldom()
 recipe = Recipe.from_tree(json.load(sys.stdin))
 print(json.dumps(flow.plan(recipe, Path(sys.argv[1]), alone=True)["figures"]))
 """

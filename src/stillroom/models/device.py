@@ -82,7 +82,7 @@ def gains_from_bfloat16(device: str) -> bool:
     if device.startswith("cuda"):
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     flags = torch.cpu.get_capabilities() if device == "cpu" else {}
-    # A processor with AVX512-FP16 was made to multiply bfloat16 in its AMX tiles: where a virtual machine hides those, what is
-    # left of bfloat16 does .54 to .70 of the float32 operations a second.
+    # Xeons with AVX512-FP16 multiply bfloat16 in AMX tiles: where a virtual machine hides those, what is left of it did .54 to
+    # .70 of the float32 operations a second.
     vectors = flags.get("avx512_bf16") and not flags.get("avx512_fp16")
     return bool(vectors or flags.get("amx_bf16") or flags.get("arm_bf16"))

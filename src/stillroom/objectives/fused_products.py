@@ -20,9 +20,9 @@ WHOLE_BYTES = 32 << 20
 
 
 def product_dtype(hidden: torch.Tensor, weight: torch.Tensor) -> torch.dtype:
-    """The dtype of the hidden state; on a processor at least float32, but for bfloat16 where it has instructions for that.
+    """The dtype of the hidden state; on a processor at least float32, but for bfloat16 where that gains.
 
-    Without them a product takes ten times as long as converting the weight tile by tile and multiplying in float32.
+    Without instructions for it a product takes ten times as long as converting the weight by tiles and multiplying in float32.
     """
     if hidden.device.type != "cpu" or (hidden.dtype == torch.bfloat16 and gains_from_bfloat16("cpu")):
         return hidden.dtype
@@ -54,9 +54,10 @@ class Logits:
         self.scale = 1 / (self.cap or temperature)
         self.after = self.cap / temperature if self.cap else 1.0
         bias_V = None if head.bias_V is None else head.bias_V.detach().to(exact).clamp(min=NEVER)
-        # A weight that is copied anyway takes its bias along as one more column, for a hidden state that is 1 there: of a thin
-        # product a bias that is added apart takes half the time.
-        self.column_V = bias_V if converted and not back and product == exact else None
+        # On a processor a weight that is copied anyway takes its bias along as one more column, for a hidden state that is 1
+        # there: of a thin product a bias that is added apart took half the time.
+        in_column = converted and not back and product == exact and head.weight_VH.device.type == "cpu"
+        self.column_V = bias_V if in_column else None
         self.bias_V = None if bias_V is None or self.column_V is not None else bias_V * self.scale
         width += self.column_V is not None
         fresh = head.weight_VH.new_empty

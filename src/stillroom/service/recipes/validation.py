@@ -21,6 +21,7 @@ from stillroom.service.jobs.job_rows import PAUSED, QUEUED, Row, fenced, wish_of
 from stillroom.service.recipes.sources import Prepared, handed_to, prepared
 from stillroom.service.rows.tables import jobs
 from stillroom.service.teachers.outward import NotResolved
+from stillroom.service.watch.logs import log
 from stillroom.service.work import processes
 from stillroom.service.work.attempt import Attempt, of_error
 from stillroom.service.work.executor import DATA, LOG, handed_pipe
@@ -94,9 +95,23 @@ class Validation:
             tell(rows, self.job, told_of(estimate), data=estimate)
             tell(rows, self.job, "Fine-tuning job waits to be started" if holds else "Fine-tuning job queued")
 
-    def _estimated(self, handed: dict[str, Any], lease: Lease, alone: bool = True) -> dict[str, Any] | None:
+    def _estimated(self, handed: dict[str, Any], lease: Lease) -> dict[str, Any] | None:
         """The figures of `stillroom check`; {"why"} where they could not be had in time; None: the service ends."""
-        path, until = self.folder / OUTPUT, time.monotonic() + LIMIT_S
+        until = time.monotonic() + LIMIT_S
+        status, found = self._estimating(handed, lease, until, alone=True)
+        if status is not None and status < 0:
+            # Killed, by whatever: where it rehearses in another process, it lives to tell of that one's end.
+            log("estimate killed", "warning", job=self.job["id"], signal=-status)
+            status, found = self._estimating(handed, lease, until, alone=False)
+        if status is None or status == 0:
+            return found
+        return {"why": f"the estimate broke off with status {status}"}
+
+    def _estimating(
+        self, handed: dict[str, Any], lease: Lease, until: float, alone: bool
+    ) -> tuple[int | None, dict[str, Any] | None]:
+        """The exit status of one try, and what it found; no status where it was ended here: then what `_estimated` returns."""
+        path = self.folder / OUTPUT
         with handed_pipe(handed) as (keep, more), open(path, "wb") as output, open(self.folder / LOG, "ab") as errors:
             child = processes.start(
                 "estimating", {"folder": str(self.folder), "alone": alone}, output=output, errors=errors,
@@ -107,21 +122,16 @@ class Validation:
                 lease.check()
                 wish_of(self.database, self.job)
                 if self.worker.ending.is_set():
-                    return None
+                    return None, None
                 if time.monotonic() > until:
-                    return {"why": f"the estimate took longer than {LIMIT_S:.0f} seconds"}
+                    return None, {"why": f"the estimate took longer than {LIMIT_S:.0f} seconds"}
                 time.sleep(POLL_S)
         finally:
             processes.reap(child)
-        if child.returncode < 0 and alone:
-            # Killed, by whatever: where it rehearses in another process, it lives to tell of that one's end.
-            return self._estimated(handed, lease, alone=False)
         if child.returncode != 0:
-            return {"why": f"the estimate broke off with status {child.returncode}"}
-        found = json.loads(path.read_bytes())
-        if "figures" not in found:
-            return dict(found)
-        return as_estimate(found)
+            return child.returncode, None
+        found = json.loads(path.read_bytes().splitlines()[-1])
+        return 0, as_estimate(found) if "figures" in found else dict(found)
 
 
 def made_of(found: Prepared, data: Path) -> str:

@@ -27,7 +27,7 @@ def main() -> None:
     except StillroomError as error:
         refused = {"code": type(error).__name__, "message": str(error), "param": error.where}
         answer = {"refused": refused} if error.exit_status == 2 else {"why": str(error)}
-    sys.stdout.write(json.dumps(answer))
+    sys.stdout.write(f"\n{json.dumps(answer)}\n")  # a line of its own, whatever a library printed
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ def main() -> None:
         # Where, and how to mend it, is told for who sits at the machine: in the log, not on a page.
         sys.stderr.write(f"error: {error}\n")
         told.write(json.dumps({"why": error.what}) + "\n")
+        told.flush()
 
 
 if __name__ == "__main__":
