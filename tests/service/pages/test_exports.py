@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
-from benchmarks.service_process import Served, children_of
+from benchmarks.service_process import Served, children_of, environment
 
 from service import students
 from service.pages.site import put_finished, send
@@ -91,6 +91,12 @@ def test_one_that_fails_says_why_and_may_be_tried_again(served: Served) -> None:
     assert "There is no file for ONNX Runtime." in page
     assert str(served.root) not in page, "where it stands on the machine is nothing for a page"
     assert "Make a file for ONNX Runtime" in page
+
+
+def test_why_the_exporter_refused_is_heard(tmp_path: Path) -> None:
+    """Its standard output is a pipe, which keeps what is written until it is flushed."""
+    (tmp_path / "run").mkdir()
+    assert exports._carried_out(tmp_path / "run", environment()) == "this is no run folder: it has no recipe.yaml"
 
 
 def test_without_the_extra_it_says_what_to_install(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:

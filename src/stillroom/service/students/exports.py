@@ -94,15 +94,16 @@ def _carried_out(run: Path, env: dict[str, str]) -> str:
         process = processes.start(
             "exporter", {"run": str(run)}, output=subprocess.PIPE, errors=errors, env={**env, **more}, keep=keep
         )
-    try:
-        status = process.wait(MOST_S)
-    except subprocess.TimeoutExpired:
-        return f"it took longer than {MOST_S / 60:.0f} minutes"
-    finally:
-        processes.reap(process)
     if process.stdout is None:
         raise OSError("a child without standard output")
-    said = process.stdout.read()
+    with process.stdout as told:
+        try:
+            status = process.wait(MOST_S)
+        except subprocess.TimeoutExpired:
+            return f"it took longer than {MOST_S / 60:.0f} minutes"
+        finally:
+            processes.reap(process)
+        said = told.read()
     if said:
         return str(json.loads(said)["why"])
     return f"its process ended with status {status}" if status else ""
