@@ -61,12 +61,8 @@ def collect_seldom() -> None:
 
 def end_at_once() -> NoReturn:
     """End a process whose work is done and written; Python would take apart all that it imported, which takes up to a second."""
-    for stream in (
-        sys.stdout,
-        sys.stderr,
-        sys.__stdout__,
-        sys.__stderr__,
-    ):  # what stands behind one that was replaced, too
+    # What stands behind a stream that was replaced, too.
+    for stream in (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__):
         if stream is not None:
             stream.flush()
     os._exit(0)
