@@ -1,4 +1,4 @@
-"""Which device and number format a run uses: asked once, then written down, so that a resumed run uses the same."""
+"""Which device and number format a run uses: by what the machine reports, so that a run resumed on it uses the same."""
 
 from __future__ import annotations
 

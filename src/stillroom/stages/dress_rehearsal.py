@@ -330,7 +330,7 @@ def main() -> None:
     told = json.load(sys.stdin)
     recipe, folders = Recipe.from_tree(told["recipe"]), [Path(folder) for folder in told["folders"]]
     run = Run(recipe, RunDir(Path("runs") / recipe.name), folders, Silent(), clock_of(recipe, Path()))
-    sys.stdout.write(json.dumps(asdict(rehearse(run))) + "\n")
+    sys.stdout.write(f"\n{json.dumps(asdict(rehearse(run)))}\n")  # a line of its own, whatever a library printed
 
 
 if __name__ == "__main__":

@@ -4,8 +4,8 @@ A child is told its order as one line of JSON on standard input, and the pipe th
 When it closes, the system itself signals the child's whole group (O_ASYNC); where it cannot, a thread of the child does;
 and on Linux the child is killed with its starter even where it is held (PR_SET_PDEATHSIG). No order is ever in an argument.
 
-For tests, STILLROOM_KILL=ROLE:POINT:FILE ends one child of that role at that commit point, once: FILE is made then. Without
-a FILE it ends each of them.
+For tests, STILLROOM_KILL=ROLE:POINT:FILE ends one child of that role at that commit point, once: FILE is made where
+it is started. Without a FILE it ends each of them.
 """
 
 from __future__ import annotations
