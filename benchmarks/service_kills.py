@@ -26,6 +26,8 @@ from stillroom.service.rows.tables import jobs, models
 
 ROLES = ("server", "worker", "trainer")
 ORPHAN_S, JOB_S = 5.0, 300.0
+LEAST_S = 0.1
+"""Before a kill at random."""
 KILL, AT, LOG = "STILLROOM_KILL", "STILLROOM_KILL_AT", "STILLROOM_COMMIT_LOG"
 STEPS = {"epochs": 1, "batch_size": 600, "checkpoint_seconds": 0}
 SENDS = 200
@@ -170,19 +172,24 @@ def struck_at(role: str, point: int, folder: Path, expected: dict[str, str]) -> 
 
 
 def struck_at_random(kills: int, folder: Path, expected: dict[str, str], seed: int = 0, roles: tuple[str, ...] = ROLES,
-                     rest_s: tuple[float, float] = (0.5, 12.0)) -> Tally:  # fmt: skip
-    """Job after job, with a process of a random role killed at random moments, until there were so many kills."""
+                     most_s: float = 12.0) -> Tally:  # fmt: skip
+    """Job after job, with a process of a random role killed at random moments, until there were so many kills.
+
+    `most_s`: of rest before a kill; of further jobs as long as the job before took, so that most moments are within a job.
+    """
     rng, tally = random.Random(seed), Tally()
     service = Struck(folder)  # as struck_at
     try:
         while tally.kills < kills:
+            began = time.monotonic()
             job = service.send(f"random {seed} {tally.jobs}")
             for _ in range(rng.randint(1, 3)):  # three without progress in between would be a job's end, as promised
-                time.sleep(rng.uniform(*rest_s))
+                time.sleep(rng.uniform(LEAST_S, most_s))
                 if tally.kills < kills and service.alive() and not service.has_ended(job):
                     _strike(service, rng.choice(roles), tally, job)
                     service.again()
             tally.add(_judged(service, job, expected, f"random, job {tally.jobs}"))
+            most_s = time.monotonic() - began
         return tally
     finally:
         service.stop()

@@ -61,7 +61,7 @@ def test_killed_at_a_commit_point(role: str, unkilled: Unkilled, tmp_path: Path)
 
 def test_killed_at_random(unkilled: Unkilled) -> None:
     # A further job is done in less, for its estimate is known: most moments are within it.
-    found = struck_at_random(3, unkilled.folder, unkilled.made, seed=1, rest_s=(0.1, unkilled.seconds / 2))
+    found = struck_at_random(3, unkilled.folder, unkilled.made, seed=1, most_s=unkilled.seconds / 2)
     assert found.kills == 3
     assert all_right(found)
 
