@@ -182,7 +182,7 @@ def struck_at_random(kills: int, folder: Path, expected: dict[str, str], seed: i
     try:
         while tally.kills < kills:
             job = service.send(f"random {seed} {tally.jobs}")
-            for _ in range(rng.randint(1, 3)):  # three without progress in between would be a job's end, as promised
+            for _ in range(rng.randint(1, 2)):  # three without progress in between are a job's end, as promised
                 time.sleep(rng.uniform(LEAST_S, most_s))
                 if tally.kills < kills and service.alive() and not service.has_ended(job):
                     _strike(service, rng.choice(roles), tally, job)
