@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import json
 import sys
 from pathlib import Path
@@ -344,7 +343,6 @@ def serve(
     """The HTTP service and the web pages; the official OpenAI client works against it."""
     from stillroom.errors import ModelError
 
-    gc.disable()  # what is imported stays; looking through it for garbage takes a tenth of a start
     try:
         from stillroom.service import serving
         from stillroom.service.settings import Limits, Settings
@@ -353,8 +351,6 @@ def serve(
             raise
         cure = "pip install 'stillroom[serve]'"
         raise ModelError(f"the service needs {error.name}, which is not installed", where="serve", cure=cure) from error
-    finally:
-        gc.enable()
     if new_key is not None:
         click.echo(serving.new_key(root, new_key))
         return
