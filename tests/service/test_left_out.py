@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from tests.service.test_sources import ASKED, completion, lines, talk
 
 from stillroom.errors import DataError
 from stillroom.service.recipes import talks
-from stillroom.service.recipes.drafting import TALKS, Rejected, Talk, asked, recorded
+from stillroom.service.recipes.drafting import ANSWERS, TALKS, Rejected, Talk, asked, recorded
 from stillroom.service.recipes.presets import OF_LETTERS, OF_WORDS
 from stillroom.service.recipes.talks import of_completion
 from stillroom.service.settings import Settings
@@ -19,15 +20,59 @@ from stillroom.service.settings import Settings
 FILE = f"file-{'a' * 24}"
 
 
+BROKEN_OFF = "the answer was broken off: its finish_reason is {}"
+
+
 @pytest.mark.parametrize("reason", ["length", "content_filter", "stop", None])
-def test_an_answer_that_was_broken_off_is_left_out(reason: str | None) -> None:
-    said = {"message": {"role": "assistant", "content": "half an ans"}, "finish_reason": reason}
-    found = of_completion(completion([ASKED], [said]))
-    if reason in ("length", "content_filter"):
+def test_how_an_answer_ended(reason: str | None) -> None:
+    found = ended(reason, "half an ans")
+    if reason == "content_filter":
         assert isinstance(found, Rejected)
-        assert found.why == f"the answer was broken off: its finish_reason is {reason}"
+        assert found.why == BROKEN_OFF.format(reason)
     else:
         assert isinstance(found, Talk)
+        assert found.cut == (reason == "length")
+
+
+def ended(reason: str | None, *answers: str) -> Any:
+    """Stored answers that ended so, one or as a list."""
+    found = []
+    for place, words in enumerate(answers):
+        question = {**ASKED, "content": f"question {place} that ended with {reason}"}
+        found.append(
+            of_completion(
+                completion([question], [{"message": {"role": "assistant", "content": words}, "finish_reason": reason}])
+            )
+        )
+    return found[0] if len(found) == 1 else found
+
+
+def test_classes_whose_answers_all_end_after_one_token_are_learned(tmp_path: Path) -> None:
+    drafted = recorded(ended("length", *("yes", "no ") * 20), OF_WORDS, tmp_path, None)
+    assert not drafted.rejected
+    assert {row["answer"] for row in lines(tmp_path / ANSWERS)} == {"yes", "no"}
+
+
+def test_a_class_that_is_there_whole_counts_where_it_was_broken_off_too(tmp_path: Path) -> None:
+    whole, cut = ended("stop", *("yes", "no") * 20), ended("length", *("yes", "not") * 5)
+    drafted = recorded(whole + cut, OF_WORDS, tmp_path, None)
+    assert not drafted.rejected
+    assert Counter(row["answer"] for row in lines(tmp_path / ANSWERS)) == {"yes": 25, "no": 20, "not": 5}
+
+
+def test_what_only_begins_a_class_is_none(tmp_path: Path) -> None:
+    whole, cut = ended("stop", *("praise", "blame") * 20), ended("length", *["pra"] * 6)
+    drafted = recorded(whole + cut, OF_WORDS, tmp_path, None)
+    assert [one.why for one in drafted.rejected] == [BROKEN_OFF.format("length")] * 6
+    assert [one.talk for one in drafted.rejected] == cut
+
+
+def test_a_text_that_was_broken_off_is_not_learned(tmp_path: Path) -> None:
+    whole = ended("stop", *(f"a whole answer {place}" for place in range(30)))
+    cut = ended("length", *(f"a half answer {place}" for place in range(5)))
+    drafted = recorded(whole + cut, OF_LETTERS, tmp_path, None)
+    assert [one.talk for one in drafted.rejected] == cut
+    assert drafted.sources == whole
 
 
 def of_weights(tmp_path: Path, *weights: int, answers: tuple[str, ...]) -> list[Talk]:

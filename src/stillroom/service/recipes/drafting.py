@@ -40,6 +40,8 @@ class Talk:
     answer: str | None
     tokens: str | None = None
     """The log-probabilities that the answer came with, where they are wanted: see soft.py."""
+    cut: bool = False
+    """The answer ends where it was not to be longer (`finish_reason` `length`): no whole text, and yet it may name a class."""
 
     @property
     def question(self) -> str:
@@ -84,7 +86,8 @@ def recorded(
     each class was, where answers tell. Raises DataError where nothing can be learned from it.
     """
     talks, empty = _with_words(talks)
-    empty = [*left_out, *empty]
+    talks, halves = _with_an_end(talks)
+    empty = [*left_out, *empty, *halves]
     answers = [(talk.answer or "").strip() for talk in talks]
     classes = are_classes(answers)
     task = preset.task or ("classification" if classes else "causal")
@@ -225,6 +228,25 @@ def _with_words(talks: Iterable[Talk]) -> tuple[list[Talk], list[Rejected]]:
             rejected.append(Rejected(talk, "an answer in it has no text: it is empty, or calls a tool"))
         elif talk.answer is not None and _is_weightless(talk.messages[-1]):
             rejected.append(Rejected(talk, "its answer has weight 0, so it is not to be learned"))
+        else:
+            kept.append(talk)
+    return kept, rejected
+
+
+def _with_an_end(talks: list[Talk]) -> tuple[list[Talk], list[Rejected]]:
+    """Without answers that were broken off. Where all answers are classes, one that was is whole enough (of a label that is
+    asked for with `max_tokens: 1` the end is always missing), but for one that only begins another's answer.
+    """
+    said = [(talk.answer or "").strip() for talk in talks]
+    whole = {words for words, talk in zip(said, talks, strict=True) if not talk.cut}
+    classes = are_classes(said)
+    begun = {
+        words for words in set(said) - whole if any(other != words and other.startswith(words) for other in set(said))
+    }
+    kept, rejected = [], []
+    for words, talk in zip(said, talks, strict=True):
+        if talk.cut and (not classes or words in begun):
+            rejected.append(Rejected(talk, "the answer was broken off: its finish_reason is length"))
         else:
             kept.append(talk)
     return kept, rejected

@@ -18,8 +18,6 @@ from stillroom.service.settings import Settings
 
 MOST_BYTES = 128 << 20
 """Of a file of conversations that a job learns from, or is judged on; and letters of stored ones: a job holds them all."""
-BROKEN_OFF = ("length", "content_filter")
-"""Finish reasons of answers that are not whole."""
 STORED = "distillation.source.stored_completions"
 
 
@@ -70,11 +68,12 @@ def of_completion(row: Row, soft: bool = False) -> Talk | Rejected:
             return Rejected(nothing, "messages: the last one that was sent is an answer already")
     except Wrong as wrong:  # a teacher may take what no student can learn from
         return Rejected(nothing, str(wrong))
-    if choices[0].get("finish_reason") in BROKEN_OFF:
-        return Rejected(nothing, f"the answer was broken off: its finish_reason is {choices[0]['finish_reason']}")
+    ended = choices[0].get("finish_reason")
+    if ended == "content_filter":
+        return Rejected(nothing, f"the answer was broken off: its finish_reason is {ended}")
     said = plain({**choices[0]["message"], "role": "assistant"})
     tokens = tokens_of(choices[0]) if soft else None
-    return Talk(row["id"], 0, [*map(plain, asked), said], said["content"], tokens)
+    return Talk(row["id"], 0, [*map(plain, asked), said], said["content"], tokens, cut=ended == "length")
 
 
 def plain(message: Mapping[str, Any]) -> dict[str, Any]:
